@@ -1,0 +1,32 @@
+"""Masking, the corruption of masked diffusion (Sahoo et al. 2024, MDLM), in this library's time.
+
+At t = 0 every token is masked and at t = 1 none is: a token is kept with probability t.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flowlm.core.rng import Streams
+from flowlm.core.types import Time, Tokens
+
+
+def mask(tokens: Tokens, t: Time, mask_id: int, rng: Streams) -> Tokens:
+    """Each token kept with probability t, else replaced by `mask_id`."""
+    kept = rng.uniform(tokens.shape[1]) < t
+    return tokens.where(kept, mask_id)
+
+
+def bound_weight(masked: Bool[Tensor, "b l"], t: Time) -> Float[Tensor, "b l"]:
+    """What a masked token's nll counts in the likelihood bound: 1 / (1 - t), 0 where not masked.
+
+    With t uniform the expectation of sum_i weight_i nll_i bounds -log p(text) from above (MDLM,
+    the continuous-time bound for the linear schedule), with equality for exact conditionals.
+    """
+    return masked / (1 - t)
+
+
+def reveal_probability(t: Time, t_next: Time) -> Time:
+    """Chance that a token masked at t is revealed on the way to t_next: (t' - t) / (1 - t)."""
+    return (t_next - t) / (1 - t)

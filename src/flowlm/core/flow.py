@@ -1,0 +1,19 @@
+"""The flow: a straight line from noise to text, and the velocity of a denoiser."""
+
+from __future__ import annotations
+
+from flowlm.core.types import Point, Time
+
+
+def interpolate(x0: Point, x1: Point, t: Time) -> Point:
+    """x_t = (1 - t) x0 + t x1 (paper, the linear interpolant)."""
+    t = t[..., None]
+    return (1 - t) * x0 + t * x1
+
+
+def velocity(denoised: Point, x: Point, t: Time) -> Point:
+    """b_t(x) = (D_t(x) - x) / (1 - t), for t < 1 (paper, velocity of a denoiser).
+
+    `denoised` is D_t(x) = E[x1 | x_t = x], in the same space as x.
+    """
+    return (denoised - x) / (1 - t[..., None])

@@ -1,0 +1,97 @@
+"""The flow map: one jump along the flow from s to t, and how jumps compose.
+
+The two-time denoiser delta_{s,t} is the weighted average of the denoisers met on the way from s to
+t, so every row of it lies on the simplex (paper, the two-time denoiser of a flow map).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from flowlm.core.clock import Clock
+from flowlm.core.distribution import Mixture, TokenDistribution
+from flowlm.core.rng import Streams
+from flowlm.core.space import Space
+from flowlm.core.types import Point, Time
+
+TwoTimeDenoiser = Callable[[Point, Time, Time], TokenDistribution]
+"""(x, tau of s, tau of t) -> delta_{s,t}(x)."""
+
+
+def jump(x: Point, delta: Point, s: Time, t: Time) -> Point:
+    """X_{s,t}(x) = [(1 - t) x + (t - s) delta_{s,t}(x)] / (1 - s).
+
+    A jump of no length stays where it is, at s = t = 1 too, where the formula has no value.
+    """
+    share = torch.where(t > s, (t - s) / (1 - s), torch.zeros_like(t - s))[..., None]
+    return x + share * (delta - x)
+
+
+def semigroup_weight(s: Time, u: Time, t: Time) -> Time:
+    """g in delta_{s,t} = g delta_{s,u} + (1 - g) delta_{u,t} o X_{s,u}, for s <= u <= t, s < t, u < 1.
+
+    g = (1 - t)(u - s) / ((1 - u)(t - s)), in [0, 1] (paper, the semigroup property).
+    """
+    return ((1 - t) * (u - s) / ((1 - u) * (t - s))).clamp(0, 1)
+
+
+class Triple(NamedTuple):
+    """Clock times s <= u <= t, each (b, 1)."""
+
+    s: Time
+    u: Time
+    t: Time
+
+
+@torch.no_grad()
+def semigroup_target(
+    denoise: TwoTimeDenoiser, space: Space, clock: Clock, x: Point, times: Triple
+) -> Mixture:
+    """What delta_{s,t}(x) should be, by the map's own jumps from s to u and from u to t.
+
+    `times` are clock times; x is a point at s. Forward passes only (paper, PSD).
+    """
+    s, u, t = (clock.t(tau) for tau in times)
+    near = denoise(x, times.s, times.u)
+    far = denoise(jump(x, space.mean(near), s, u), times.u, times.t)
+    g = semigroup_weight(s, u, t)
+    return Mixture(((g, near), (1 - g, far)))
+
+
+class Renoised(NamedTuple):
+    """Where a jump with re-noising aims, and how it gets to the next time."""
+
+    aim: Time
+    shrink: Time
+    noise: Time
+
+
+def renoise(t: Time, gamma: float) -> Renoised:
+    """Split the way to time t into a longer jump and fresh noise (Kim et al. 2024, CTM, gamma).
+
+    The noise level at t is sigma = 1 - t. The jump aims at t' = 1 - sigma', where
+    sigma' = sigma sqrt(1 - gamma^2); then x + (sigma' - sigma) delta + gamma sigma eps is back at
+    level sigma. gamma = 0 adds nothing; gamma = 1 jumps to text and re-noises fully.
+    """
+    sigma = 1 - t
+    kept = sigma * (1 - gamma**2) ** 0.5
+    return Renoised(1 - kept, kept - sigma, gamma * sigma)
+
+
+def draw_triples(rng: Streams, boundary: int = 32) -> Triple:
+    """Times for the semigroup rule, in tau: the schedule of the released recipe.
+
+    Every `boundary`-th text of the global batch has exactly (s, t) = (0, 1), the jump that one-step
+    generation makes. For the rest the length d = t - s is uniform in [0, 1), stratified over the
+    global batch, and s uniform in [0, 1 - d). u is the midpoint.
+    """
+    length = rng.stratified()
+    s = rng.uniform(1) * (1 - length)
+    whole = torch.tensor([i % boundary == 0 for i in rng.index])[:, None]
+    whole = whole.to(rng.device, non_blocking=True)
+    s = s.masked_fill(whole, 0.0)
+    length = length.masked_fill(whole, 1.0)
+    return Triple(s, s + length / 2, s + length)

@@ -1,0 +1,205 @@
+"""Exactly solvable languages: the judge of the tests and of the demo.
+
+A language is a weighted automaton that writes sentences of one length. Given independent evidence
+about every word (a noisy one-hot row, a mask, a word heard through a bad line), one forward and
+one backward pass give the exact evidence and the exact posterior of every word. So the denoiser of
+the flow, and with it the velocity and the flow map, the reverse posterior of masked diffusion, and
+likelihoods are all exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from flowlm.core.distribution import Dense
+from flowlm.core.rng import Streams
+from flowlm.core.types import Probs, Time, Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Language:
+    """Sentences of exactly `length` words, read along the arcs of a weighted automaton.
+
+    Arc k leads from state `source[k]` to state `target[k]`, writes `word[k]` and has weight
+    `chance[k]`. A sentence starts in state 0 and counts if it ends in a state that `final` allows;
+    its probability is the weight of its paths over the weight of all sentences.
+    """
+
+    vocab: int
+    length: int
+    source: Int[Tensor, " arcs"]
+    word: Int[Tensor, " arcs"]
+    target: Int[Tensor, " arcs"]
+    chance: Float[Tensor, " arcs"]
+    final: Bool[Tensor, " states"]
+
+    def __post_init__(self) -> None:
+        if not bool((self.chance > 0).all()):
+            raise ValueError("every arc of a language needs a positive weight")
+
+    @property
+    def states(self) -> int:
+        """How many states there are."""
+        return len(self.final)
+
+    @cached_property
+    def deterministic(self) -> bool:
+        """Whether a state and a word name at most one arc, so that a sentence has one path."""
+        pairs = self.source * self.vocab + self.word
+        return len(pairs.unique()) == len(pairs)
+
+    # --- the two passes -------------------------------------------------------------------
+
+    def _forward(self, evidence: Probs) -> tuple[list[Tensor], Tensor]:
+        """Normalised forward messages before each word, and log of the total weight (b,)."""
+        message = torch.zeros(len(evidence), self.states, dtype=torch.float64)
+        message[:, 0] = 1.0
+        messages, log_total = [message], torch.zeros(len(evidence), dtype=torch.float64)
+        for i in range(self.length):
+            flow = message[:, self.source] * self.chance * evidence[:, i, self.word]
+            message = torch.zeros_like(message).index_add_(1, self.target, flow)
+            if i == self.length - 1:
+                message = message * self.final
+            scale = message.sum(1, keepdim=True)
+            message = message / scale.where(scale > 0, 1.0)
+            log_total = log_total + scale.squeeze(1).log()
+            messages.append(message)
+        return messages, log_total
+
+    def _backward(self, evidence: Probs) -> list[Tensor]:
+        """Backward messages after each word, each up to a factor."""
+        message = self.final.double().expand(len(evidence), -1)
+        messages = [message]
+        for i in reversed(range(1, self.length)):
+            flow = message[:, self.target] * self.chance * evidence[:, i, self.word]
+            message = torch.zeros_like(message).index_add_(1, self.source, flow)
+            scale = message.sum(1, keepdim=True)
+            message = message / scale.where(scale > 0, 1.0)
+            messages.append(message)
+        return messages[::-1]
+
+    def log_evidence(self, evidence: Probs) -> Float[Tensor, " b"]:
+        """log E[prod_i evidence_i(word_i)] over sentences of the language, nats."""
+        return self._forward(evidence.double())[1] - self._log_weight
+
+    def posterior(self, evidence: Probs) -> Probs:
+        """Posterior of every word given `evidence` about all: rows on the simplex, float64.
+
+        `evidence[b, i, w]` is the likelihood, up to a factor a row, of what is known of word i if
+        it is w.
+        """
+        evidence = evidence.double()
+        before, _ = self._forward(evidence)
+        after = self._backward(evidence)
+        rows = torch.zeros(*evidence.shape, dtype=torch.float64)
+        for i in range(self.length):
+            arcs = before[i][:, self.source] * self.chance * after[i][:, self.target]
+            arcs = arcs * evidence[:, i, self.word]
+            rows[:, i].index_add_(1, self.word, arcs)
+        return rows / rows.sum(-1, keepdim=True)
+
+    @cached_property
+    def _nothing(self) -> Probs:
+        return torch.ones(1, self.length, self.vocab, dtype=torch.float64)
+
+    @cached_property
+    def _log_weight(self) -> Tensor:
+        return self._forward(self._nothing)[1]
+
+    # --- what the language is ---------------------------------------------------------------
+
+    @cached_property
+    def marginals(self) -> Float[Tensor, "l v"]:
+        """Exact probability of each word at each place."""
+        return self.posterior(self._nothing)[0]
+
+    @cached_property
+    def entropy(self) -> float:
+        """Exact entropy rate: nats per word. Only for a deterministic automaton."""
+        if not self.deterministic:
+            raise ValueError("the entropy of an ambiguous automaton has no closed form")
+        before, _ = self._forward(self._nothing)
+        after = self._backward(self._nothing)
+        # H = log Z - E[sum of log weights along the path]: the path is a function of the sentence.
+        mean_log = torch.zeros((), dtype=torch.float64)
+        for i in range(self.length):
+            arcs = before[i][0, self.source] * self.chance * after[i][0, self.target]
+            mean_log = mean_log + (arcs / arcs.sum() * self.chance.log()).sum()
+        return float((self._log_weight - mean_log) / self.length)
+
+    def log_prob(self, tokens: Tokens, slip: float = 0.0) -> Float[Tensor, " b"]:
+        """Exact log-probability of sentences, nats; minus infinity for an invalid one.
+
+        With `slip` > 0 the sentences are heard through a line that replaces each word, with that
+        probability, by one drawn from the whole vocabulary: finite for every sentence, and the
+        language's own sentences lose at most -log(1 - slip) nats a word.
+        """
+        heard = torch.nn.functional.one_hot(tokens.cpu(), self.vocab).double()
+        return self.log_evidence((1 - slip) * heard + slip / self.vocab)
+
+    def valid(self, tokens: Tokens) -> Bool[Tensor, " b"]:
+        """Whether each sentence belongs to the language."""
+        return self.log_prob(tokens).isfinite()
+
+    def sample(self, rng: Streams) -> Tokens:
+        """Exact samples, (b, l)."""
+        after = self._backward(self._nothing)
+        state = torch.zeros(len(rng), dtype=torch.long)
+        u = rng.uniform(self.length, dtype=torch.float64).cpu()
+        words = []
+        for i in range(self.length):
+            onward = self.chance * after[i][0, self.target]
+            weights = onward * (self.source == state[:, None])
+            cumulative = weights.cumsum(1)
+            arc = torch.searchsorted(cumulative, u[:, i, None] * cumulative[:, -1:], right=True)
+            arc = arc.squeeze(1).clamp(max=len(self.source) - 1)
+            words.append(self.word[arc])
+            state = self.target[arc]
+        return torch.stack(words, 1)
+
+    # --- exact networks ---------------------------------------------------------------------
+
+    def denoiser(self, x: Float[Tensor, "b l v"], t: Time) -> Dense:
+        """D_t(x) = E[x1 | x_t = x], exactly, for a one-hot-space point (float64).
+
+        A noisy row (1 - t) z + t e_w has likelihood proportional to exp(beta_t x_w), with
+        beta_t = t / (1 - t)^2: all other terms do not depend on w.
+        """
+        x, t = x.double(), t.double()[..., None]
+        logits = t / (1 - t).square() * x
+        evidence = (logits - logits.amax(-1, keepdim=True)).exp()
+        return Dense(self.posterior(evidence).log())
+
+    def unmasker(self, tokens: Tokens, mask_id: int) -> Dense:
+        """Exact posterior of every word given the words that are not masked."""
+        rows = torch.nn.functional.one_hot(tokens.clamp(max=self.vocab - 1), self.vocab).double()
+        return Dense(self.posterior(rows.where((tokens != mask_id)[..., None], 1.0)).log())
+
+    def next_word(self, tokens: Tokens, place: int) -> Dense:
+        """Exact distribution of the word at `place` given the words before it, (b, 1, v)."""
+        hidden = torch.full_like(tokens, self.vocab)
+        hidden[:, :place] = tokens[:, :place]
+        rows = self.unmasker(hidden, self.vocab).logp
+        return Dense(rows[:, place : place + 1])
+
+    def support(self, most: int = 100_000) -> tuple[Tokens, Float[Tensor, " n"]]:
+        """Every sentence with its probability, for a language of at most `most` sentences."""
+        prefixes = [((), 0)]
+        arcs = list(zip(self.source.tolist(), self.word.tolist(), self.target.tolist()))
+        for _ in range(self.length):
+            prefixes = [
+                ((*words, word), target)
+                for words, state in prefixes
+                for source, word, target in arcs
+                if source == state
+            ]
+            if len(prefixes) > most:
+                raise ValueError(f"the language has more than {most} sentences; sample it instead")
+        sentences = sorted({words for words, state in prefixes if bool(self.final[state])})
+        tokens = torch.tensor(sentences)
+        return tokens, self.log_prob(tokens).exp()

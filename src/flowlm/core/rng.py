@@ -1,0 +1,77 @@
+"""Randomness as an argument: one stream of random numbers per text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Streams:
+    """One generator per text, so that a text never depends on the batch it was drawn in.
+
+    `index` is the place of each text in the global batch of `total` texts, which is what
+    stratified draws need. Two streams differ if their seed words or their indices differ.
+    """
+
+    generators: Sequence[torch.Generator]
+    index: tuple[int, ...]
+    total: int
+
+    @staticmethod
+    def of(
+        *seed: int,
+        count: int,
+        first: int = 0,
+        total: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Streams:
+        """Streams `first ... first + count` of the family that the non-negative words name.
+
+        `total` is the size of the global batch (default: `first + count`).
+        """
+        base = int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0])
+        # Torch's CPU generator reads 32 bits of its seed. Counting up from a hashed base, instead
+        # of hashing every index, makes a collision inside one family impossible.
+        generators = [
+            torch.Generator(device).manual_seed((base + first + i) % 2**32) for i in range(count)
+        ]
+        index = tuple(range(first, first + count))
+        return Streams(generators, index, first + count if total is None else total)
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the draws live."""
+        return self.generators[0].device
+
+    def every(self, start: int, step: int) -> Streams:
+        """Rows `start, start + step, ...`, as the streams of a batch `step` times smaller."""
+        index = tuple(i // step for i in self.index[start::step])
+        return Streams(self.generators[start::step], index, max(1, self.total // step))
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal numbers, (b, *shape)."""
+        out = torch.empty(len(self), *shape, dtype=dtype, device=self.device)
+        for row, generator in zip(out, self.generators):
+            row.normal_(generator=generator)
+        return out
+
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Uniform numbers in [0, 1), (b, *shape)."""
+        out = torch.empty(len(self), *shape, dtype=dtype, device=self.device)
+        for row, generator in zip(out, self.generators):
+            row.uniform_(generator=generator)
+        return out
+
+    def stratified(self) -> Float[Tensor, "b 1"]:
+        """One uniform number a text, each from its own 1/total of [0, 1) (global batch)."""
+        index = torch.tensor(self.index, dtype=torch.float32).to(self.device, non_blocking=True)
+        return ((index[:, None] + self.uniform(1)) / self.total).clamp(max=1 - 2**-24)

@@ -1,0 +1,104 @@
+"""Windows of a long row of tokens, as batches.
+
+For training `Windows`: the batch of a step is a pure function of (seed, step), so a run that is
+resumed, or spread over machines, sees what an uninterrupted one sees. For evaluation `sequential`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Int, Integer
+
+from flowlm.core.types import Batch
+from flowlm.errors import Refusal
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Shuffled windows of `tokens` for training: `windows(step)` is a Batch of (batch, length).
+
+    `tokens` is one row of ids (a memory-mapped file will do), `length` and `batch` count tokens
+    in a window and windows in a batch. Every epoch cuts the row afresh, at an offset of its own,
+    into `windows_per_epoch` windows that do not overlap, and visits each once, in an order of its
+    own. A batch that crosses the end of an epoch goes on in the next one.
+
+    A Refusal if `tokens` is shorter than one window.
+    """
+
+    tokens: Integer[np.ndarray, " n"]
+    length: int
+    batch: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _check(self.tokens, self.length, self.batch)
+        if self.seed < 0:
+            raise Refusal(f"The seed of the data is {self.seed}: choose 0 or more.")
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """The same for every epoch, so that a step knows its epoch; at least one.
+
+        It leaves room to begin at any of `length` places or more: every cut of the text comes up,
+        and so does every token, the first and the last included.
+        """
+        return max(1, (len(self.tokens) - self.length + 1) // self.length)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of step 0, 1, 2, ...: tokens int64 (batch, length), weights one."""
+        windows = self.windows_per_epoch
+        offsets = len(self.tokens) - windows * self.length + 1
+        starts: list[int] = []
+        while len(starts) < self.batch:
+            epoch, index = divmod(step * self.batch + len(starts), windows)
+            offset, order = _epoch(self.seed, epoch, windows, offsets)
+            chosen = order[index : index + self.batch - len(starts)]
+            starts += (offset + chosen * self.length).tolist()
+        return _cut(self.tokens, starts, self.length)
+
+
+def sequential(tokens: Integer[np.ndarray, " n"], length: int, batch: int) -> Iterator[Batch]:
+    """Every window of `tokens` once and in order, for evaluation.
+
+    Batches of (batch, length); the last holds what is left and may be smaller. Tokens after the
+    last whole window, fewer than `length`, are not part of any. Refuses what `Windows` refuses.
+    """
+    _check(tokens, length, batch)
+    starts = range(0, len(tokens) - length + 1, length)
+    return (
+        _cut(tokens, starts[first : first + batch], length)
+        for first in range(0, len(starts), batch)
+    )
+
+
+@lru_cache(maxsize=2)  # the epoch of now, and the one that a batch may cross into
+def _epoch(seed: int, epoch: int, windows: int, offsets: int) -> tuple[int, Int[np.ndarray, " w"]]:
+    """Where an epoch begins to cut, in [0, offsets), and the order of its windows."""
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    offset = int(rng.integers(offsets))
+    order = rng.permutation(windows)
+    order.flags.writeable = False  # it is shared by everybody who asks
+    return offset, order
+
+
+def _cut(tokens: Integer[np.ndarray, " n"], starts: Sequence[int], length: int) -> Batch:
+    rows = np.stack([tokens[start : start + length] for start in starts])
+    ids = torch.from_numpy(rows.astype(np.int64))
+    return Batch(tokens=ids, weight=torch.ones(ids.shape, dtype=torch.float32))
+
+
+def _check(tokens: Integer[np.ndarray, " n"], length: int, batch: int) -> None:
+    if length < 1 or batch < 1:
+        raise Refusal(
+            f"Batches of {batch} x {length} tokens hold nothing: choose 1 or more of each."
+        )
+    if len(tokens) < length:
+        raise Refusal(
+            f"The text has {len(tokens):,} tokens and one window needs {length:,}: "
+            "choose a shorter --data.length or give more text."
+        )

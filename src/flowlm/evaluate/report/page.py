@@ -1,0 +1,94 @@
+"""A report as one HTML page that needs nothing else: no server, no network, no library."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from base64 import b64encode
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from flowlm.evaluate.report import figures, sections
+from flowlm.evaluate.report.markup import Html, element, joined
+from flowlm.evaluate.report.schema import Report, checked
+from flowlm.evaluate.report.table import results_table
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The page for a report of the shape `schema.Report`."""
+    known = checked(report)
+    script = _file("film.js")
+    return Template(_file("page.html")).substitute(
+        title=element("title", known["title"]),
+        policy=_policy(script),
+        style=_file("style.css"),
+        script=script,
+        body=_body(known),
+    )
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Writes the page under a temporary name and renames it: the whole page or none of it."""
+    page = render(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _body(report: Report) -> Html:
+    parts = {
+        "Results": (results_table(report) if report["rows"] else Html("")),
+        "Quality and diversity over steps": figures.results(report),
+        "Training": figures.training(report),
+        "Samples": sections.samples(report),
+        "One text being written": sections.film(report),
+        "How to read the numbers": sections.definitions(report),
+        "Where the numbers come from": sections.facts(report) if report.get("facts") else Html(""),
+    }
+    remarks = {
+        "Training": "The losses of different methods are different quantities: "
+        "compare a curve with itself only."
+    }
+    return joined(
+        [
+            element(
+                "header",
+                element("h1", report["title"]),
+                element("p", report["summary"], class_="finding"),
+            ),
+            *(
+                element(
+                    "section",
+                    element("h2", title),
+                    *([element("p", remarks[title], class_="remark")] if title in remarks else []),
+                    content,
+                )
+                for title, content in parts.items()
+                if content
+            ),
+        ],
+        "\n",
+    )
+
+
+def _policy(script: str) -> str:
+    """A content security policy: nothing from outside, no script but the page's own."""
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = {"default-src": "'none'", "style-src": "'unsafe-inline'", "img-src": "data:"}
+    allowed["script-src"] = f"'sha256-{digest}'"
+    return "; ".join(f"{what} {where}" for what, where in allowed.items())
+
+
+def _file(name: str) -> str:
+    return resources.files("flowlm.evaluate.report").joinpath(name).read_text(encoding="utf-8")

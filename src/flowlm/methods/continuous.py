@@ -1,0 +1,74 @@
+"""What the two continuous methods share: a clock, an encoder and the space it reads."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from flowlm import core, nn
+from flowlm.methods.method import Method
+from flowlm.nn.size import Size
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Continuous(Method, ABC):
+    """A method whose state is a point of a Euclidean space."""
+
+    encoder: Literal["projected", "linear", "posterior"] = "projected"
+    """projected and linear: the published x @ E, without or with the one-hot state;
+    posterior: also sees what each noisy row says of its token (one-hot state)."""
+    clock: Literal["decoding", "uniform"] = "decoding"
+    """How time is spent: by decoding error (the paper), or uniformly."""
+
+    def time(self, vocab: int) -> core.Clock:
+        """The clock for a vocabulary."""
+        return core.Decoding(vocab) if self.clock == "decoding" else core.Uniform()
+
+    def space(self, model: nn.DiT) -> core.Space:
+        """The space of the states that the model reads."""
+        if self.encoder == "projected":
+            return core.Projected(model.encoder.table)
+        return core.OneHot(model.vocab)
+
+    def build(self, size: Size, vocab: int, times: int) -> nn.DiT:
+        """A new network that reads `times` clock times."""
+        if self.encoder == "posterior":
+            encoder = nn.Posterior(vocab, size.width, self.time(vocab).t)
+        else:
+            kind = nn.Projected if self.encoder == "projected" else nn.Linear
+            encoder = kind(vocab, size.width)
+        return nn.DiT(size, encoder, vocab, times)
+
+    def noisy(
+        self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams
+    ) -> core.Point:
+        """x_t of the tokens, with fresh noise."""
+        space = self.space(model)
+        return core.interpolate(space.noise(rng, tokens.shape[1]), space.clean(tokens), t)
+
+    def start(
+        self, model: nn.DiT, prompt: core.Tokens, rng: core.Streams
+    ) -> tuple[core.Point, Bool[Tensor, "b l"] | None]:
+        """Noise with the given tokens at their place, and which tokens are given."""
+        space = self.space(model)
+        x = space.noise(rng, prompt.shape[1])
+        pinned = prompt != core.FREE
+        if not bool(pinned.any()):
+            return x, None
+        return space.clean(prompt.clamp(min=0)).where(pinned[..., None], x), pinned
+
+    def nll(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams
+    ) -> Float[Tensor, "b l"] | None:
+        """None: the cross-entropy of a flow is not a bound on likelihood."""
+        return None
+
+
+def written(prediction: core.TokenDistribution, prompt: core.Tokens) -> core.Tokens:
+    """The likeliest tokens, with the given ones in their place."""
+    return prediction.argmax().where(prompt == core.FREE, prompt)

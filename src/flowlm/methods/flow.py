@@ -1,0 +1,42 @@
+"""FLM: a flow language model (arXiv 2602.16813)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from flowlm import core, nn, sampling
+from flowlm.methods.continuous import Continuous, written
+from flowlm.nn.size import Size
+
+
+@dataclass(frozen=True)
+class Flow(Continuous):
+    """Denoise text from Gaussian noise along a straight line; learn by cross-entropy."""
+
+    solver: Literal["euler", "heun"] = "euler"
+    """How the flow is integrated; heun takes two evaluations a step."""
+
+    def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
+        """A network that reads the time."""
+        return self.build(size, vocab, times=1)
+
+    def loss(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
+    ) -> core.Loss:
+        """-log D_t(x_t)[token]: its minimum is exactly D_t(x) = E[x1 | x_t = x]."""
+        clock = self.time(model.vocab)
+        tau = clock.draw(rng)
+        x = self.noisy(model, batch.tokens, clock.t(tau), rng)
+        return core.Loss(model(x, tau).nll(batch.tokens), batch.weight)
+
+    def sample(
+        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[core.Tokens]:
+        """Integrate on an even grid of clock time; the last step takes the likeliest tokens."""
+        clock, space = self.time(model.vocab), self.space(model)
+        x, pinned = self.start(model, prompt, rng)
+        solve = sampling.euler if self.solver == "euler" else sampling.heun
+        for frame in solve(model, space, clock, x, clock.grid(steps, x.device), pinned):
+            yield written(frame.prediction, prompt)

@@ -1,0 +1,74 @@
+"""FMLM: a flow map language model, which travels far in one jump (arXiv 2602.16813)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flowlm import core, nn, sampling
+from flowlm.methods.continuous import Continuous, written
+from flowlm.nn.size import Size
+
+
+@dataclass(frozen=True)
+class FlowMap(Continuous):
+    """Learn the two-time denoiser delta_{s,t} by the semigroup rule (PSD in the paper).
+
+    Half of a batch learns the diagonal delta_{t,t} = D_t from the teacher (without one: from the
+    data), the other half learns that one jump equals two, with its own jumps as targets.
+    """
+
+    teacher: str | None = None
+    """Run directory of a trained flow to distil; without one the map teaches itself."""
+    gamma: float = 0.0
+    """Fresh noise between jumps when sampling, from 0 (none) to 1 (all); nothing at one step."""
+
+    def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
+        """A network that reads two times and, at the start, answers like the teacher."""
+        model = self.build(size, vocab, times=2)
+        if teacher is not None:
+            fresh = {k: v for k, v in model.state_dict().items() if k.startswith("times.1.")}
+            model.load_state_dict(teacher.state_dict() | fresh)
+            # The teacher must read the student's points. In projected space that needs one table.
+            model.encoder.table.requires_grad_(self.encoder != "projected")
+        return model
+
+    def loss(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
+    ) -> core.Loss:
+        """Texts 0, 2, 4, ... of the batch pay on the diagonal, texts 1, 3, 5, ... off it."""
+        diagonal = self._diagonal(model, batch.every(0, 2), rng.every(0, 2), teacher)
+        return diagonal.beside(self._jump(model, batch.every(1, 2), rng.every(1, 2)))
+
+    def _diagonal(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None
+    ) -> core.Loss:
+        """delta_{t,t} against the teacher's D_t, or against the data."""
+        clock = self.time(model.vocab)
+        tau = clock.draw(rng)
+        x = self.noisy(model, batch.tokens, clock.t(tau), rng)
+        prediction = model(x, tau, tau)
+        if teacher is None:
+            value = prediction.nll(batch.tokens)
+        else:
+            value = prediction.cross_entropy(core.Mixture.only(teacher(x, tau)))
+        return core.Loss(value, batch.weight, {"diagonal": value.detach().mean()})
+
+    def _jump(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> core.Loss:
+        """delta_{s,t} against the student's own two shorter jumps (semigroup)."""
+        clock, space = self.time(model.vocab), self.space(model)
+        times = core.draw_triples(rng)
+        x = self.noisy(model, batch.tokens, clock.t(times.s), rng)
+        target = core.semigroup_target(model, space, clock, x, times)
+        value = model(x, times.s, times.t).cross_entropy(target)
+        return core.Loss(value, batch.weight, {"jump": value.detach().mean()})
+
+    def sample(
+        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[core.Tokens]:
+        """`steps` jumps on an even grid of clock time; the last one takes the likeliest tokens."""
+        clock, space = self.time(model.vocab), self.space(model)
+        x, pinned = self.start(model, prompt, rng)
+        grid = clock.grid(steps, x.device)
+        for frame in sampling.jumps(model, space, clock, x, grid, self.gamma, rng, pinned):
+            yield written(frame.prediction, prompt)

@@ -1,0 +1,47 @@
+"""The masked-diffusion baseline (Sahoo et al. 2024, MDLM), on the same trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowlm import core, nn, sampling
+from flowlm.methods.method import Method
+from flowlm.nn.size import Size
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Masked(Method):
+    """Predict masked tokens from the rest; write by unmasking, independently within a step."""
+
+    temperature: float = 1.0
+    """Of the sampler; 0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Share of the mass from which the sampler draws (nucleus)."""
+
+    def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
+        """A trunk over v + 1 tokens, the last one the mask; it needs no time."""
+        return nn.DiT(size, nn.Lookup(vocab + 1, size.width), vocab, times=0)
+
+    def loss(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
+    ) -> core.Loss:
+        """The likelihood bound at one stratified time per text."""
+        return core.Loss(self.nll(model, batch, rng), batch.weight)
+
+    def sample(
+        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[core.Tokens]:
+        """Ancestral sampling in `steps` evaluations."""
+        return sampling.unmask(model, prompt, model.vocab, steps, rng, self.temperature, self.top_p)
+
+    def nll(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"]:
+        """An unbiased draw of the bound: masked tokens pay their nll over the share masked."""
+        t = rng.stratified()
+        noisy = core.mask(batch.tokens, t, model.vocab, rng)
+        return model(noisy).nll(batch.tokens) * core.bound_weight(noisy == model.vocab, t)

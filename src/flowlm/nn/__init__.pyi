@@ -1,0 +1,9 @@
+from .attention import Cache as Cache
+from .dit import DiT as DiT
+from .encoder import Encoder as Encoder
+from .encoder import Linear as Linear
+from .encoder import Lookup as Lookup
+from .encoder import Posterior as Posterior
+from .encoder import Projected as Projected
+from .head import HeadDistribution as HeadDistribution
+from .size import Size as Size

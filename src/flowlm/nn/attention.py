@@ -1,0 +1,88 @@
+"""One attention: the fused kernel, or the explicit one where logits are capped."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Heads = Float[Tensor, "b h l k"]
+
+
+def attention(q: Heads, k: Heads, v: Heads, causal: bool, cap: float | None) -> Heads:
+    """softmax(q k^T / sqrt(k)) v, with logits a replaced by cap tanh(a / cap) if there is a cap.
+
+    With `causal` the last query stands at the last key, so a query sees the keys up to its own.
+    """
+    if cap is None and (not causal or q.shape[2] == k.shape[2]):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    logits = q @ k.mT / q.shape[-1] ** 0.5
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    if causal:
+        seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
+        logits = logits.masked_fill(~seen.tril(k.shape[2] - q.shape[2]), -torch.inf)
+    return logits.float().softmax(-1).to(v.dtype) @ v
+
+
+def rotate(x: Heads, cos: Float[Tensor, "l k"], sin: Float[Tensor, "l k"]) -> Heads:
+    """Rotary position embedding, half-split: dimension j is paired with j + k/2."""
+    left, right = x.chunk(2, -1)
+    return x * cos + torch.cat((-right, left), -1) * sin
+
+
+def rotary_tables(
+    length: int, width: int, device: torch.device, first: int = 0
+) -> tuple[Float[Tensor, "l k"], Float[Tensor, "l k"]]:
+    """cos and sin of position / 10000^(2j/k), for positions `first ... first + length`."""
+    frequency = 10000.0 ** -(torch.arange(0, width, 2, device=device).float() / width)
+    angle = torch.arange(first, first + length, device=device).float()[:, None] * frequency
+    angle = torch.cat((angle, angle), -1)
+    return angle.cos(), angle.sin()
+
+
+class Cache:
+    """Keys and values of the tokens read so far, block by block, for a causal trunk."""
+
+    def __init__(self, blocks: int) -> None:
+        self._kept: list[tuple[Heads, Heads] | None] = [None] * blocks
+
+    @property
+    def length(self) -> int:
+        """How many tokens have been read."""
+        return 0 if self._kept[0] is None else self._kept[0][0].shape[2]
+
+    def extend(self, block: int, k: Heads, v: Heads) -> tuple[Heads, Heads]:
+        """Append keys and values of new tokens and return all of them."""
+        kept = self._kept[block]
+        if kept is not None:
+            k, v = torch.cat((kept[0], k), 2), torch.cat((kept[1], v), 2)
+        self._kept[block] = (k, v)
+        return k, v
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions and without biases."""
+
+    def __init__(self, width: int, heads: int, causal: bool, cap: float | None) -> None:
+        super().__init__()
+        self.heads, self.causal, self.cap = heads, causal, cap
+        self.qkv = nn.Linear(width, 3 * width, bias=False)  # rows ordered (q | k | v, head, k)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l d"],
+        rotary: tuple[Tensor, Tensor],
+        cache: Cache | None = None,
+        block: int = 0,
+    ) -> Float[Tensor, "b l d"]:
+        """Mix tokens; with a cache, `x` continues the tokens read before."""
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = rotate(q, *rotary).to(v.dtype), rotate(k, *rotary).to(v.dtype)
+        if cache is not None:
+            k, v = cache.extend(block, k, v)
+        mixed = attention(q, k, v, self.causal, self.cap)
+        return self.out(mixed.transpose(1, 2).reshape(b, n, d))

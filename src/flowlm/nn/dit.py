@@ -1,0 +1,117 @@
+"""The only trunk: a diffusion transformer that reads 0, 1 or 2 times (Peebles & Xie 2023, DiT)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowlm.core.distribution import TokenDistribution
+from flowlm.core.types import Time
+from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
+from flowlm.nn.encoder import Encoder
+from flowlm.nn.head import Head
+from flowlm.nn.size import Size
+
+
+class TimeEmbedding(nn.Module):
+    """256 sinusoids of tau in [0, 1], cosines first, through a two-layer network."""
+
+    def __init__(self, width: int, frequencies: int = 256) -> None:
+        super().__init__()
+        self.inner = nn.Linear(frequencies, width)
+        self.last = nn.Linear(width, width)
+        self.half = frequencies // 2
+
+    def forward(self, tau: Time) -> Float[Tensor, "b #l c"]:
+        """Embed clock times; tau is not scaled, so the slowest sinusoids are nearly constant."""
+        scale = torch.arange(self.half, device=tau.device).float() / self.half
+        angle = tau[..., None].float() * torch.exp(-math.log(10_000) * scale)
+        waves = torch.cat((angle.cos(), angle.sin()), -1).to(self.inner.weight.dtype)
+        return self.last(F.silu(self.inner(waves)))
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each with a shift, scale and gate from the time (adaLN-zero)."""
+
+    def __init__(self, size: Size, causal: bool) -> None:
+        super().__init__()
+        d = size.width
+        self.norm1 = nn.LayerNorm(d, bias=False)
+        self.attention = SelfAttention(d, size.heads, causal, size.attention_cap)
+        self.norm2 = nn.LayerNorm(d, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(d, 4 * d), nn.GELU(approximate="tanh"), nn.Linear(4 * d, d)
+        )
+        self.modulation = _zero(nn.Linear(size.condition, 6 * d))
+        self.dropout = nn.Dropout(size.dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l d"],
+        condition: Float[Tensor, "#b #l c"],
+        rotary: tuple[Tensor, Tensor],
+        cache: Cache | None = None,
+        block: int = 0,
+    ) -> Float[Tensor, "b l d"]:
+        """One block; `block` is its place in the cache."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, -1)
+        y = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
+        x = torch.addcmul(x, gate1, self.dropout(self.attention(y, rotary, cache, block)))
+        y = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
+        return torch.addcmul(x, gate2, self.dropout(self.mlp(y)))
+
+
+class DiT(nn.Module):
+    """encoder -> blocks -> head. Answers: given this at this time, which tokens?
+
+    `times` is how many clock times it reads: 0 for the discrete baselines, 1 for a flow (when),
+    2 for a flow map (from when, to when). The second embedding starts at zero, so that a flow map
+    warm-started from a flow answers like it, whatever the target time.
+    """
+
+    def __init__(
+        self, size: Size, encoder: Encoder, vocab: int, times: int, causal: bool = False
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.times = nn.ModuleList(TimeEmbedding(size.condition) for _ in range(times))
+        self.blocks = nn.ModuleList(Block(size, causal) for _ in range(size.blocks))
+        self.norm = nn.LayerNorm(size.width, bias=False)
+        self.modulation = _zero(nn.Linear(size.condition, 2 * size.width))
+        self.head = Head(size.width, vocab, size.output_cap)
+        self.size, self.vocab = size, vocab
+        if times == 2:
+            _zero(self.times[1].get_submodule("last"))
+
+    def forward(self, x: Tensor, *taus: Time, cache: Cache | None = None) -> TokenDistribution:
+        """The distribution of every token.
+
+        x: a point of the encoder's space, or tokens. taus: clock times, (b, 1) or (b, l), as many
+        as the network reads. cache: for a causal trunk, x continues what the cache holds.
+        """
+        assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
+        y = self.encoder(x, taus[0] if taus else None)
+        condition = self._condition(y, *taus)
+        first = 0 if cache is None else cache.length
+        per_head = self.size.width // self.size.heads
+        rotary = rotary_tables(y.shape[1], per_head, y.device, first)
+        for i, block in enumerate(self.blocks):
+            y = block(y, condition, rotary, cache, i)
+        shift, scale = self.modulation(condition).chunk(2, -1)
+        return self.head(torch.addcmul(shift, self.norm(y), 1 + scale))
+
+    def _condition(self, like: Tensor, *taus: Time) -> Float[Tensor, "#b #l c"]:
+        if not taus:
+            # Without a time the modulations are their biases: plain learned scales and gates.
+            return like.new_zeros(1, 1, self.size.condition)
+        return F.silu(sum(embed(tau) for embed, tau in zip(self.times, taus)))
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

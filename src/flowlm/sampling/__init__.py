@@ -1,0 +1,5 @@
+"""Samplers: generators over a small contract. Each yields the film; its last frame is the answer."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
