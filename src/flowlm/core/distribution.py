@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.core.rng import Streams
-from flowlm.core.types import Point, Probs, Tokens
+from flowlm.core.types import Probs, Tokens
 
 
 class TokenDistribution(ABC):

@@ -31,7 +31,7 @@ def jump(x: Point, delta: Point, s: Time, t: Time) -> Point:
 
 
 def semigroup_weight(s: Time, u: Time, t: Time) -> Time:
-    """g in delta_{s,t} = g delta_{s,u} + (1 - g) delta_{u,t} o X_{s,u}, for s <= u <= t, s < t, u < 1.
+    """g in delta_{s,t} = g delta_{s,u} + (1 - g) delta_{u,t} o X_{s,u}; s <= u <= t, s < t, u < 1.
 
     g = (1 - t)(u - s) / ((1 - u)(t - s)), in [0, 1] (paper, the semigroup property).
     """

@@ -83,9 +83,13 @@ class Language:
             messages.append(message)
         return messages[::-1]
 
+    def log_weight(self, evidence: Probs) -> Float[Tensor, " b"]:
+        """log of the sum over paths of their weight times their evidence, nats."""
+        return self._forward(evidence.double())[1]
+
     def log_evidence(self, evidence: Probs) -> Float[Tensor, " b"]:
         """log E[prod_i evidence_i(word_i)] over sentences of the language, nats."""
-        return self._forward(evidence.double())[1] - self._log_weight
+        return self.log_weight(evidence) - self._log_weight
 
     def posterior(self, evidence: Probs) -> Probs:
         """Posterior of every word given `evidence` about all: rows on the simplex, float64.
@@ -109,7 +113,7 @@ class Language:
 
     @cached_property
     def _log_weight(self) -> Tensor:
-        return self._forward(self._nothing)[1]
+        return self.log_weight(self._nothing)
 
     # --- what the language is ---------------------------------------------------------------
 

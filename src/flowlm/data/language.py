@@ -1,89 +1,169 @@
-"""A small English-like language, exactly solvable, that the demo learns.
+"""The demo's language: English-like sentences whose every probability is known.
 
-Sixteen words a sentence. Its topic decides who acts, what is done, to what, and where; the number
-of the subject is told at the first word and asked for again at the thirteenth; the object agrees
-with its verb and with its pronoun at the end. No word can be drawn without the others.
+Two clauses, sixteen words, for example: these brown horses feed two fat cows while one old farmer
+feeds that loud hen. The topic of the first noun decides every noun and verb after it; a noun takes
+its own adjectives only; articles, nouns and verbs agree in number. So nearly every word depends on
+others, near and far, and words drawn without each other almost never make a sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 
 from flowlm.core.oracle import Language
+from flowlm.core.rng import Streams
+from flowlm.core.types import Batch
 
-Choice = tuple[str, float, Hashable]
-"""A word, its weight among the choices, and what the rest of the sentence must remember."""
+Choice = tuple[str, tuple]
+"""A word, and what the rest of the sentence must remember once it is written."""
+
+Slot = Callable[[tuple], Sequence[Choice]]
+"""The choices at one place of the sentence, given what is remembered. They are equally likely."""
+
+# (singular, plural, adjectives)
+Noun = tuple[str, str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Who acts, what they do, and to what."""
+
+    actors: tuple[Noun, ...]
+    verbs: tuple[tuple[str, str], ...]
+    objects: tuple[Noun, ...]
+
 
 TOPICS = (
-    # (people, verbs with their objects, places)
-    (
-        (
-            ("farmer", "farmers", "old tired"),
-            ("horse", "horses", "old brown"),
-            ("goat", "goats", "brown hungry"),
-        ),
-        (
-            ("feeds", "feed", ("cow", "cows", "big brown"), ("hen", "hens", "small brown")),
-            (
-                "pulls",
-                "pull",
-                ("cart", "carts", "big wooden"),
-                ("plough", "ploughs", "heavy wooden"),
-            ),
-        ),
-        ("barn", "field"),
-        ("rests", "rest"),
+    Topic(
+        actors=(("farmer", "farmers", ("old", "tired")), ("horse", "horses", ("brown", "strong"))),
+        verbs=(("feeds", "feed"), ("follows", "follow")),
+        objects=(("cow", "cows", ("fat", "calm")), ("hen", "hens", ("small", "loud"))),
     ),
-    (
-        (
-            ("sailor", "sailors", "old brave"),
-            ("captain", "captains", "brave proud"),
-            ("gull", "gulls", "white hungry"),
+    Topic(
+        actors=(
+            ("sailor", "sailors", ("brave", "tired")),
+            ("captain", "captains", ("proud", "old")),
         ),
-        (
-            ("catches", "catch", ("fish", "fishes", "small silver"), ("crab", "crabs", "big red")),
-            ("sees", "see", ("ship", "ships", "big white"), ("wave", "waves", "heavy white")),
-        ),
-        ("harbour", "beach"),
-        ("waits", "wait"),
-    ),
-    (
-        (
-            ("cook", "cooks", "tired proud"),
-            ("baker", "bakers", "old kind"),
-            ("maid", "maids", "kind brave"),
-        ),
-        (
-            (
-                "washes",
-                "wash",
-                ("pot", "pots", "heavy silver"),
-                ("spoon", "spoons", "small silver"),
-            ),
-            ("bakes", "bake", ("cake", "cakes", "big sweet"), ("pie", "pies", "small sweet")),
-        ),
-        ("oven", "cellar"),
-        ("sings", "sing"),
-    ),
-    (
-        (
-            ("teacher", "teachers", "kind proud"),
-            ("pupil", "pupils", "young tired"),
-            ("writer", "writers", "young hungry"),
-        ),
-        (
-            (
-                "reads",
-                "read",
-                ("letter", "letters", "long secret"),
-                ("book", "books", "long heavy"),
-            ),
-            ("draws", "draw", ("map", "maps", "small secret"), ("line", "lines", "long red")),
-        ),
-        ("desk", "window"),
-        ("sleeps", "sleep"),
+        verbs=(("catches", "catch"), ("sees", "see")),
+        objects=(("fish", "fishes", ("silver", "fat")), ("crab", "crabs", ("angry", "small"))),
     ),
 )
+
+SUBJECT_ARTICLES = (("this", 0), ("one", 0), ("these", 1), ("two", 1))
+OBJECT_ARTICLES = (("a", 0), ("that", 0), ("some", 1), ("those", 1))
+
+
+def _article(memory: tuple) -> Sequence[Choice]:
+    topic, number = memory
+    fitting = [(w, n) for w, n in SUBJECT_ARTICLES if number is None or n == number]
+    return [(word, (topic, n)) for word, n in fitting]
+
+
+def _adjective(memory: tuple) -> Sequence[Choice]:
+    topic, number = memory
+    words = {a: None for _, noun in _nouns(topic, "actors") for a in noun[2]}
+    return [(word, (topic, number, word)) for word in words]
+
+
+def _actor(memory: tuple) -> Sequence[Choice]:
+    topic, number, adjective = memory
+    fitting = [(k, noun) for k, noun in _nouns(topic, "actors") if adjective in noun[2]]
+    return [(noun[number], (k, number)) for k, noun in fitting]
+
+
+def _verb(memory: tuple) -> Sequence[Choice]:
+    topic, number = memory
+    return [(verb[number], memory) for verb in TOPICS[topic].verbs]
+
+
+def _object_article(memory: tuple) -> Sequence[Choice]:
+    return [(word, (*memory, number)) for word, number in OBJECT_ARTICLES]
+
+
+def _object_adjective(memory: tuple) -> Sequence[Choice]:
+    words = {a: None for _, noun in _nouns(memory[0], "objects") for a in noun[2]}
+    return [(word, (*memory, word)) for word in words]
+
+
+def _object(memory: tuple) -> Sequence[Choice]:
+    topic, number, own, adjective = memory
+    fitting = [noun for _, noun in _nouns(topic, "objects") if adjective in noun[2]]
+    return [(noun[own], (topic, number)) for noun in fitting]
+
+
+def _joint(memory: tuple) -> Sequence[Choice]:
+    return [("and", memory), ("while", memory)]
+
+
+def _stop(memory: tuple) -> Sequence[Choice]:
+    return [(".", ())]
+
+
+def _nouns(topic: int | None, role: str) -> list[tuple[int, Noun]]:
+    chosen = range(len(TOPICS)) if topic is None else [topic]
+    return [
+        (k, noun)
+        for k in chosen
+        for noun in (TOPICS[k].actors if role == "actors" else TOPICS[k].objects)
+    ]
+
+
+CLAUSE: tuple[Slot, ...] = (
+    _article, _adjective, _actor, _verb, _object_article, _object_adjective, _object,
+)  # fmt: skip
+SENTENCE: tuple[Slot, ...] = (*CLAUSE, _joint, *CLAUSE, _stop)
+
+
+@cache
+def demo_language() -> tuple[Language, tuple[str, ...]]:
+    """The language, and its words in the order of their ids."""
+    return compiled(SENTENCE, (None, None))
+
+
+def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Language, tuple[str, ...]]:
+    """The automaton whose states are (place, memory), and its words in the order of their ids."""
+    states: dict[Hashable, int] = {(0, start): 0}
+    arcs: list[tuple[int, str, int, float]] = []
+    layer = [start]
+    for place, slot in enumerate(slots):
+        after: dict[tuple, None] = {}
+        for memory in layer:
+            choices = slot(memory)
+            for word, then in choices:
+                target = states.setdefault((place + 1, then), len(states))
+                arcs.append((states[place, memory], word, target, 1 / len(choices)))
+                after[then] = None
+        layer = list(after)
+    words = tuple(sorted({word for _, word, _, _ in arcs}))
+    ids = {word: i for i, word in enumerate(words)}
+    final = torch.zeros(len(states), dtype=torch.bool)
+    final[[states[len(slots), memory] for memory in layer]] = True
+    language = Language(
+        vocab=len(words),
+        length=len(slots),
+        source=torch.tensor([arc[0] for arc in arcs]),
+        word=torch.tensor([ids[arc[1]] for arc in arcs]),
+        target=torch.tensor([arc[2] for arc in arcs]),
+        chance=torch.tensor([arc[3] for arc in arcs], dtype=torch.float64),
+        final=final,
+    )
+    return language, words
+
+
+@dataclass(frozen=True, eq=False)
+class Sentences:
+    """Fresh exact samples of a language as batches: a pure function of (seed, step)."""
+
+    language: Language
+    batch: int
+    seed: int
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step; nothing is ever seen twice on purpose."""
+        # The third word keeps these streams apart from the noise of the same step.
+        tokens = self.language.sample(Streams.of(self.seed, step, 1, count=self.batch))
+        return Batch(tokens, torch.ones(tokens.shape))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from flowlm import core, nn
+from flowlm import core, nn, sampling
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 
@@ -62,13 +63,21 @@ class Continuous(Method, ABC):
             return x, None
         return space.clean(prompt.clamp(min=0)).where(pinned[..., None], x), pinned
 
+    @abstractmethod
+    def frames(
+        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[sampling.Frame]:
+        """Travel from noise to text; each frame has a point, its time and the prediction there."""
+
+    def sample(
+        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[core.Tokens]:
+        """The likeliest tokens of every frame, with the given ones in their place."""
+        for frame in self.frames(model, prompt, steps, rng):
+            yield frame.prediction.argmax().where(prompt == core.FREE, prompt)
+
     def nll(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams
     ) -> Float[Tensor, "b l"] | None:
         """None: the cross-entropy of a flow is not a bound on likelihood."""
         return None
-
-
-def written(prediction: core.TokenDistribution, prompt: core.Tokens) -> core.Tokens:
-    """The likeliest tokens, with the given ones in their place."""
-    return prediction.argmax().where(prompt == core.FREE, prompt)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowlm import core, nn, sampling
-from flowlm.methods.continuous import Continuous, written
+from flowlm.methods.continuous import Continuous
 from flowlm.nn.size import Size
 
 
@@ -31,12 +31,11 @@ class Flow(Continuous):
         x = self.noisy(model, batch.tokens, clock.t(tau), rng)
         return core.Loss(model(x, tau).nll(batch.tokens), batch.weight)
 
-    def sample(
+    def frames(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[core.Tokens]:
+    ) -> Iterator[sampling.Frame]:
         """Integrate on an even grid of clock time; the last step takes the likeliest tokens."""
         clock, space = self.time(model.vocab), self.space(model)
         x, pinned = self.start(model, prompt, rng)
         solve = sampling.euler if self.solver == "euler" else sampling.heun
-        for frame in solve(model, space, clock, x, clock.grid(steps, x.device), pinned):
-            yield written(frame.prediction, prompt)
+        return solve(model, space, clock, x, clock.grid(steps, x.device), pinned)

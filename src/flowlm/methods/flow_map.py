@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flowlm import core, nn, sampling
-from flowlm.methods.continuous import Continuous, written
+from flowlm.methods.continuous import Continuous
 from flowlm.nn.size import Size
 
 
@@ -63,12 +63,11 @@ class FlowMap(Continuous):
         value = model(x, times.s, times.t).cross_entropy(target)
         return core.Loss(value, batch.weight, {"jump": value.detach().mean()})
 
-    def sample(
+    def frames(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[core.Tokens]:
+    ) -> Iterator[sampling.Frame]:
         """`steps` jumps on an even grid of clock time; the last one takes the likeliest tokens."""
         clock, space = self.time(model.vocab), self.space(model)
         x, pinned = self.start(model, prompt, rng)
         grid = clock.grid(steps, x.device)
-        for frame in sampling.jumps(model, space, clock, x, grid, self.gamma, rng, pinned):
-            yield written(frame.prediction, prompt)
+        return sampling.jumps(model, space, clock, x, grid, self.gamma, rng, pinned)

@@ -24,14 +24,14 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.inner = nn.Linear(frequencies, width)
         self.last = nn.Linear(width, width)
-        self.half = frequencies // 2
+        self.waves = frequencies // 2
 
     def forward(self, tau: Time) -> Float[Tensor, "b #l c"]:
         """Embed clock times; tau is not scaled, so the slowest sinusoids are nearly constant."""
-        scale = torch.arange(self.half, device=tau.device).float() / self.half
+        scale = torch.arange(self.waves, device=tau.device).float() / self.waves
         angle = tau[..., None].float() * torch.exp(-math.log(10_000) * scale)
-        waves = torch.cat((angle.cos(), angle.sin()), -1).to(self.inner.weight.dtype)
-        return self.last(F.silu(self.inner(waves)))
+        sinusoids = torch.cat((angle.cos(), angle.sin()), -1).to(self.inner.weight.dtype)
+        return self.last(F.silu(self.inner(sinusoids)))
 
 
 class Block(nn.Module):
@@ -108,7 +108,8 @@ class DiT(nn.Module):
         if not taus:
             # Without a time the modulations are their biases: plain learned scales and gates.
             return like.new_zeros(1, 1, self.size.condition)
-        return F.silu(sum(embed(tau) for embed, tau in zip(self.times, taus)))
+        embedded = [embed(tau) for embed, tau in zip(self.times, taus)]
+        return F.silu(torch.stack(embedded).sum(0))
 
 
 def _zero(layer: nn.Module) -> nn.Module:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowlm.errors import Refusal
+
 
 @dataclass(frozen=True)
 class Size:
@@ -26,7 +28,6 @@ class Size:
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width {self.width} must be an even multiple of heads {self.heads}: "
-                "choose --size.width and --size.heads so that width / heads is even"
+            raise Refusal(
+                f"--size.width {self.width} must be an even multiple of --size.heads {self.heads}."
             )

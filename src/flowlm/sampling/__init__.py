@@ -1,4 +1,4 @@
-"""Samplers: generators over a small contract. Each yields the film; its last frame is the answer."""
+"""Samplers: generators that yield the film; the last frame is the answer."""
 
 import lazy_loader
 

@@ -1,0 +1,1 @@
+"""Text: corpora, tokenizers, memory-mapped tokens, batches, and the demo's language."""

@@ -1,0 +1,1 @@
+"""Honest evaluation: quality and diversity, always as a pair, beside controls."""

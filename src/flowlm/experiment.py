@@ -1,0 +1,102 @@
+"""An experiment: one frozen value that names everything a run needs, and its strict JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from flowlm.errors import Refusal
+from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.masked import Masked
+from flowlm.nn.size import Size
+from flowlm.train.plan import Plan
+
+AnyMethod = Flow | FlowMap | Autoregressive | Masked
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text from files."""
+
+    path: str | None = None
+    """A UTF-8 text file, a directory of .txt files, a glob, or what `flowlm prepare` wrote."""
+    length: int = 128
+    """Tokens in a training text; documents are packed to this length."""
+    documents: Literal["line", "blank"] = "line"
+    """What separates documents: the end of a line, or a blank line."""
+    tokenizer: str | None = None
+    """characters, bpe, or a tokenizer.json; by default the teacher's, or characters."""
+    vocab: int = 4096
+    """Size of a BPE vocabulary trained here."""
+    valid: float = 0.05
+    """Share of the documents held out for validation."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Sentences of the demo's language, for which everything can be measured exactly."""
+
+
+AnyData = Text | Generated
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to learn, from which text, how large, and for how long."""
+
+    name: str
+    """Name of the recipe it came from."""
+    method: AnyMethod
+    data: AnyData
+    size: Size
+    train: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before anything is built."""
+        if isinstance(self.data, Text):
+            if self.data.length < 2:
+                raise Refusal("--data.length must be at least 2 tokens.")
+            if not 0 < self.data.valid < 1:
+                raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
+            if self.data.vocab < 300:
+                raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
+        if isinstance(self.method, FlowMap) and self.train.batch % 2:
+            raise Refusal(
+                f"--train.batch {self.train.batch} must be even: half of a flow map's batch learns "
+                "the flow and half learns to jump."
+            )
+
+
+def to_json(experiment: Experiment) -> str:
+    """The experiment as JSON text; `from_json` gives an equal value back."""
+    return json.dumps(_converter().unstructure(experiment), indent=2) + "\n"
+
+
+def from_json(text: str, source: Path) -> Experiment:
+    """Read what `to_json` wrote. A Refusal for an unknown key, a wrong type or broken JSON."""
+    from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
+    from cattrs.v import transform_error
+
+    try:
+        return _converter().structure(json.loads(text), Experiment)
+    except json.JSONDecodeError as error:
+        raise Refusal(f"{source} is not valid JSON (line {error.lineno}).") from error
+    except BaseValidationError as error:
+        raise Refusal(f"{source} is not an experiment: {transform_error(error)[0]}.") from error
+    except (StructureHandlerNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise Refusal(f"{source} is not an experiment of this version of flowlm.") from error
+
+
+def _converter() -> Any:
+    # Imported here: the command line builds experiments for its help, and reads none.
+    from cattrs import Converter
+    from cattrs.strategies import configure_tagged_union
+
+    converter = Converter(forbid_extra_keys=True)
+    for union in (AnyMethod, AnyData):
+        configure_tagged_union(union, converter, tag_name="kind")
+    return converter

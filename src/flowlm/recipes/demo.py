@@ -1,0 +1,46 @@
+"""The demo's four models: one trunk, one language, the same training compute each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flowlm.experiment import AnyMethod, Experiment, Generated
+from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.masked import Masked
+from flowlm.nn.size import Size
+from flowlm.train.plan import Plan
+
+SIZE = Size(
+    blocks=6, width=64, heads=4, condition=32, dropout=0.0, attention_cap=None, output_cap=None
+)
+PLAN = Plan(
+    steps=2500, batch=32, lr=2e-3, warmup=50, decay=0.5, beta2=0.99, ema=0.99, keep=1,
+    log_every=25, validate_every=10**9, save_every=10**9, device="cpu", threads=1,
+)  # fmt: skip
+
+
+def _experiment(name: str, method: AnyMethod, **changes: float) -> Experiment:
+    return Experiment(name, method, Generated(), SIZE, replace(PLAN, **changes))
+
+
+def flow() -> Experiment:
+    """The demo's flow (FLM), 2500 steps."""
+    return _experiment("demo-flow", Flow(encoder="posterior"))
+
+
+def flow_map() -> Experiment:
+    """The demo's flow map (FMLM), distilled from its flow: flow and map together cost as much as
+    either baseline alone."""
+    return _experiment("demo-flow-map", FlowMap(encoder="posterior"), steps=1500)
+
+
+def masked() -> Experiment:
+    """The demo's masked diffusion."""
+    return _experiment("demo-masked", Masked(), steps=5000)
+
+
+def autoregressive() -> Experiment:
+    """The demo's autoregressive model."""
+    return _experiment("demo-autoregressive", Autoregressive(), steps=5000)

@@ -1,0 +1,52 @@
+"""Any text of your own, on a laptop. All four share one trunk of 5 M parameters."""
+
+from __future__ import annotations
+
+from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.masked import Masked
+from flowlm.nn.size import Size
+from flowlm.train.plan import Plan
+
+SIZE = Size(
+    blocks=6, width=256, heads=4, condition=64, dropout=0.0, attention_cap=None, output_cap=None
+)
+PLAN = Plan(steps=3000, batch=32, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=2)
+
+
+def _experiment(name: str, method: AnyMethod) -> Experiment:
+    return Experiment(name, method, Text(), SIZE, PLAN)
+
+
+def flow() -> Experiment:
+    """A flow language model of a text (FLM).
+
+    flowlm train text-flow --data.path FILE
+    """
+    return _experiment("text-flow", Flow(encoder="posterior"))
+
+
+def flow_map() -> Experiment:
+    """A flow map of a text (FMLM), which writes in one step; distilled from a text-flow run.
+
+    flowlm train text-flow-map --method.teacher runs/text-flow
+    """
+    return _experiment("text-flow-map", FlowMap(encoder="posterior"))
+
+
+def masked() -> Experiment:
+    """Masked diffusion on the same trunk, to compare with.
+
+    flowlm train text-masked --data.path FILE
+    """
+    return _experiment("text-masked", Masked())
+
+
+def autoregressive() -> Experiment:
+    """An autoregressive model on the same trunk, to compare with and to judge by.
+
+    flowlm train text-autoregressive --data.path FILE
+    """
+    return _experiment("text-autoregressive", Autoregressive())

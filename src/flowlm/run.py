@@ -1,0 +1,242 @@
+"""The body of the training loop: what happens before, between and after steps."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from flowlm.core.rng import Streams
+from flowlm.core.types import Batch, Loss
+from flowlm.errors import Refusal
+from flowlm.evaluate.likelihood import mean_nll
+from flowlm.experiment import Experiment, to_json
+from flowlm.hub import LanguageModel, load, text_length, write_text, write_weights
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.nn.dit import DiT
+from flowlm.source import Source, open_source
+from flowlm.train import Log, State, Step, restore, save, train
+
+if TYPE_CHECKING:
+    from rich.console import Console  # cli.py makes it; only train/log.py and cli.py use rich
+
+SMALL = 128
+"""Widths up to this train faster on one CPU thread than on several (docs/performance.md)."""
+
+SAMPLE_STEPS = 32
+"""Steps of the sample texts that are written at every validation."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved; the message says how to go on."""
+
+
+def train_run(
+    experiment: Experiment, directory: Path, console: Console, resume: bool = False
+) -> None:
+    """Train `experiment` into `directory`, from its newest checkpoint if `resume`.
+
+    Writes experiment.json, tokenizer.json, metrics.jsonl, checkpoints/, samples/ and, with every
+    checkpoint, model.safetensors (the averaged weights). Ctrl-C and SIGTERM finish the step, save,
+    and raise Interrupted.
+    """
+    if not resume and (directory / "experiment.json").exists():
+        raise Refusal(
+            f"{directory} already holds a run: choose another --out, or continue it with "
+            f"flowlm train --resume {directory}."
+        )
+    plan = experiment.train
+    device = choose_device(plan.device)
+    threads = set_threads(plan.threads, experiment.size.width)
+    teacher = _teacher(experiment)
+    source = open_source(
+        experiment, directory / "tokens", None if teacher is None else teacher.tokenizer
+    )
+    torch.manual_seed(plan.seed)
+    guide = None if teacher is None else teacher.network
+    network = experiment.method.network(
+        experiment.size, source.tokenizer.vocab, source.length, guide
+    ).to(device)
+    guide = None if guide is None else guide.to(device)
+    state = State(network, plan)
+    if resume:
+        for sentence in restore(state, directory / "checkpoints"):
+            console.print(sentence, soft_wrap=True)
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        source.tokenizer.save(directory / "tokenizer.json")
+        write_text(to_json(experiment), directory / "experiment.json")
+    count = sum(p.numel() for p in network.parameters())
+    console.print(
+        f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
+        f"vocabulary, {device}, {threads} CPU thread{'s' * (threads > 1)}, into {directory}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    log = Log(directory / "metrics.jsonl", experiment.name, state.step, plan.steps, console)
+    desk = _Desk(experiment, directory, state, network, source, guide, log)
+
+    def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
+        return experiment.method.loss(model, batch, rng, guide)
+
+    with log, _asked_to_stop() as stop:
+        for step in train(state, loss, source.batches, plan):
+            desk.after(step)
+            if stop.is_set() and step.number < plan.steps:
+                desk.save()
+                raise Interrupted(
+                    f"Stopped after step {step.number} and saved; go on with: "
+                    f"flowlm train --resume {directory}"
+                )
+
+
+@dataclass
+class _Desk:
+    """What is written down between steps."""
+
+    experiment: Experiment
+    directory: Path
+    state: State[DiT]
+    network: DiT
+    source: Source
+    teacher: DiT | None
+    log: Log
+    _tokens: int = 0
+    _seconds: float = 0.0
+
+    def after(self, step: Step) -> None:
+        """Log, validate and save, each in its own rhythm and all at the last step."""
+        plan = self.experiment.train
+        last = step.number == plan.steps
+        self._tokens += step.tokens
+        self._seconds += step.seconds
+        if last or step.number % plan.log_every == 0:
+            self._record(step)
+        if last or step.number % plan.validate_every == 0:
+            self._validate(step.number)
+        if last or step.number % plan.save_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """A checkpoint, and the averaged weights for everybody else."""
+        self.state.check(self.experiment.train)
+        save(self.state, self.directory / "checkpoints", self.experiment.train.keep)
+        write_weights(self.state.average.weights, self.directory / "model.safetensors")
+
+    def _record(self, step: Step) -> None:
+        self.state.check(self.experiment.train)
+        speed = self._tokens / max(self._seconds, 1e-9)
+        loss = float(step.loss)
+        figures = {key: float(value) for key, value in step.logs.items()}
+        self.log.record(
+            step.number,
+            loss=loss,
+            norm=float(step.norm),
+            lr=step.lr,
+            tokens_per_second=speed,
+            seconds=self._seconds,
+            **figures,
+        )
+        self.log.show(step.number, loss, speed)
+        self._tokens, self._seconds = 0, 0.0
+
+    def _validate(self, step: int) -> None:
+        averaged = copy.deepcopy(self.network)
+        averaged.load_state_dict(self.state.average.weights)
+        loss = evaluate_loss(self.experiment, averaged, self.source, self.teacher)
+        self.log.record(step, valid=loss)
+        self.log.say(f"step {step}: held-out loss {loss:.4f} nats per token")
+        model = LanguageModel(self.experiment, averaged, self.source.tokenizer, self.source.length)
+        texts = model.generate(4, steps=SAMPLE_STEPS)
+        folder = self.directory / "samples"
+        folder.mkdir(exist_ok=True)
+        write_text("\n\n".join(texts) + "\n", folder / f"step-{step:08d}.txt")
+
+
+def evaluate_loss(
+    experiment: Experiment, network: DiT, source: Source, teacher: DiT | None
+) -> float:
+    """Mean training loss on held-out text, nats per token, with the same noise at every call."""
+    network.eval()
+
+    def nll(batch: Batch, rng: Streams) -> Tensor:
+        return experiment.method.loss(network, batch, rng, teacher).value
+
+    device = network.head.weight.device
+    batches = (Batch(b.tokens.to(device), b.weight.to(device)) for b in source.valid)
+    value = mean_nll(nll, batches, experiment.train.seed)
+    assert value is not None
+    return value
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device to use; a Refusal if the one asked for is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if wanted == "auto":
+        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
+    if not there[wanted]:
+        raise Refusal(f"There is no {wanted} device here: leave --train.device out.")
+    return torch.device(wanted)
+
+
+def set_threads(wanted: int, width: int) -> int:
+    """Set and return the number of CPU threads: by default one for small models, else all."""
+    threads = wanted or (1 if width <= SMALL else os.cpu_count() or 1)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _teacher(experiment: Experiment) -> LanguageModel | None:
+    method = experiment.method
+    if not isinstance(method, FlowMap) or method.teacher is None:
+        return None
+    teacher = load(method.teacher)
+    theirs = teacher.experiment
+    if not isinstance(theirs.method, Flow):
+        raise Refusal(
+            f"The teacher {method.teacher} is a {type(theirs.method).__name__}, not a Flow: give "
+            "--method.teacher a run of a flow recipe."
+        )
+    for what, own, its in (
+        ("--size", experiment.size, theirs.size),
+        ("--method.encoder", method.encoder, theirs.method.encoder),
+        ("--method.clock", method.clock, theirs.method.clock),
+        ("length", text_length(experiment), teacher.length),
+    ):
+        if own != its:
+            raise Refusal(
+                f"The teacher {method.teacher} has another {what} ({its}) than this experiment "
+                f"({own}): leave the option out to take the teacher's."
+            )
+    return teacher
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that the step under way is finished first."""
+    asked = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():  # asked twice: stop at once, the last checkpoint stands
+            raise KeyboardInterrupt
+        asked.set()
+
+    for number in signals:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

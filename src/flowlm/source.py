@@ -1,0 +1,88 @@
+"""What an experiment trains on: batches by step, held-out text, and the tokenizer between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import assert_never
+
+from flowlm.core.types import Batch
+from flowlm.data.corpora import documents
+from flowlm.data.language import Sentences, demo_language
+from flowlm.data.loader import Windows, sequential
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.data.tokens import Prepared, is_prepared, open_tokens, prepare
+from flowlm.errors import Refusal
+from flowlm.experiment import Experiment, Generated, Text
+
+HELD_OUT = 512
+"""Texts on which a run validates, at most."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where batches come from."""
+
+    batches: Callable[[int], Batch]
+    valid: list[Batch]
+    tokenizer: Tokenizer
+    length: int
+
+
+def open_source(experiment: Experiment, tokens: Path, likeness: Tokenizer | None = None) -> Source:
+    """Open an experiment's data, preparing raw text into the directory `tokens` if need be.
+
+    `likeness` is the teacher's tokenizer: the one used unless the experiment names another, and
+    the one that the data must have been made with.
+    """
+    plan = experiment.train
+    match experiment.data:
+        case Generated():
+            language, words = demo_language()
+            valid = Sentences(language, HELD_OUT, plan.seed + 1)(0)
+            batches = Sentences(language, plan.batch, plan.seed)
+            return Source(batches, [valid], Tokenizer.words(words), language.length)
+        case Text() as text:
+            prepared = _prepared(text, tokens, likeness)
+            batches = Windows(prepared.train, text.length, plan.batch, plan.seed)
+            size = min(plan.batch, HELD_OUT)
+            held_out = sequential(prepared.valid, text.length, size)
+            valid = list(islice(held_out, -(-HELD_OUT // size)))
+            return Source(batches, valid, prepared.tokenizer, text.length)
+        case other:
+            assert_never(other)
+
+
+def make_tokenizer(text: Text, likeness: Tokenizer | None = None) -> Tokenizer:
+    """The tokenizer that an experiment asks for; trained on its text, if it is not a file."""
+    if text.path is None:
+        raise Refusal("There is no text to learn from: give --data.path FILE.")
+    match text.tokenizer:
+        case None if likeness is not None:
+            return likeness
+        case None | "characters":
+            return Tokenizer.characters(documents(text.path, text.documents))
+        case "bpe":
+            return Tokenizer.bpe(documents(text.path, text.documents), text.vocab)
+        case file:
+            return Tokenizer.load(file)
+
+
+def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None) -> Prepared:
+    if text.path is None:
+        raise Refusal("There is no text to learn from: give --data.path FILE.")
+    if is_prepared(text.path):
+        prepared = open_tokens(text.path)
+    elif is_prepared(tokens):
+        prepared = open_tokens(tokens)
+    else:
+        tokenizer = make_tokenizer(text, likeness)
+        prepared = prepare(text.path, tokens, tokenizer, text.documents, text.valid)
+    if likeness is not None and prepared.tokenizer.fingerprint != likeness.fingerprint:
+        raise Refusal(
+            f"{text.path} is tokenised differently from what the teacher learnt: leave "
+            "--data.tokenizer out, or give the text that the teacher was trained on."
+        )
+    return prepared

@@ -1,0 +1,5 @@
+"""Training: minimise what a method's loss says, step by step. Knows no method."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,68 @@
+"""How to train. Torch-free, because the command line reads it for its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flowlm.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps, optimizer and cadence; the optimizer's defaults are the paper's."""
+
+    steps: int = 10_000
+    """Optimizer steps."""
+    batch: int = 512
+    """Texts per step."""
+    lr: float = 3e-4
+    """Learning rate of AdamW after warm-up."""
+    warmup: int = 2_500
+    """Steps over which the learning rate rises from zero."""
+    decay: float = 0.0
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    beta2: float = 0.999
+    """Second-moment decay of AdamW (the first is 0.9)."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW, on matrices."""
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    ema: float = 0.9999
+    """Decay of the average of the weights, min(decay, (1 + n) / (10 + n)) at step n."""
+    seed: int = 0
+    """Names every random number of the run."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    validate_every: int = 500
+    """Steps between validations."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    keep: int = 2
+    """How many checkpoints to keep."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto takes an accelerator if there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products (autocast); weights and losses stay in float32."""
+    threads: int = 0
+    """CPU threads; 0 takes one for small models and all cores for large ones."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        for name, count in (
+            ("steps", self.steps),
+            ("batch", self.batch),
+            ("log-every", self.log_every),
+            ("validate-every", self.validate_every),
+            ("save-every", self.save_every),
+            ("keep", self.keep),
+        ):
+            if count < 1:
+                raise Refusal(f"--train.{name} must be at least 1, not {count}.")
+        for name, share in (("decay", self.decay), ("ema", self.ema), ("beta2", self.beta2)):
+            if not 0 <= share <= 1:
+                raise Refusal(f"--train.{name} must lie between 0 and 1, not {share}.")
+        if self.seed < 0 or self.threads < 0:
+            raise Refusal("--train.seed and --train.threads must not be negative.")
+        if self.lr <= 0 or self.clip <= 0:
+            raise Refusal("--train.lr and --train.clip must be positive.")
