@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,6 +89,41 @@ def from_json(text: str, source: Path) -> Experiment:
         raise Refusal(f"{source} is not an experiment: {transform_error(error)[0]}.") from error
     except (StructureHandlerNotFoundError, KeyError, TypeError, ValueError) as error:
         raise Refusal(f"{source} is not an experiment of this version of flowlm.") from error
+
+
+SHIPPED = {"demo": Path(__file__).parent / "weights" / "demo"}
+"""Models that come with the package, by the names that stand for them."""
+
+
+def located(path: str | Path) -> Path:
+    """The directory that a RUN argument means: itself, or the shipped model of that name."""
+    directory = Path(path)
+    return directory if directory.exists() else SHIPPED.get(str(path), directory)
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """The experiment of a run, an export or a shipped model; a Refusal if there is none."""
+    directory = located(path)
+    file = directory / "experiment.json"
+    try:
+        return from_json(file.read_text(encoding="utf-8"), file)
+    except FileNotFoundError as error:
+        known = ", ".join(SHIPPED)
+        raise Refusal(
+            f"{path} is not a run: it has no experiment.json (give a directory that "
+            f"`flowlm train` wrote, or a shipped model: {known})."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{file} cannot be read: {error}.") from error
+
+
+def in_likeness(experiment: Experiment, teacher: Experiment) -> Experiment:
+    """A flow map's experiment with the size, data, encoder and clock of its teacher's."""
+    method, theirs = experiment.method, teacher.method
+    if not isinstance(method, FlowMap) or not isinstance(theirs, Flow):
+        return experiment
+    alike = replace(method, encoder=theirs.encoder, clock=theirs.clock)
+    return replace(experiment, method=alike, data=teacher.data, size=teacher.size)
 
 
 def _converter() -> Any:

@@ -18,13 +18,10 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Generated, Text, from_json, to_json
+from flowlm.experiment import Experiment, Generated, Text, located, read_experiment, to_json
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.dit import DiT
-
-SHIPPED = {"demo": Path(__file__).parent / "weights" / "demo"}
-"""Models that come with the package: names that `load` knows."""
 
 BUDGET = 2**29
 """Bytes that the states of one batch of texts may take while sampling."""
@@ -118,9 +115,7 @@ def load(path: str | Path, device: str = "cpu") -> LanguageModel:
 
     A Refusal names what is missing or wrong.
     """
-    directory = Path(path)
-    if str(path) in SHIPPED and not directory.exists():
-        directory = SHIPPED[str(path)]
+    directory = located(path)
     experiment = read_experiment(directory)
     weights = _read_weights(directory / "model.safetensors")
     if "head.weight" not in weights:
@@ -137,21 +132,6 @@ def load(path: str | Path, device: str = "cpu") -> LanguageModel:
     network = experiment.method.network(experiment.size, vocab, length)
     _fill(network, weights, directory / "model.safetensors")
     return LanguageModel(experiment, network.to(device), tokenizer, length)
-
-
-def read_experiment(directory: Path) -> Experiment:
-    """The experiment of a run or an export."""
-    file = directory / "experiment.json"
-    try:
-        return from_json(file.read_text(encoding="utf-8"), file)
-    except FileNotFoundError as error:
-        known = ", ".join(SHIPPED)
-        raise Refusal(
-            f"{directory} is not a run: it has no experiment.json (give a directory that "
-            f"`flowlm train` wrote, or a shipped model: {known})."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"{file} cannot be read: {error}.") from error
 
 
 def write_text(text: str, file: Path) -> None:

@@ -75,14 +75,18 @@ def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None) -> Prepared:
         raise Refusal("There is no text to learn from: give --data.path FILE.")
     if is_prepared(text.path):
         prepared = open_tokens(text.path)
-    elif is_prepared(tokens):
-        prepared = open_tokens(tokens)
-    else:
-        tokenizer = make_tokenizer(text, likeness)
-        prepared = prepare(text.path, tokens, tokenizer, text.documents, text.valid)
-    if likeness is not None and prepared.tokenizer.fingerprint != likeness.fingerprint:
+        _require_same(prepared.tokenizer, likeness)
+        return prepared
+    if is_prepared(tokens):
+        return open_tokens(tokens)
+    tokenizer = make_tokenizer(text, likeness)
+    _require_same(tokenizer, likeness)
+    return prepare(text.path, tokens, tokenizer, text.documents, text.valid)
+
+
+def _require_same(tokenizer: Tokenizer, likeness: Tokenizer | None) -> None:
+    if likeness is not None and tokenizer.fingerprint != likeness.fingerprint:
         raise Refusal(
-            f"{text.path} is tokenised differently from what the teacher learnt: leave "
+            "The text is tokenised differently from what the teacher learnt: leave "
             "--data.tokenizer out, or give the text that the teacher was trained on."
         )
-    return prepared

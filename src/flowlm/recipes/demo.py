@@ -31,8 +31,10 @@ def flow() -> Experiment:
 
 
 def flow_map() -> Experiment:
-    """The demo's flow map (FMLM), distilled from its flow: flow and map together cost as much as
-    either baseline alone."""
+    """The demo's flow map (FMLM), distilled from its flow.
+
+    Flow and map together cost as much as either baseline alone.
+    """
     return _experiment("demo-flow-map", FlowMap(encoder="posterior"), steps=1500)
 
 

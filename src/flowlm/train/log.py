@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +16,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+
+def plain(file: IO[str]) -> Console:
+    """A console that writes plain lines into a file."""
+    return Console(file=file, width=100)
 
 
 class Log:

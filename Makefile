@@ -1,0 +1,36 @@
+# Every target sets itself up from a fresh clone: a virtual environment in .venv, then pip.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: .venv/installed
+	$(BIN)/flowlm demo
+
+test: .venv/developed lint
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: .venv/developed
+	$(BIN)/pytest -n 2 -m slow
+
+lint: .venv/developed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/developed
+	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.threads
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/developed: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,173 @@
+"""The commands: each reads options, calls the library, and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowlm.cli import options
+from flowlm.cli.parse import meant, parsed, train_options
+from flowlm.errors import Refusal
+
+# What needs torch is imported inside the commands: help and refusals must come at once.
+
+
+def run_command(command: str, words: Sequence[str]) -> int:
+    """Run one command; returns the exit status."""
+    match command:
+        case "recipes":
+            return recipes()
+        case "train" if words and words[0] in ("-h", "--help"):
+            print("usage: flowlm train RECIPE [OPTIONS] | flowlm train --resume RUN\n\nrecipes:")
+            return recipes()
+        case "train" if words and words[0] == "--resume":
+            return resume(words[1:])
+        case "train":
+            return train(train_options(words))
+        case "demo":
+            return demo(parsed(options.Demo, command, words))
+        case "prepare":
+            return prepare(parsed(options.Prepare, command, words))
+        case "sample":
+            return sample(parsed(options.Sample, command, words))
+        case "evaluate":
+            return evaluate(parsed(options.Evaluate, command, words))
+    known = ("demo", "recipes", "prepare", "train", "sample", "evaluate")
+    raise Refusal(f"There is no command {command}{meant(command, known)}; see flowlm --help.")
+
+
+def recipes() -> int:
+    """List the recipes, one a line."""
+    from flowlm.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        print(f"  {name:20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+    return 0
+
+
+def train(chosen: options.Train) -> int:
+    """Train a recipe into its run directory."""
+    experiment = chosen.experiment
+    return _train(experiment, chosen.out or Path("runs") / experiment.name, again=False)
+
+
+def resume(words: Sequence[str]) -> int:
+    """Continue the run that is named, exactly as it was started."""
+    from flowlm.experiment import read_experiment
+
+    if len(words) != 1:
+        raise Refusal("Name one run to continue: flowlm train --resume RUN.")
+    return _train(read_experiment(words[0]), Path(words[0]), again=True)
+
+
+def _train(experiment, directory: Path, again: bool) -> int:
+    from rich.console import Console
+
+    from flowlm.run import Interrupted, train_run
+
+    console = Console()
+    try:
+        train_run(experiment, directory, console, resume=again)
+    except Interrupted as stopped:
+        console.print(str(stopped), soft_wrap=True)
+        return 130
+    console.print(f"Done. Write with it: flowlm sample {directory} --steps 1 4 32")
+    return 0
+
+
+def prepare(chosen: options.Prepare) -> int:
+    """Tokenise text into memory-mapped files."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from flowlm.data.tokens import prepare
+    from flowlm.experiment import Text
+    from flowlm.source import make_tokenizer
+
+    text = Text(
+        path=chosen.path,
+        documents=chosen.documents,
+        tokenizer=chosen.tokenizer,
+        vocab=chosen.vocab,
+        valid=chosen.valid,
+    )
+    console = Console()
+    tokenizer = make_tokenizer(text)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("encoding")
+        prepared = prepare(
+            chosen.path,
+            chosen.out,
+            tokenizer,
+            chosen.documents,
+            chosen.valid,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console.print(
+        f"{chosen.out}: {len(prepared.train):,} tokens to train on, {len(prepared.valid):,} held "
+        f"out, a vocabulary of {tokenizer.vocab:,}. Use it as --data.path {chosen.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def sample(chosen: options.Sample) -> int:
+    """Write texts, or show them coming into being."""
+    from rich.console import Console
+
+    from flowlm.cli import show
+    from flowlm.hub import load
+
+    if chosen.num < 1 or min(chosen.steps, default=0) < 1:
+        raise Refusal("Ask for at least one text and at least one step.")
+    model = load(chosen.run)
+    console = Console(highlight=False, markup=False)
+    for steps in chosen.steps:
+        console.rule(f"{steps} step{'s' * (steps > 1)}")
+        if chosen.film:
+            show.film(console, model.film(chosen.num, steps, chosen.seed), model.tokenizer)
+            continue
+        for row in model.sample(chosen.num, steps, chosen.seed).tolist():
+            console.print(show.spelt(row, model.tokenizer), soft_wrap=True)
+    return 0
+
+
+def evaluate(chosen: options.Evaluate) -> int:
+    """Measure a run and write its report."""
+    from rich.console import Console
+
+    from flowlm.assess import assess
+    from flowlm.cli import show
+    from flowlm.hub import load
+
+    if chosen.num < 2 or min(chosen.steps, default=0) < 1:
+        raise Refusal("Ask for at least two texts and at least one step.")
+    judge = None if chosen.judge is None else load(chosen.judge)
+    report = assess(load(chosen.run), chosen.run, chosen.steps, chosen.num, chosen.seed, judge)
+    console = Console()
+    show.results(console, report)
+    console.print(f"Written: {chosen.run / 'report.json'}, {chosen.run / 'report.html'}")
+    return 0
+
+
+def demo(chosen: options.Demo) -> int:
+    """Run the demo and print its table."""
+    from rich.console import Console
+
+    from flowlm.cli import show
+    from flowlm.demo import demo_report, train_demo
+
+    console = Console()
+    console.print(
+        f"Four models learn one small language, in {chosen.out}. When training ends, each writes "
+        "5,000 sentences.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    show.progress(console, train_demo(chosen.out, chosen.seed))
+    report = demo_report(chosen.out, chosen.seed)
+    show.results(console, report)
+    console.print(f"The whole report: {chosen.out / 'report.html'}", soft_wrap=True)
+    console.print(f"Write with the flow map: flowlm sample {chosen.out / 'flow-map'}")
+    return 0

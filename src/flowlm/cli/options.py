@@ -1,0 +1,81 @@
+"""What each command takes. Torch-free: help must come at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from flowlm.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a flow, a flow map and two baselines on an exactly solvable language, and compare."""
+
+    out: Path = Path("runs/demo")
+    """Where to write; what is already trained there is not trained again."""
+    seed: int = 0
+    """Names every random number of the demo."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Tokenise text once, into memory-mapped files that many runs can share."""
+
+    path: tyro.conf.Positional[str]
+    """A UTF-8 text file, a directory of .txt files, or a glob."""
+    out: Path
+    """The new directory."""
+    tokenizer: str | None = None
+    """characters, bpe, or a tokenizer.json."""
+    vocab: int = 4096
+    """Size of a BPE vocabulary trained here."""
+    documents: Literal["line", "blank"] = "line"
+    """What separates documents: the end of a line, or a blank line."""
+    valid: float = 0.05
+    """Share of the documents held out for validation."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    """The recipe, each part of which is an option."""
+    out: Path | None = None
+    """Run directory; by default runs/RECIPE."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Write texts with a trained model."""
+
+    run: tyro.conf.Positional[str]
+    """A run directory, an export, or a shipped model: demo."""
+    steps: tuple[int, ...] = (1,)
+    """Numbers of network evaluations to write with, one after the other."""
+    num: int = 8
+    """How many texts."""
+    seed: int = 0
+    """The same seed writes the same texts."""
+    film: bool = False
+    """Show a text while it comes into being."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure quality and diversity of a run; writes report.json and report.html into it."""
+
+    run: tyro.conf.Positional[Path]
+    """A run directory."""
+    steps: tuple[int, ...] = (1, 2, 4, 8, 32)
+    """Numbers of network evaluations."""
+    num: int = 1024
+    """Texts for each."""
+    seed: int = 0
+    """Names the texts."""
+    judge: str | None = None
+    """An autoregressive run with the same tokenizer, under which samples are scored."""

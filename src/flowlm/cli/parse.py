@@ -1,0 +1,83 @@
+"""From words on the command line to options; a mistake becomes one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from flowlm.cli.options import Train
+from flowlm.errors import Refusal
+from flowlm.experiment import in_likeness, read_experiment
+from flowlm.methods.flow_map import FlowMap
+from flowlm.recipes import RECIPES
+
+Options = TypeVar("Options")
+
+
+def parsed(
+    kind: type[Options], command: str, words: Sequence[str], default: Options | None = None
+) -> Options:
+    """Options of one command. --help prints and exits; a mistake is a Refusal."""
+    complaint = io.StringIO()
+    config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+    try:
+        with contextlib.redirect_stderr(complaint):
+            if default is None:
+                return tyro.cli(kind, args=words, prog=f"flowlm {command}", config=config)
+            return tyro.cli(
+                kind, args=words, prog=f"flowlm {command}", config=config, default=default
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise Refusal(
+            f"{_first_sentence(complaint.getvalue())}: `flowlm {command} --help` shows what fits."
+        ) from None
+
+
+def train_options(words: Sequence[str]) -> Train:
+    """Options of `flowlm train RECIPE ...`; a flow map takes its teacher's defaults."""
+    name = words[0] if words else ""
+    if name not in RECIPES:
+        raise Refusal(
+            f"There is no recipe {name!r}{meant(name, list(RECIPES))}; `flowlm recipes` lists them."
+        )
+    experiment = RECIPES[name]()
+    teacher = _value_of("--method.teacher", words)
+    if isinstance(experiment.method, FlowMap) and teacher is not None:
+        experiment = in_likeness(experiment, read_experiment(Path(teacher)))
+    return parsed(Train, f"train {name}", words[1:], Train(experiment))
+
+
+def meant(word: str, known: Sequence[str]) -> str:
+    """` (did you mean ...?)` if a known word is close."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _value_of(option: str, words: Sequence[str]) -> str | None:
+    for word, after in zip(words, [*words[1:], None]):
+        if word == option:
+            return after
+        if word.startswith(option + "="):
+            return word.partition("=")[2]
+    return None
+
+
+def _first_sentence(box: str) -> str:
+    """The first paragraph of tyro's framed message, on one line."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    content: list[str] = []
+    for line in lines:
+        if line.startswith(("╭", "╰")):
+            continue
+        if line.startswith("─"):
+            break
+        content.append(line)
+    return " ".join(" ".join(content).split()).rstrip(".:") or "The options do not fit"

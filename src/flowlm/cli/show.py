@@ -1,0 +1,123 @@
+"""What the commands print: tables of results, and films."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from flowlm.core.types import FREE
+
+if TYPE_CHECKING:
+    from flowlm.core import Tokens
+    from flowlm.data.tokenizer import Tokenizer
+    from flowlm.demo import Progress
+
+FRAME = 0.15
+"""Seconds that a frame of a film stays, at least."""
+
+QUIET = 15
+"""Seconds between plain lines of progress."""
+
+
+def results(console: Console, report: Mapping[str, Any]) -> None:
+    """The table of a report, grouped by steps; the language itself and the controls below."""
+    table = Table(title=report["title"], title_justify="left", header_style="bold")
+    judged = any(row.get("valid") is not None for row in report["rows"])
+    columns = ["steps", "method", *(["valid"] if judged else []), "nats/token"]
+    for name in (*columns, "sample entropy", "unique", "ms/text"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    rows = sorted(report["rows"], key=lambda row: (row["steps"] == "full", row["evaluations"]))
+    for i, row in enumerate(rows):
+        new_group = i > 0 and rows[i - 1]["steps"] != row["steps"]
+        if new_group:
+            table.add_section()
+        table.add_row(str(row["steps"]), row["method"], *_cells(row, judged))
+    control = report.get("reference")
+    if control:
+        table.add_section()
+        table.add_row("", "the language itself", *_cells(control, judged))
+        independent = {
+            "valid": control["marginals_valid"],
+            "nll": control["marginals_nll"],
+            "sample_entropy": control["marginals_sample_entropy"],
+        }
+        table.add_row("", "words drawn independently", *_cells(independent, judged))
+    console.print(table)
+    if control:
+        console.print(f"Entropy of the language: {control['entropy']:.3f} nats/token.")
+    console.print(report["summary"], soft_wrap=True)
+
+
+def progress(console: Console, parts: Iterable[Mapping[str, Progress]]) -> None:
+    """A bar per model while the demo trains; plain lines without a terminal."""
+    if not console.is_terminal:
+        last = -QUIET
+        for state in parts:
+            if (now := time.monotonic()) - last >= QUIET:
+                done = ", ".join(f"{name} {p.step}/{p.steps}" for name, p in state.items())
+                console.print(done, highlight=False, soft_wrap=True)
+                last = now
+        return
+    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, TimeElapsedColumn(), console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+        for state in parts:
+            for name, part in state.items():
+                if name not in tasks:
+                    tasks[name] = bars.add_task(name, total=part.steps)
+                bars.update(tasks[name], completed=part.step)
+
+
+def film(console: Console, frames: Iterable[Tokens], tokenizer: Tokenizer | None) -> None:
+    """Show texts while they come into being, in place on a terminal, else line by line."""
+    if not console.is_terminal:
+        for frame in frames:
+            console.print(" | ".join(spelt(row, tokenizer) for row in frame.tolist()))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for frame in frames:
+            texts = [spelt(row, tokenizer) for row in frame.tolist()]
+            live.update(Text("\n".join(texts)), refresh=True)
+            time.sleep(FRAME)
+
+
+def spelt(row: Sequence[int], tokenizer: Tokenizer | None) -> str:
+    """A text in which tokens that are not written yet appear as a dot."""
+    if tokenizer is None:
+        return " ".join("·" if token == FREE else str(token) for token in row)
+    pieces: list[str] = []
+    written: list[int] = []
+    for token in row:
+        if token != FREE:
+            written.append(token)
+            continue
+        if written:
+            pieces.append(tokenizer.decode(written))
+            written = []
+        pieces.append("·")
+    if written:
+        pieces.append(tokenizer.decode(written))
+    return " ".join(pieces)
+
+
+def _cells(row: Mapping[str, Any], judged: bool) -> list[str]:
+    def figure(name: str, form: str, scale: float = 1) -> str:
+        value = row.get(name)
+        return "-" if value is None else format(value * scale, form)
+
+    valid = [figure("valid", ".2%" if row.get("valid", 1) < 0.1 else ".1%")] if judged else []
+    return [
+        *valid,
+        figure("nll", ".3f"),
+        figure("sample_entropy", ".3f"),
+        figure("unique", ".3f"),
+        figure("seconds", ".2f", 1000),
+    ]

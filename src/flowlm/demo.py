@@ -1,0 +1,169 @@
+"""The demo: four models of one language, trained side by side, measured exactly."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from flowlm.errors import Refusal
+from flowlm.experiment import Experiment, read_experiment
+from flowlm.hub import write_text
+from flowlm.methods.flow_map import FlowMap
+from flowlm.recipes import demo
+
+STEPS = (1, 2, 4, 8, "full")
+NUM = 1000
+"""Texts behind every figure."""
+
+ROWS = "rows.json"
+"""Figures of one finished model."""
+
+# Each chain runs in a process of its own with one thread: the steps are too small for more.
+CHAINS = (("flow", "flow-map"), ("masked",), ("autoregressive",))
+RECIPES = {
+    "flow": demo.flow,
+    "flow-map": demo.flow_map,
+    "masked": demo.masked,
+    "autoregressive": demo.autoregressive,
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the training of one model is."""
+
+    step: int
+    steps: int
+
+
+def train_demo(out: Path, seed: int, wait: float = 0.5) -> Iterator[dict[str, Progress]]:
+    """Train and measure the four models in the directory `out`, yielding their progress.
+
+    A model that is finished there already is kept; one that was interrupted goes on.
+    """
+    experiments = {part: experiment(part, out, seed) for part in RECIPES}
+    out.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_work, args=(chain, out, seed), name="+".join(chain))
+        for chain in CHAINS
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        while any(worker.is_alive() for worker in workers):
+            for worker in workers:
+                worker.join(wait / len(workers))
+            yield {
+                part: Progress(_steps_done(out / part), experiment.train.steps)
+                for part, experiment in experiments.items()
+            }
+    except BaseException:
+        for worker in workers:
+            worker.terminate()  # SIGTERM: they save and stop
+            worker.join()
+        raise
+    for worker in workers:
+        _require_success(worker, out)
+
+
+def experiment(part: str, out: Path, seed: int) -> Experiment:
+    """The experiment of one model of the demo."""
+    chosen = RECIPES[part]()
+    if isinstance(chosen.method, FlowMap):
+        chosen = replace(chosen, method=replace(chosen.method, teacher=str(out / "flow")))
+    return replace(chosen, train=replace(chosen.train, seed=seed))
+
+
+def demo_report(out: Path, seed: int) -> dict[str, Any]:
+    """Compose the report of the four finished models and write it into `out`."""
+    from flowlm import assess
+    from flowlm.hub import load
+
+    parts = {part: json.loads((out / part / ROWS).read_text()) for part in RECIPES}
+    rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
+    figures = {(row["method"], row["steps"]): row for row in rows}
+    one, eight = figures["FMLM", 1], figures["Masked diffusion", 8]
+    flow, flow_map = load(out / "flow"), load(out / "flow-map")
+    names = {part: rows[0]["method"] for part, rows in parts.items()}
+    report = {
+        "title": "Writing a sentence in one step",
+        "summary": f"One step of the flow map writes {one['valid']:.1%} valid sentences at "
+        f"{one['nll']:.2f} nats per token, eight steps of masked diffusion {eight['valid']:.1%} at "
+        f"{eight['nll']:.2f}, after the same training compute.",
+        "rows": rows,
+        "reference": assess.reference(NUM, seed),
+        "facts": assess.facts(seed)
+        | {"parameters of the flow map": sum(p.numel() for p in flow_map.network.parameters())}
+        | {f"seconds of training, {names[p]}": _seconds(out / p) for p in RECIPES},
+        "curves": {names[part]: assess.curve(out / part) for part in RECIPES},
+        "samples": {
+            f"{names[part]} @ {steps}": assess.samples(load(out / part), steps, 6, seed)
+            for part, steps in (("flow-map", 1), ("flow-map", 4), ("masked", 8))
+        },
+        "film": assess.film(flow, 16, seed),
+    }
+    assess.write(report, out)
+    return report
+
+
+def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
+    """Train and measure the models of one chain, one after the other (a process of its own)."""
+    from flowlm import assess
+    from flowlm.hub import load
+    from flowlm.run import Interrupted, train_run
+    from flowlm.train.checkpoint import found
+    from flowlm.train.log import plain
+
+    for part in chain:
+        directory, wanted = out / part, experiment(part, out, seed)
+        if (directory / ROWS).exists() and read_experiment(directory) == wanted:
+            continue
+        again = bool(found(directory / "checkpoints"))
+        if not again:
+            shutil.rmtree(directory, ignore_errors=True)  # stopped before it had saved anything
+        directory.mkdir(exist_ok=True)
+        with (directory / "train.log").open("a") as log:
+            try:
+                if again and read_experiment(directory) != wanted:
+                    raise Refusal(
+                        f"{out} holds a demo of another seed or version: choose another --out."
+                    )
+                train_run(wanted, directory, plain(log), resume=again)
+            except (Interrupted, Refusal) as problem:
+                print(problem, file=log)
+                raise SystemExit(1) from None
+        table = assess.rows(load(directory), STEPS, NUM, seed)
+        write_text(json.dumps(table), directory / ROWS)
+
+
+def _require_success(worker: BaseProcess, out: Path) -> None:
+    if worker.exitcode == 0:
+        return
+    logs = [out / part / "train.log" for part in worker.name.split("+")]
+    said = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
+    raise Refusal(
+        f"The demo's {worker.name} did not finish ({said[-1] if said else 'no message'}); run the "
+        "same command again to go on."
+    )
+
+
+def _seconds(run: Path) -> int:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return round(sum(json.loads(line).get("seconds", 0.0) for line in lines))
+
+
+def _steps_done(directory: Path) -> int:
+    try:
+        with (directory / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 1000))
+            return json.loads(file.read().splitlines()[-1])["step"]
+    except (OSError, IndexError, ValueError, KeyError):
+        return 0
