@@ -122,7 +122,7 @@ class Answers(nn.DiT):
 
     def __init__(self, vocab: int, answer: Callable[..., core.TokenDistribution]) -> None:
         size = nn.Size(blocks=1, width=2, heads=1, condition=1)
-        super().__init__(size, nn.Linear(vocab, 2), vocab, times=0)
+        super().__init__(size, nn.Linear(vocab, 2), vocab, length=1, times=0)
         self.answer = answer
 
     def forward(self, x: Tensor, *taus: Tensor, cache: object = None) -> core.TokenDistribution:

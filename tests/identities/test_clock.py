@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_draws_are_stratified_over_the_global_batch_however_it_is_split(
     total = edges[-1]
     parts = [
         Uniform().draw(Streams.of(seed, count=b - a, first=a, total=total))
-        for a, b in zip(edges, edges[1:])
+        for a, b in pairwise(edges)
     ]
     draws = torch.cat(parts)
     assert draws.shape == (total, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_order_of_convergence(
         float((solved(solve, agreement, clock, x, n) - truth).square().mean().sqrt())
         for n in (24, 48, 96, 192)
     ]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:])]
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert orders[-1] == pytest.approx(order, abs=0.15)
     assert orders[-2] == pytest.approx(order, abs=0.2)
 

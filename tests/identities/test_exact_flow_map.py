@@ -203,7 +203,7 @@ def test_renoise_keeps_the_level(t: float, gamma: float) -> None:
 @pytest.mark.parametrize("gamma", [0.3, 0.8, 1.0])
 @pytest.mark.parametrize("clock", [Uniform(), Decoding(4)], ids=str)
 def test_a_renoised_text_has_the_level_of_its_time(clock: Clock, gamma: float) -> None:
-    """If delta knows x1, then x_t is t x1 plus noise of standard deviation 1 - t, whatever gamma."""
+    """If delta knows x1, then x_t is t x1 plus noise of deviation 1 - t, whatever gamma."""
     n, length, vocab = 4000, 3, 4
     tokens = torch.tensor([[0, 2, 1]]).expand(n, length)
     space = OneHot(vocab)

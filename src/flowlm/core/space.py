@@ -53,7 +53,9 @@ class OneHot(Space):
 
     def clean(self, tokens: Tokens) -> Point:
         """One-hot rows, (b, l, v)."""
-        return F.one_hot(tokens, self.vocab).float()
+        # Not F.one_hot: it reads the largest token back to the host.
+        rows = torch.zeros(*tokens.shape, self.vocab, device=tokens.device)
+        return rows.scatter_(-1, tokens[..., None], 1.0)
 
     def mean(self, prediction: TokenDistribution) -> Point:
         """The probabilities, (b, l, v)."""

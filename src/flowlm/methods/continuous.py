@@ -36,14 +36,14 @@ class Continuous(Method, ABC):
             return core.Projected(model.encoder.table)
         return core.OneHot(model.vocab)
 
-    def build(self, size: Size, vocab: int, times: int) -> nn.DiT:
+    def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:
         """A new network that reads `times` clock times."""
         if self.encoder == "posterior":
             encoder = nn.Posterior(vocab, size.width, self.time(vocab).t)
         else:
             kind = nn.Projected if self.encoder == "projected" else nn.Linear
             encoder = kind(vocab, size.width)
-        return nn.DiT(size, encoder, vocab, times)
+        return nn.DiT(size, encoder, vocab, length, times)
 
     def noisy(
         self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams

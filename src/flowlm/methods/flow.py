@@ -20,7 +20,7 @@ class Flow(Continuous):
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads the time."""
-        return self.build(size, vocab, times=1)
+        return self.build(size, vocab, length, times=1)
 
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None

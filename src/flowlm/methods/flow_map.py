@@ -25,7 +25,7 @@ class FlowMap(Continuous):
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads two times and, at the start, answers like the teacher."""
-        model = self.build(size, vocab, times=2)
+        model = self.build(size, vocab, length, times=2)
         if teacher is not None:
             fresh = {k: v for k, v in model.state_dict().items() if k.startswith("times.1.")}
             model.load_state_dict(teacher.state_dict() | fresh)

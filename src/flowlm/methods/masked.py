@@ -26,7 +26,7 @@ class Masked(Method):
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A trunk over v + 1 tokens, the last one the mask; it needs no time."""
-        return nn.DiT(size, nn.Lookup(vocab + 1, size.width), vocab, times=0)
+        return nn.DiT(size, nn.Lookup(vocab + 1, size.width), vocab, length, times=0)
 
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None

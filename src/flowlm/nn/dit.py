@@ -74,10 +74,19 @@ class DiT(nn.Module):
     """
 
     def __init__(
-        self, size: Size, encoder: Encoder, vocab: int, times: int, causal: bool = False
+        self,
+        size: Size,
+        encoder: Encoder,
+        vocab: int,
+        length: int,
+        times: int,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.places = None
+        if size.positions == "absolute":
+            self.places = nn.Parameter(torch.randn(length, size.width) / size.width**0.5)
         self.times = nn.ModuleList(TimeEmbedding(size.condition) for _ in range(times))
         self.blocks = nn.ModuleList(Block(size, causal) for _ in range(size.blocks))
         self.norm = nn.LayerNorm(size.width, bias=False)
@@ -98,6 +107,8 @@ class DiT(nn.Module):
         condition = self._condition(y, *taus)
         first = 0 if cache is None else cache.length
         per_head = self.size.width // self.size.heads
+        if self.places is not None:
+            y = y + self.places[first : first + y.shape[1]]
         rotary = rotary_tables(y.shape[1], per_head, y.device, first)
         for i, block in enumerate(self.blocks):
             y = block(y, condition, rotary, cache, i)

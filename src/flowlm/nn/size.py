@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from flowlm.errors import Refusal
 
@@ -25,6 +26,9 @@ class Size:
     """Soft cap of attention logits, c tanh(a / c); None for the fused kernel without a cap."""
     output_cap: float | None = 30.0
     """Soft cap of output logits; None for none."""
+    positions: Literal["rotary", "absolute"] = "rotary"
+    """rotary knows distances, which suits packed text; absolute adds a learned vector per place,
+    for texts whose places mean something. Rotary alone cannot tell places of an empty text."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:

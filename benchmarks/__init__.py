@@ -1,0 +1,1 @@
+"""Timings and studies, one command each: python -m benchmarks.NAME."""

@@ -1,0 +1,243 @@
+"""The projected state against the one-hot state: the same flow, without the vocabulary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowlm import core, nn, sampling
+from flowlm.core import OneHot, Projected, Streams
+from flowlm.methods.continuous import Continuous
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+
+L = 4
+WIDE = (5, 8)
+NARROW = (13, 4)
+"""Vocabulary and width, where the table is injective and where it is not."""
+
+
+def scattered(model: nn.DiT, seed: int = 0) -> nn.DiT:
+    """Every parameter drawn anew, the zero ones too."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.4 * torch.randn(p.shape, generator=rng))
+    return model.eval()
+
+
+def size(width: int) -> nn.Size:
+    return nn.Size(blocks=2, width=width, heads=2, condition=6, dropout=0.0)
+
+
+def pair(method: type[Continuous], shape: tuple[int, int]) -> tuple[nn.DiT, nn.DiT]:
+    """The same weights behind a one-hot state and behind a projected one."""
+    vocab, width = shape
+    dense = scattered(method(encoder="linear").network(size(width), vocab, L))
+    projected = method(encoder="projected").network(size(width), vocab, L).eval()
+    assert dense.state_dict().keys() == projected.state_dict().keys()
+    projected.load_state_dict(dense.state_dict())
+    return dense, projected
+
+
+@dataclass(frozen=True, eq=False)
+class Image(Projected):
+    """The projected space with the very noise of one-hot space, seen through the table."""
+
+    def noise(self, rng: Streams, length: int) -> Tensor:
+        return OneHot(len(self.table)).noise(rng, length) @ self.table
+
+
+Sampler = Callable[..., Iterator[sampling.Frame]]
+
+
+def flowing(solve: Callable) -> tuple[type[Continuous], Sampler]:
+    return Flow, lambda model, space, clock, x, grid, pinned: solve(
+        model, space, clock, x, grid, pinned
+    )
+
+
+def jumping(gamma: float) -> tuple[type[Continuous], Sampler]:
+    def travel(model, space, clock, x, grid, pinned) -> Iterator[sampling.Frame]:
+        rng = Streams.of(77, count=len(x))
+        return sampling.jumps(model, space, clock, x, grid, gamma, rng, pinned)
+
+    return FlowMap, travel
+
+
+SAMPLERS = {
+    "euler": flowing(sampling.euler),
+    "heun": flowing(sampling.heun),
+    **{f"jumps with gamma {g}": jumping(g) for g in (0.0, 0.5, 1.0)},
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompted", [False, True])
+@pytest.mark.parametrize("shape", [WIDE, NARROW])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_walks_the_image_of_its_one_hot_walk(
+    name: str, shape: tuple[int, int], prompted: bool
+) -> None:
+    method, travel = SAMPLERS[name]
+    dense, projected = pair(method, shape)
+    n, vocab, clock = 6, shape[0], core.Decoding(shape[0])
+    whole, image = OneHot(vocab), Image(projected.encoder.table)
+    x0, pinned = whole.noise(Streams.of(1, count=n), L), None
+    if prompted:
+        pinned = torch.rand(n, L, generator=torch.Generator().manual_seed(2)) < 0.3
+        x0 = whole.clean(torch.arange(n * L).view(n, L) % vocab).where(pinned[..., None], x0)
+    grid = clock.grid(7)
+    ways = (
+        list(travel(dense, whole, clock, x0, grid, pinned)),
+        list(travel(projected, image, clock, image.of(x0), grid, pinned)),
+    )
+    assert len(ways[0]) == 7
+    for a, b in zip(*ways, strict=True):
+        assert torch.allclose(a.x @ image.table, b.x, rtol=0, atol=1e-4)
+        assert torch.equal(a.tau, b.tau)
+        assert torch.equal(a.prediction.argmax(), b.prediction.argmax())
+        assert torch.allclose(whole.mean(a.prediction), whole.mean(b.prediction), atol=1e-4)
+    first, last = (whole.mean(ways[0][i].prediction) for i in (0, -1))
+    assert (first - last).abs().max() > 0.1, "the walk leads somewhere"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", [Flow, FlowMap])
+def test_methods_agree_where_the_noise_is_the_same(method: type[Continuous]) -> None:
+    """With v <= d both spaces draw the same x0: the same losses and the same texts."""
+    dense, projected = pair(method, WIDE)
+    tokens = torch.arange(6 * L).view(6, L) % WIDE[0]
+    batch = core.Batch(tokens, torch.ones(6, L))
+    one, two = method(encoder="linear"), method(encoder="projected")
+    losses = [
+        m.loss(net, batch, Streams.of(3, count=6)).value
+        for m, net in ((one, dense), (two, projected))
+    ]
+    assert torch.allclose(*losses, atol=1e-4)
+    prompt = torch.full((6, L), core.FREE)
+    prompt[::2, 1] = 2
+    films = [
+        list(m.sample(net, prompt, 5, Streams.of(4, count=6)))
+        for m, net in ((one, dense), (two, projected))
+    ]
+    for a, b in zip(*films, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [WIDE, NARROW, (6, 6)])
+def test_projected_noise_has_the_covariance_of_the_image(shape: tuple[int, int]) -> None:
+    table = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    space, gram = Projected(table), table.T @ table
+    if shape[0] > shape[1]:
+        factor = space.factor
+        assert torch.equal(factor, factor.triu())
+        assert torch.allclose(factor.T @ factor, gram, rtol=1e-5, atol=1e-5)
+    n = 20_000
+    x = space.noise(Streams.of(4, count=n), 3).double().flatten(0, 1)
+    count = len(x)
+    spread = gram.diagonal().double()
+    assert (x.mean(0).abs() <= 4.5 * (spread / count).sqrt()).all()
+    # Of a Gaussian: var(x_i x_j) = G_ii G_jj + G_ij^2.
+    error = ((spread[:, None] * spread + gram.double().square()) / count).sqrt()
+    assert ((x.T @ x / count - gram).abs() <= 4.5 * error).all()
+    # Fourth moments too: the noise is Gaussian, and tokens and texts are independent.
+    kurtosis = (x.pow(4).mean(0) / spread.square()).sub(3).abs()
+    assert (kurtosis <= 5 * math.sqrt(96 / count)).all()
+    rows = x.view(n, 3, -1)
+    between = (rows[:, 0, :, None] * rows[:, 1, None, :]).mean(0).abs()
+    assert (between <= 4.5 * (spread[:, None] * spread / n).sqrt()).all()
+
+
+def test_the_rest_of_the_space_is_the_image() -> None:
+    table = torch.randn(NARROW, generator=torch.Generator().manual_seed(5))
+    whole, image = OneHot(NARROW[0]), Projected(table)
+    tokens = torch.arange(8).view(2, 4)
+    assert torch.allclose(image.clean(tokens), image.of(whole.clean(tokens)), atol=1e-6)
+    rows = torch.randn(2, 4, NARROW[0]).log_softmax(-1)
+    p = core.Dense(rows)
+    assert torch.allclose(image.mean(p), image.of(whole.mean(p)), atol=1e-6)
+    assert torch.equal(whole.of(rows), rows)
+
+
+# --- gradients --------------------------------------------------------------------------------
+
+
+def mean_gradients(method: Continuous, model: nn.DiT, repeats: int, seed: int) -> Tensor:
+    """Gradients of the mean loss of fresh batches, (repeats, parameters)."""
+    n = 256
+    tokens = torch.tensor([[0, 3], [1, 4], [2, 5], [0, 6]]).repeat(n // 4, 1)
+    batch = core.Batch(tokens, torch.ones(n, 2))
+    rows = []
+    for i in range(repeats):
+        loss = method.loss(model, batch, Streams.of(seed, i, count=n)).value.mean()
+        rows.append(
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+        )
+    return torch.stack(rows).double()
+
+
+def scores(a: Tensor, b: Tensor) -> Tensor:
+    """How many standard errors the means of two sets of rows are apart."""
+    error = (a.var(0) / len(a) + b.var(0) / len(b)).sqrt()
+    return ((a.mean(0) - b.mean(0)) / error).nan_to_num()
+
+
+def test_the_gradient_is_that_of_the_one_hot_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the expected loss, for every parameter, the table included: it reaches the noise too."""
+    vocab, width = 7, 4
+    small = nn.Size(blocks=1, width=width, heads=2, condition=3, dropout=0.0)
+    dense = scattered(Flow(encoder="linear").network(small, vocab, 2))
+    projected = Flow(encoder="projected").network(small, vocab, 2)
+    projected.load_state_dict(dense.state_dict())
+    wanted = mean_gradients(Flow(encoder="linear"), dense, 120, seed=1)
+    z = scores(wanted, mean_gradients(Flow(encoder="projected"), projected, 120, seed=2))
+    assert z.abs().max() < 4.5
+    assert z.square().mean() < 1.5
+    # The comparison has the power to see a table whose noise passes no gradient.
+    factor = Projected.factor.func
+    monkeypatch.setattr(Projected, "factor", property(lambda self: factor(self).detach()))
+    cut = scores(wanted, mean_gradients(Flow(encoder="projected"), projected, 120, seed=2))
+    names = [name for name, p in projected.named_parameters() for _ in range(p.numel())]
+    table = torch.tensor([name == "encoder.table" for name in names])
+    assert cut[table].abs().max() > 10
+    assert torch.equal(cut[~table], z[~table])
+
+
+# --- distillation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ["projected", "linear", "posterior"])
+@pytest.mark.parametrize("shape", [WIDE, NARROW])
+def test_a_flow_map_starts_as_its_teacher(encoder: str, shape: tuple[int, int]) -> None:
+    """Whatever its target time; in projected space the two share one table, which stays."""
+    vocab, width = shape
+    teacher = scattered(Flow(encoder=encoder).network(size(width), vocab, L))
+    method = FlowMap(encoder=encoder, teacher="runs/teacher")
+    student = method.network(size(width), vocab, L, teacher).eval()
+    rng = Streams.of(6, count=5)
+    x = rng.normal(L, width if encoder == "projected" else vocab)
+    s = rng.uniform(1)
+    for t in (s, torch.ones(5, 1), rng.uniform(1), rng.uniform(L)):
+        now = s.expand_as(t)
+        answer = student(x, now, t).log_probs()
+        assert torch.allclose(answer, teacher(x, now).log_probs(), atol=1e-6)
+    assert student.encoder.table.requires_grad == (encoder != "projected")
+    assert student.encoder.table is not teacher.encoder.table
+    trainable = [p for p in student.parameters() if p.requires_grad]
+    before = student.encoder.table.clone()
+    optimizer = torch.optim.SGD(trainable, lr=0.1)
+    batch = core.Batch(torch.arange(6 * L).view(6, L) % vocab, torch.ones(6, L))
+    for step in range(2):
+        loss = method.loss(student, batch, Streams.of(7, step, count=6), teacher)
+        optimizer.zero_grad()
+        loss.value.mean().backward()
+        optimizer.step()
+    assert torch.equal(student.encoder.table, before) == (encoder == "projected")
+    assert (student(x, s, torch.ones(5, 1)).log_probs() - teacher(x, s).log_probs()).abs().max() > 0
+    assert all(p.grad is None for p in teacher.parameters())
