@@ -8,14 +8,27 @@ from collections.abc import Callable, Sequence
 from jaxtyping import install_import_hook
 
 # Before anything imports flowlm: shapes and types of every annotated call are checked from here on.
-install_import_hook("flowlm", "beartype.beartype")
+# An int will do for a float, as it does for a static checker (PEP 484).
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook("flowlm", CHECKER)
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from flowlm.core import Language  # noqa: E402
 
 torch.set_num_threads(1)
+# What fails today fails tomorrow, on slow machines too.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Networks start from torch's global generator."""
+    torch.manual_seed(0)
+
 
 Arc = tuple[int, int, int, float]
 """Source, word, target, weight."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowlm import load
+
 WORDS = {
     "an unknown command": ("trian text-flow", "trian", "did you mean train"),
     "an unknown recipe": ("train text-flwo", "text-flwo", "did you mean text-flow"),
@@ -24,7 +26,7 @@ WORDS = {
     "no text": ("train text-flow", "--data.path"),
     "nothing to resume": ("train --resume", "--resume"),
     "two runs to resume": ("train --resume a b", "--resume"),
-    "no run to write with": ("sample", "RUN"),
+    "no run to write with": ("sample", "run directory"),
     "a run that does not exist": ("sample nowhere", "nowhere", "flowlm train"),
     "a judge that does not exist": ("evaluate {run} --judge nowhere", "nowhere"),
     "an evaluation of nothing": ("evaluate nowhere", "nowhere"),
@@ -39,7 +41,7 @@ WORDS = {
     "a seed below zero": ("sample {run} --seed -1", "seed"),
     "an evaluation's seed below zero": ("evaluate {run} --num 2 --seed -1", "seed"),
     "a demo's seed below zero": ("demo --seed -1 --out {out}", "seed"),
-    "nothing to prepare": ("prepare", "PATH"),
+    "nothing to prepare": ("prepare --out x", "text file"),
     "nowhere to put it": ("prepare x.txt", "--out"),
 }
 
@@ -163,6 +165,17 @@ def test_unusable_text_is_not_prepared(kind: str, flowlm: Callable, tmp_path: Pa
     file.write_bytes(BYTES[kind])
     flowlm("prepare", file, "--out", tmp_path / "out").refusal(file)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_refused_command_read_is_not_trained_on(train: Callable, tmp_path: Path) -> None:
+    one, two, out = tmp_path / "one.txt", tmp_path / "two.txt", tmp_path / "out"
+    one.write_text("abc\n" * 500)
+    two.write_text("vwxyz\n" * 500)
+    train("text-flow", out, "--data.path", one, "--data.length", 5000).refusal("--data.length")
+    assert train("text-flow", out, "--data.path", two).status == 0
+    tokenizer = load(out).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.decode(tokenizer.encode("vwxyz")) == "vwxyz", "trained on the first text"
 
 
 def test_text_that_is_not_there_is_refused(train: Callable, tmp_path: Path) -> None:

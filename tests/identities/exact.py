@@ -112,7 +112,11 @@ def travelled(language: core.Language, x: Tensor, s: Tensor, t: Tensor, steps: i
 
 def two_time(language: core.Language, x: Tensor, s: Tensor, t: Tensor, steps: int) -> Tensor:
     """delta_{s,t}(x) of the exact flow: the formula of the jump, solved for delta. s < t < 1."""
-    end = travelled(language, x, s, t, steps)
+    return inverted(x, travelled(language, x, s, t, steps), s, t)
+
+
+def inverted(x: Tensor, end: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    """The two-time denoiser of a jump from x at s to `end` at t."""
     s, t = s.double()[..., None], t.double()[..., None]
     return ((1 - s) * end - (1 - t) * x.double()) / (t - s)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from exact import Answers, counted, joint, travelled, two_time, variation
+from exact import Answers, counted, inverted, joint, travelled, two_time, variation
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from flowlm import core, sampling
 from flowlm.core import Clock, Decoding, Dense, Language, OneHot, Streams, Uniform, jump
 from flowlm.core import semigroup_weight as weight
+from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 
 UNIT = st.floats(0, 1, allow_subnormal=False)
@@ -103,13 +104,13 @@ def times(*rows: tuple[float, ...], copies: int = 3) -> list[Tensor]:
 def test_the_two_time_denoiser_lies_on_the_simplex(language: Language) -> None:
     s, t = times((0.0, 0.3), (0.0, 0.9), (0.2, 0.6), (0.55, 0.8), (0.7, 0.95))
     x = on_the_way(language, 2, s)
-    delta = two_time(language, x, s, t, 400)
-    assert delta.min() >= -1e-10
-    assert (delta.sum(-1) - 1).abs().max() <= 1e-10
+    end = travelled(language, x, s, t, 300)
+    rows = inverted(x, end, s, t)
+    assert rows.min() >= -1e-10
+    assert (rows.sum(-1) - 1).abs().max() <= 1e-10
     # It is an average of denoisers on the way, and not the one at either end.
-    end = language.denoiser(travelled(language, x, s, t, 400), t)
-    for one in (language.denoiser(x, s), end):
-        assert (delta - one.logp.exp()).abs().mean() > 1e-3
+    for one in (language.denoiser(x, s), language.denoiser(end, t)):
+        assert (rows - one.logp.exp()).abs().mean() > 1e-3
 
 
 def test_over_no_length_it_is_the_denoiser(language: Language) -> None:
@@ -181,6 +182,50 @@ def test_the_exact_map_writes_the_language_in_any_number_of_jumps(
     spread = float((wanted * (1 - wanted) / n).sqrt().sum() / 2)
     assert variation(found, wanted) <= 2 * spread
     assert float(found[wanted == 0].sum()) <= 2e-3
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize("clock", ["uniform", "decoding"])
+def test_losses_look_at_texts_as_noisy_as_their_time(
+    agreement: Language, clock: str, taught: bool
+) -> None:
+    """Which points and times a network is asked about, in clock time."""
+    asked: list[tuple[Tensor, ...]] = []
+
+    def answer(x: Tensor, *taus: Tensor) -> Dense:
+        asked.append((x, *taus))
+        return Dense(torch.full_like(x, -math.log(4)))
+
+    n, model = 4000, Answers(4, answer)
+    tokens = agreement.sample(Streams.of(20, count=n))
+    batch, rng = core.Batch(tokens, torch.ones(n, 3)), Streams.of(21, count=n)
+    flow = Flow(encoder="linear", clock=clock)
+    flow.loss(model, batch, rng)
+    method = FlowMap(encoder="linear", clock=clock, teacher="runs/teacher" if taught else None)
+    method.loss(model, batch, rng, model if taught else None)
+    one, diagonal, *rest = asked
+    near, far, own = rest[-3:]
+    assert len(rest) == 3 + taught
+    assert torch.equal(diagonal[1], diagonal[2])
+    if taught:
+        assert len(rest[0]) == 2
+        assert all(torch.equal(a, b) for a, b in zip(rest[0], diagonal))
+    assert torch.equal(near[0], own[0])
+    assert torch.equal(near[1], own[1])
+    assert torch.equal(near[2], far[1])
+    assert torch.equal(far[2], own[2])
+    time = method.time(4)
+    for (x, tau, *_), texts in ((one, tokens), (diagonal, tokens[::2]), (own, tokens[1::2])):
+        t = time.t(tau)
+        clean = OneHot(4).clean(texts)
+        noise = (x - t[..., None] * clean) / (1 - t[..., None])
+        for part in (t[:, 0] < t.median(), t[:, 0] >= t.median()):
+            draws = noise[part].numel()
+            assert abs(float(noise[part].mean())) <= 4 / math.sqrt(draws)
+            assert abs(float(noise[part].square().mean()) - 1) <= 4 * math.sqrt(2 / draws)
+    # The far jump starts where the near one ends, with the near prediction (here: even).
+    s, u = time.t(near[1]), time.t(near[2])
+    assert torch.allclose(far[0], jump(near[0], torch.full_like(near[0], 0.25), s, u), atol=1e-6)
 
 
 # --- re-noising -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from weights import scattered
 
 from flowlm import nn
 from flowlm.core import Decoding, Streams
@@ -22,16 +23,6 @@ B, L, V = 2, 5, 6
 SIZE = nn.Size(blocks=2, width=12, heads=3, condition=5, attention_cap=2.0, output_cap=1.5)
 
 Array = np.ndarray
-
-
-def scattered(model: nn.DiT, seed: int = 0) -> nn.DiT:
-    """Every parameter drawn anew, the zero ones too, so that every path carries something."""
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            middle = 1.0 if name.endswith(("norm1.weight", "norm2.weight", "norm.weight")) else 0.0
-            p.copy_(middle + 0.5 * torch.randn(p.shape, generator=rng))
-    return model.eval()
 
 
 # --- the second trunk -------------------------------------------------------------------------
@@ -155,8 +146,10 @@ def test_the_trunk_is_the_one_that_the_paper_describes(
     taus = tuple(rng.uniform(L if per_token else 1) for _ in range(times))
     with torch.no_grad():
         got = model(x, *taus).log_probs().double().numpy()
+        finer = model.double()(x.double(), *taus).log_probs().numpy()
     wanted = plain(model, x, tuple(tau.expand(B, L) for tau in taus), causal)
-    assert np.abs(got - wanted).max() < 2e-5
+    assert np.abs(got - wanted).max() < 1e-5
+    assert np.abs(finer - wanted).max() < 1e-6
     assert np.ptp(wanted, axis=1).max() > 0.1, "the tokens differ from each other"
 
 
@@ -167,7 +160,7 @@ def test_caps_change_answers_as_they_should(cap: float | None) -> None:
     model = scattered(nn.DiT(size, nn.Projected(V, size.width), V, L, 1))
     x, tau = Streams.of(2, count=B).normal(L, size.width), torch.full((B, L), 0.4)
     got = model(x, tau).log_probs().detach().double().numpy()
-    assert np.abs(got - plain(model, x, (tau,), False)).max() < 2e-5
+    assert np.abs(got - plain(model, x, (tau,), False)).max() < 1e-5
     other = scattered(nn.DiT(replace(size, output_cap=0.7), nn.Projected(V, size.width), V, L, 1))
     assert np.abs(got - plain(other, x, (tau,), False)).max() > 1e-2
 

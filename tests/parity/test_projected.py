@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor
+from weights import scattered
 
 from flowlm import core, nn, sampling
 from flowlm.core import OneHot, Projected, Streams
@@ -20,15 +21,6 @@ L = 4
 WIDE = (5, 8)
 NARROW = (13, 4)
 """Vocabulary and width, where the table is injective and where it is not."""
-
-
-def scattered(model: nn.DiT, seed: int = 0) -> nn.DiT:
-    """Every parameter drawn anew, the zero ones too."""
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.4 * torch.randn(p.shape, generator=rng))
-    return model.eval()
 
 
 def size(width: int) -> nn.Size:
@@ -154,6 +146,20 @@ def test_projected_noise_has_the_covariance_of_the_image(shape: tuple[int, int])
     assert (between <= 4.5 * (spread[:, None] * spread / n).sqrt()).all()
 
 
+def test_lowered_precision_does_not_reach_the_covariance() -> None:
+    """Autocast is applied from outside; a Gram matrix in bfloat16 is not that of the table.
+
+    Trained tables have a direction in common, whose square outweighs the others' last digits.
+    """
+    rng = torch.Generator().manual_seed(8)
+    table = torch.randn(200, 32, generator=rng) / 32**0.5 + torch.randn(32, generator=rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        factor = Projected(table).factor.double()
+    gram = table.double().T @ table.double()
+    least = torch.linalg.eigvalsh(gram)[0]
+    assert torch.linalg.matrix_norm(factor.T @ factor - gram, 2) <= 0.01 * least
+
+
 def test_the_rest_of_the_space_is_the_image() -> None:
     table = torch.randn(NARROW, generator=torch.Generator().manual_seed(5))
     whole, image = OneHot(NARROW[0]), Projected(table)
@@ -192,13 +198,14 @@ def test_the_gradient_is_that_of_the_one_hot_loss(monkeypatch: pytest.MonkeyPatc
     """Of the expected loss, for every parameter, the table included: it reaches the noise too."""
     vocab, width = 7, 4
     small = nn.Size(blocks=1, width=width, heads=2, condition=3, dropout=0.0)
-    dense = scattered(Flow(encoder="linear").network(small, vocab, 2))
+    dense = scattered(Flow(encoder="linear").network(small, vocab, 2), seed=1, scale=0.5)
     projected = Flow(encoder="projected").network(small, vocab, 2)
     projected.load_state_dict(dense.state_dict())
     wanted = mean_gradients(Flow(encoder="linear"), dense, 120, seed=1)
-    z = scores(wanted, mean_gradients(Flow(encoder="projected"), projected, 120, seed=2))
+    got = mean_gradients(Flow(encoder="projected"), projected, 120, seed=2)
+    z = scores(wanted, got)
     assert z.abs().max() < 4.5
-    assert z.square().mean() < 1.5
+    assert (got.mean(0) - wanted.mean(0)).norm() < 0.05 * wanted.mean(0).norm()
     # The comparison has the power to see a table whose noise passes no gradient.
     factor = Projected.factor.func
     monkeypatch.setattr(Projected, "factor", property(lambda self: factor(self).detach()))

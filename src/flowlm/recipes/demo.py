@@ -21,13 +21,13 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def _experiment(name: str, method: AnyMethod, **changes: float) -> Experiment:
-    return Experiment(name, method, Generated(), SIZE, replace(PLAN, **changes))
+def _experiment(name: str, method: AnyMethod, steps: int) -> Experiment:
+    return Experiment(name, method, Generated(), SIZE, replace(PLAN, steps=steps))
 
 
 def flow() -> Experiment:
     """The demo's flow (FLM), 2500 steps."""
-    return _experiment("demo-flow", Flow(encoder="posterior"))
+    return _experiment("demo-flow", Flow(encoder="posterior"), steps=2500)
 
 
 def flow_map() -> Experiment:

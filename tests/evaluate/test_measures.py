@@ -1,0 +1,362 @@
+"""What is measured, against definitions written out naively; and the demo's language itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowlm.core import Batch, Language, Streams
+from flowlm.data import language as module
+from flowlm.data.language import Sentences, demo_language
+from flowlm.evaluate.controls import draw_marginals, marginals_valid
+from flowlm.evaluate.diversity import distinct, sample_entropy, unique_share
+from flowlm.evaluate.likelihood import mean_nll
+from flowlm.evaluate.quality import SLIP, heard_nll, valid_share
+
+TOKENS = st.tuples(st.integers(1, 6), st.integers(3, 12)).flatmap(
+    lambda shape: arrays.arrays(np.int64, shape, elements=st.integers(0, 4))
+)
+
+# --- diversity ----------------------------------------------------------------------------------
+
+
+@given(TOKENS)
+def test_sample_entropy_is_that_of_token_frequencies_in_a_text(tokens: np.ndarray) -> None:
+    def entropy(row: list[int]) -> float:
+        shares = [count / len(row) for count in Counter(row).values()]
+        return -sum(share * math.log(share) for share in shares)
+
+    expected = sum(entropy(row) for row in tokens.tolist()) / len(tokens)
+    assert sample_entropy(torch.from_numpy(tokens)) == pytest.approx(expected, abs=1e-12)
+
+
+@given(TOKENS)
+def test_unique_share_counts_different_texts(tokens: np.ndarray) -> None:
+    expected = len({tuple(row) for row in tokens.tolist()}) / len(tokens)
+    assert unique_share(torch.from_numpy(tokens)) == expected
+
+
+@given(TOKENS, st.integers(1, 3))
+def test_distinct_counts_different_runs_of_words(tokens: np.ndarray, n: int) -> None:
+    grams = [tuple(row[i : i + n]) for row in tokens.tolist() for i in range(len(row) - n + 1)]
+    assert distinct(torch.from_numpy(tokens), n) == len(set(grams)) / len(grams)
+
+
+def test_diversity_at_its_ends() -> None:
+    same, different = torch.full((5, 8), 3), torch.arange(40).reshape(5, 8)
+    assert (sample_entropy(same), unique_share(same), distinct(same, 2)) == (0, 0.2, 1 / 35)
+    assert sample_entropy(different) == pytest.approx(math.log(8))
+    assert (unique_share(different), distinct(different, 2)) == (1, 1)
+
+
+# --- controls -----------------------------------------------------------------------------------
+
+
+def by_enumeration(language: Language) -> float:
+    """The chance of a valid sentence when each word has its own marginal, counted out."""
+    sentences, chances = language.support()
+    marginals = torch.zeros(language.length, language.vocab, dtype=torch.float64)
+    for words, chance in zip(sentences.tolist(), chances.tolist()):
+        for place, word in enumerate(words):
+            marginals[place, word] += chance
+    valid = {tuple(words) for words in sentences.tolist()}
+    every = itertools.product(range(language.vocab), repeat=language.length)
+    return sum(
+        math.prod(float(marginals[place, word]) for place, word in enumerate(words))
+        for words in every
+        if words in valid
+    )
+
+
+def test_marginals_valid_is_the_sum_over_sentences(agreement: Language) -> None:
+    expected = by_enumeration(agreement)
+    assert 0.1 < expected < 0.9
+    assert marginals_valid(agreement) == pytest.approx(expected, rel=1e-12)
+
+
+def test_marginals_valid_is_what_independent_words_achieve(agreement: Language) -> None:
+    n = 20_000
+    drawn = draw_marginals(agreement, Streams.of(0, count=n))
+    share, expected = valid_share(agreement, drawn), marginals_valid(agreement)
+    assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / n))
+
+
+def test_marginals_of_an_ambiguous_automaton_are_refused(ambiguous: Language) -> None:
+    with pytest.raises(ValueError, match="path"):
+        marginals_valid(ambiguous)
+
+
+def test_words_are_drawn_from_their_marginals(
+    language: Language, fits: Callable[[torch.Tensor, torch.Tensor], None]
+) -> None:
+    drawn = draw_marginals(language, Streams.of(1, count=5000))
+    sentences, chances = language.support()
+    for place in range(language.length):
+        marginal = torch.zeros(language.vocab, dtype=torch.float64)
+        marginal.index_add_(0, sentences[:, place], chances)
+        fits(torch.bincount(drawn[:, place], minlength=language.vocab), marginal)
+    pairs = torch.bincount(drawn[:, 0] * language.vocab + drawn[:, -1], minlength=language.vocab**2)
+    first = torch.bincount(drawn[:, 0], minlength=language.vocab) / 5000
+    last = torch.bincount(drawn[:, -1], minlength=language.vocab) / 5000
+    expected = torch.outer(first, last).flatten()
+    assert (pairs / 5000 - expected).abs().max() < 0.03
+
+
+# --- quality ------------------------------------------------------------------------------------
+
+
+def test_a_share_of_texts_is_valid(agreement: Language) -> None:
+    sentences, _ = agreement.support()
+    wrong = torch.tensor([[3, 3, 3], [0, 0, 0]])
+    texts = torch.cat((sentences, wrong))
+    known = {tuple(words) for words in sentences.tolist()}
+    assert not any(tuple(words) in known for words in wrong.tolist())
+    assert valid_share(agreement, texts) == len(sentences) / len(texts)
+
+
+def test_heard_nll_by_enumeration(agreement: Language) -> None:
+    sentences, chances = agreement.support()
+    vocab, length = agreement.vocab, agreement.length
+    for heard in itertools.islice(itertools.product(range(vocab), repeat=length), 0, None, 7):
+        p = 0.0
+        for words, chance in zip(sentences.tolist(), chances.tolist()):
+            hits = [(1 - SLIP) * (a == b) + SLIP / vocab for a, b in zip(words, heard)]
+            p += chance * math.prod(hits)
+        assert heard_nll(agreement, torch.tensor([heard])) == pytest.approx(-math.log(p) / length)
+
+
+def test_the_languages_own_sentences_cost_about_its_entropy() -> None:
+    language, _ = demo_language()
+    tokens = language.sample(Streams.of(3, count=2000))
+    each = -language.log_prob(tokens, SLIP) / language.length
+    error = 5 * float(each.std()) / math.sqrt(len(each))
+    mean = heard_nll(language, tokens)
+    assert mean == pytest.approx(float(each.mean()))
+    assert language.entropy - error <= mean <= language.entropy - math.log(1 - SLIP) + error
+    assert error < 0.02 * language.entropy
+
+
+def test_the_bounds_of_what_own_sentences_cost_hold_exactly(agreement: Language) -> None:
+    sentences, chances = agreement.support()
+    expected = -float((chances * agreement.log_prob(sentences, SLIP)).sum()) / agreement.length
+    assert agreement.entropy < expected < agreement.entropy - math.log(1 - SLIP)
+    entropy = -float((chances * chances.log()).sum()) / agreement.length
+    assert agreement.entropy == pytest.approx(entropy)
+
+
+# --- likelihood ---------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=5))
+def test_mean_nll_weighs_tokens_not_batches(shapes: list[tuple[int, int]]) -> None:
+    torch.manual_seed(len(shapes))
+    batches = [Batch(torch.randint(9, shape), torch.rand(shape) + 0.1) for shape in shapes]
+    values = [torch.randn(shape) for shape in shapes]
+    answers = iter(values)
+    total = sum(float((v.double() * b.weight).sum()) for v, b in zip(values, batches))
+    weight = sum(float(b.weight.double().sum()) for b in batches)
+    mean = mean_nll(lambda batch, rng: next(answers), iter(batches))
+    assert mean == pytest.approx(total / weight, abs=1e-5)
+
+
+def test_mean_nll_ignores_tokens_without_weight() -> None:
+    batch = Batch(torch.zeros(1, 3).long(), torch.tensor([[1.0, 0.0, 1.0]]))
+    assert mean_nll(lambda batch, rng: torch.tensor([[1.0, 100.0, 2.0]]), [batch]) == 1.5
+
+
+def test_mean_nll_draws_from_seed_and_batch() -> None:
+    batches = [Batch(torch.zeros(2, 3).long(), torch.ones(2, 3))] * 3
+    drawn: list[torch.Tensor] = []
+
+    def nll(batch: Batch, rng: Streams) -> torch.Tensor:
+        drawn.append(rng.uniform(3))
+        return drawn[-1]
+
+    assert mean_nll(nll, batches, 7) == mean_nll(nll, batches, 7)
+    assert mean_nll(nll, batches, 8) != mean_nll(nll, batches, 7)
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[3])
+
+
+def test_mean_nll_is_none_without_a_bound_and_takes_no_gradient() -> None:
+    batch = Batch(torch.zeros(1, 3).long(), torch.ones(1, 3))
+    assert mean_nll(lambda batch, rng: None, [batch]) is None
+    weight = torch.ones(1, 3, requires_grad=True)
+    kept: list[torch.Tensor] = []
+
+    def nll(batch: Batch, rng: Streams) -> torch.Tensor:
+        kept.append(weight * 2)
+        return kept[0]
+
+    assert mean_nll(nll, [batch]) == 2
+    assert not kept[0].requires_grad
+
+
+# --- the demo's language ------------------------------------------------------------------------
+
+# Written down a second time, in another way: who is of one topic, and what goes with what.
+FARM = {
+    "actors": {"farmer": "old tired", "horse": "brown strong"},
+    "verbs": ["feed", "follow"],
+    "objects": {"cow": "fat calm", "hen": "small loud"},
+}
+SEA = {
+    "actors": {"sailor": "brave tired", "captain": "proud old"},
+    "verbs": ["catch", "see"],
+    "objects": {"fish": "silver fat", "crab": "angry small"},
+}
+ARTICLES = {"this": 0, "one": 0, "these": 1, "two": 1}
+OBJECT_ARTICLES = {"a": 0, "that": 0, "some": 1, "those": 1}
+
+
+def nouns(kind: dict[str, str], number: int) -> dict[str, set[str]]:
+    plural = {"fish": "fishes"}
+    return {
+        (plural.get(noun, noun + "s") if number else noun): set(own.split())
+        for noun, own in kind.items()
+    }
+
+
+def verbs(stems: list[str], number: int) -> set[str]:
+    third = {"catch": "catches"}
+    return {stem if number else third.get(stem, stem + "s") for stem in stems}
+
+
+def clause(words: list[str]) -> tuple[str, int] | None:
+    """Topic and number of the subject, or None if the seven words are no clause."""
+    article, adjective, actor, verb, other, its, thing = words
+    if article not in ARTICLES or other not in OBJECT_ARTICLES:
+        return None
+    number, count = ARTICLES[article], OBJECT_ARTICLES[other]
+    for name, topic in (("farm", FARM), ("sea", SEA)):
+        actors, things = nouns(topic["actors"], number), nouns(topic["objects"], count)
+        if (
+            adjective in actors.get(actor, ())
+            and verb in verbs(topic["verbs"], number)
+            and its in things.get(thing, ())
+        ):
+            return name, number
+    return None
+
+
+def parses(sentence: str) -> bool:
+    """Whether a sentence is one of the language: both clauses of one topic and number."""
+    words = sentence.split()
+    if len(words) != 16 or words[7] not in ("and", "while") or words[15] != ".":
+        return False
+    first, second = clause(words[:7]), clause(words[8:15])
+    return first is not None and first == second
+
+
+def clauses(topic: dict, number: int) -> list[list[str]]:
+    subjects = [
+        [article, adjective, actor]
+        for article in ARTICLES
+        if ARTICLES[article] == number
+        for actor, own in nouns(topic["actors"], number).items()
+        for adjective in sorted(own)
+    ]
+    objects = [
+        [article, adjective, thing]
+        for article in OBJECT_ARTICLES
+        for thing, own in nouns(topic["objects"], OBJECT_ARTICLES[article]).items()
+        for adjective in sorted(own)
+    ]
+    return [
+        [*subject, verb, *other]
+        for subject in subjects
+        for verb in sorted(verbs(topic["verbs"], number))
+        for other in objects
+    ]
+
+
+def test_the_demos_language_is_deterministic() -> None:
+    language, words = demo_language()
+    assert language.deterministic
+    assert (language.length, language.vocab) == (16, len(words))
+    assert list(words) == sorted(set(words))
+
+
+def test_the_demos_sentences_agree_and_keep_to_their_topic() -> None:
+    language, words = demo_language()
+    drawn = language.sample(Streams.of(0, count=2000))
+    texts = [" ".join(words[token] for token in row) for row in drawn.tolist()]
+    assert [text for text in texts if not parses(text)] == []
+    assert len({word for text in texts for word in text.split()}) == language.vocab
+
+
+def test_the_demos_language_has_every_sentence_that_parses() -> None:
+    language, words = demo_language()
+    ids = {word: i for i, word in enumerate(words)}
+    rng, sentences, count = random.Random(0), [], 0
+    for topic, number in itertools.product((FARM, SEA), (0, 1)):
+        possible = clauses(topic, number)
+        count += 2 * len(possible) ** 2
+        for _ in range(200):
+            one, two = rng.choice(possible), rng.choice(possible)
+            sentences.append([*one, rng.choice(["and", "while"]), *two, "."])
+    assert all(parses(" ".join(sentence)) for sentence in sentences)
+    tokens = torch.tensor([[ids[word] for word in sentence] for sentence in sentences])
+    assert bool(language.valid(tokens).all())
+    # As many as there are paths, each of weight one: so the language holds these and no others.
+    alike = Language(
+        language.vocab, language.length, language.source, language.word, language.target,
+        torch.ones_like(language.chance), language.final,
+    )  # fmt: skip
+    paths = alike.log_weight(torch.ones(1, language.length, language.vocab)).exp()
+    assert float(paths) == pytest.approx(count)
+
+
+def test_a_word_changed_is_valid_only_if_it_parses() -> None:
+    language, words = demo_language()
+    rng = random.Random(1)
+    rows = language.sample(Streams.of(4, count=300))
+    for row in rows:
+        row[rng.randrange(16)] = rng.randrange(language.vocab)
+    texts = [" ".join(words[token] for token in row) for row in rows.tolist()]
+    assert language.valid(rows).tolist() == [parses(text) for text in texts]
+    assert 0 < sum(parses(text) for text in texts) < 300
+
+
+def test_the_example_of_the_demos_language_is_one_of_its_sentences() -> None:
+    (example,) = re.findall(r"for example: (.*?)\.", " ".join((module.__doc__ or "").split()))
+    assert len(example.split()) == 15
+    assert parses(example + " .")
+
+
+def test_words_without_each_other_are_almost_never_a_sentence() -> None:
+    language, _ = demo_language()
+    assert 0 < marginals_valid(language) < 1e-4
+
+
+def test_the_demos_entropy_is_what_sentences_cost() -> None:
+    language, _ = demo_language()
+    each = -language.log_prob(language.sample(Streams.of(5, count=2000))) / 16
+    error = 5 * float(each.std()) / math.sqrt(2000)
+    assert language.entropy == pytest.approx(float(each.mean()), abs=error)
+
+
+@pytest.mark.parametrize("steps", [[0, 1, 2, 31, 32, 33, 1000], [1000, 33, 2, 0, 32, 1, 31]])
+def test_batches_of_sentences_depend_on_seed_and_step_alone(steps: list[int]) -> None:
+    language, _ = demo_language()
+    inorder = {step: Sentences(language, 4, 3)(step) for step in sorted(steps)}
+    again = Sentences(language, 4, 3)
+    for step in steps:
+        batch = again(step)
+        assert torch.equal(batch.tokens, inorder[step].tokens)
+        assert torch.equal(batch.weight, torch.ones(4, 16))
+        assert bool(language.valid(batch.tokens).all())
+    every = torch.cat([batch.tokens for batch in inorder.values()])
+    assert len(every.unique(dim=0)) == len(every)
+    assert not torch.equal(Sentences(language, 4, 2)(0).tokens, inorder[0].tokens)

@@ -1,0 +1,145 @@
+"""Recipes build what they say, and the demo's four models cost the same to train."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from flowlm.cli.parse import train_options
+from flowlm.core import Batch, Loss, Streams
+from flowlm.data.language import Sentences, demo_language
+from flowlm.experiment import Experiment, Generated, Text
+from flowlm.nn import DiT
+from flowlm.recipes import RECIPES
+from flowlm.train import State, train
+
+VOCAB = 40
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_its_name_and_its_command(name: str) -> None:
+    experiment = RECIPES[name]()
+    assert experiment == RECIPES[name]()
+    assert experiment.name == name
+    said = inspect.getdoc(RECIPES[name]) or ""
+    assert said.splitlines()[0].endswith(".")
+    commands = re.findall(r"flowlm train (.*)", said)
+    for command in commands:
+        recipe, *words = command.split()
+        assert recipe == name
+        if "--method.teacher" not in words:
+            assert train_options([recipe, *words]).experiment.name == name
+    assert commands or isinstance(experiment.data, Generated)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_its_number_of_steps(name: str) -> None:
+    experiment = RECIPES[name]()
+    stated = re.findall(r"(\d+) steps", inspect.getdoc(RECIPES[name]) or "")
+    assert all(int(steps) == experiment.train.steps for steps in stated)
+
+
+def network(experiment: Experiment) -> tuple[DiT, int, int]:
+    """The network of a recipe, its vocabulary and length."""
+    if isinstance(experiment.data, Text):
+        vocab, length = VOCAB, experiment.data.length
+    else:
+        language, _ = demo_language()
+        vocab, length = language.vocab, language.length
+    return experiment.method.network(experiment.size, vocab, length), vocab, length
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
+    experiment = RECIPES[name]()
+    plan = replace(experiment.train, batch=2)
+    model, vocab, length = network(experiment)
+    state = State(model, plan)
+    before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+    batch = Batch(torch.randint(vocab, (2, length)), torch.ones(2, length))
+
+    def loss(network: DiT, batch: Batch, rng: Streams) -> Loss:
+        return experiment.method.loss(network, batch, rng)
+
+    step = next(train(state, loss, lambda step: batch, plan))
+    state.check(plan)
+    assert step.tokens == 2 * length
+    # A head that is zero at the start gives every token the same chance.
+    assert float(step.loss) < 2.5 * torch.tensor(vocab).log()
+    moved = [
+        key for key, weight in model.named_parameters() if not torch.equal(before[key], weight)
+    ]
+    assert {"head.weight", "head.bias"} <= set(moved)
+    written = list(
+        experiment.method.sample(model, torch.full((1, 8), -1), 1, Streams.of(0, count=1))
+    )
+    assert ((written[-1] >= 0) & (written[-1] < vocab)).all()
+
+
+def test_the_recipes_of_text_share_one_trunk_of_five_million() -> None:
+    trunks = []
+    for name in ("text-flow", "text-flow-map", "text-masked", "text-autoregressive"):
+        model, _, _ = network(RECIPES[name]())
+        trunk = {key: weight.shape for key, weight in model.blocks.named_parameters()}
+        assert sum(shape.numel() for shape in trunk.values()) == pytest.approx(5e6, rel=0.1)
+        trunks.append((trunk, RECIPES[name]().train))
+    assert all(trunk == trunks[0] for trunk in trunks)
+
+
+# --- equal compute ------------------------------------------------------------------------------
+
+
+def operations(name: str, teacher: DiT | None = None) -> tuple[float, DiT]:
+    """Floating-point operations of a whole training of a demo recipe, and its network."""
+    experiment = RECIPES[name]()
+    language, _ = demo_language()
+    method, plan = experiment.method, experiment.train
+    model = method.network(experiment.size, language.vocab, language.length, teacher)
+    state = State(model, plan)
+
+    def loss(network: DiT, batch: Batch, rng: Streams) -> Loss:
+        return method.loss(network, batch, rng, teacher)
+
+    loop = train(state, loss, Sentences(language, plan.batch, plan.seed), plan)
+    next(loop)  # what is built once, in the first step, is not counted
+    # Attention as plain matrix products: they are counted on every machine, masked or not.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        next(loop)
+    return counter.get_total_flops() * plan.steps, model
+
+
+def test_the_counter_counts() -> None:
+    size = RECIPES["demo-masked"]().size
+    total, model = operations("demo-masked")
+    plan = RECIPES["demo-masked"]().train
+    tokens = plan.batch * 16 * plan.steps
+    weights = [p for name, p in model.named_parameters() if p.ndim == 2 and "table" not in name]
+    shared = sum(p.numel() for name, p in model.named_parameters() if "modulation.weight" in name)
+    products = sum(p.numel() for p in weights) - shared
+    attention = 2 * 16 * size.width * size.blocks
+    # Two operations a weight and a token forward, twice that backward.
+    assert total == pytest.approx(6 * tokens * (products + attention), rel=0.03)
+
+
+def test_the_demo_compares_models_of_equal_compute() -> None:
+    flow, teacher = operations("demo-flow")
+    flow_map, _ = operations("demo-flow-map", teacher.requires_grad_(False).eval())
+    both = flow + flow_map
+    for name in ("demo-masked", "demo-autoregressive"):
+        other, _ = operations(name)
+        assert both == pytest.approx(other, rel=0.05), (
+            f"flow and flow map take {both:.4g} operations, {name} {other:.4g}: {both / other:.3f}"
+        )
+
+
+def test_the_demo_compares_models_of_equal_size() -> None:
+    sizes = {name: RECIPES[name]().size for name in RECIPES if name.startswith("demo-")}
+    assert len(set(sizes.values())) == 1
+    plans = [replace(RECIPES[name]().train, steps=1) for name in sizes]
+    assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)

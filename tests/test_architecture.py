@@ -1,0 +1,128 @@
+"""The rules of the source tree: who imports whom, how long things are, and what stays lazy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flowlm
+
+SOURCE = Path(flowlm.__file__).parent
+FILES = {path.relative_to(SOURCE).as_posix(): path for path in SOURCE.rglob("*.py")}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+NOUNS = ("core.types", "core.rng", "core.oracle", "core.distribution", "errors")
+# Folder: what it may import of flowlm besides itself.
+MAY_IMPORT = {
+    "core/": ("errors",),
+    "nn/": ("core.types", "core.distribution", "core.rng", "errors"),
+    "sampling/": ("core", "errors"),
+    "methods/": ("core", "nn", "sampling", "errors"),
+    "train/": NOUNS,
+    "data/": NOUNS,
+    "evaluate/": NOUNS,
+}
+# Package: the places that may import it.
+ONLY_IN = {
+    "tokenizers": ("data/",),
+    "datasets": ("data/corpora.py",),
+    "transformers": ("data/", "evaluate/quality.py"),
+    "huggingface_hub": ("hub.py",),
+    "tyro": ("cli",),
+    "rich": ("cli", "train/log.py", "demo.py"),
+    "torch.distributed": ("train/",),
+}
+
+
+def typing_only(tree: ast.AST) -> set[ast.AST]:
+    """What stands under `if TYPE_CHECKING:`, and is no import when the program runs."""
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If)]
+    guarded = [n for n in blocks if isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"]
+    return {inner for block in guarded for part in block.body for inner in ast.walk(part)}
+
+
+def imports(name: str, typed: bool = True) -> Iterator[str]:
+    """Modules that a file imports or names, inside functions too; `from a import b` gives a.b."""
+    skip = set() if typed else typing_only(TREES[name])
+    for node in ast.walk(TREES[name]):
+        if node in skip:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch":
+            yield f"torch.{node.attr}"
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_folders_import_only_what_lies_below_them(folder: str) -> None:
+    inside = [name for name in FILES if name.startswith(folder)]
+    assert inside
+    allowed = [f"flowlm.{folder.rstrip('/')}", *(f"flowlm.{m}" for m in MAY_IMPORT[folder])]
+    wrong = [
+        f"{name} imports {module}"
+        for name in inside
+        for module in imports(name)
+        if within(module, "flowlm") and not any(within(module, a) for a in allowed)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_packages_are_confined(package: str) -> None:
+    wrong = [
+        name
+        for name in FILES
+        for module in imports(name, typed=False)
+        if within(module, package) and not name.startswith(ONLY_IN[package])
+    ]
+    assert wrong == []
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = [name for name, path in FILES.items() if len(path.read_text().splitlines()) > 300]
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, functions) and node.end_lineno - node.lineno + 1 > 60:
+                long.append(f"{name}: {node.name}")
+    assert long == []
+
+
+def test_nothing_asks_an_object_what_it_has() -> None:
+    """No hasattr, getattr or setattr, the command line aside."""
+    asked = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        if not name.startswith("cli")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id in ("hasattr", "getattr", "setattr")
+    ]
+    assert asked == []
+
+
+TORCH_FREE = [
+    name.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")
+    for name in sorted(FILES)
+    if name.startswith(("recipes/", "methods/"))
+    or name in ("experiment.py", "cli.py", "cli/__init__.py", "cli/options.py", "cli/parse.py")
+]
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    modules = [f"flowlm.{name}" for name in TORCH_FREE]
+    assert {"flowlm.cli", "flowlm.experiment", "flowlm.recipes"} <= set(modules)
+    code = f"import sys, {', '.join(modules)}\nassert not {{'torch', 'numpy'}} & {{*sys.modules}}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
