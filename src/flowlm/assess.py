@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +30,11 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.sampling import unmask
 from flowlm.source import open_source
 
-FULL = 64
-"""Steps of the row "full": four times the demo's sentence, enough for every method to converge."""
-
+FULL = 32
+"""Steps of the row "full": more than the words of the demo's sentences."""
 
 Steps = int | Literal["full"]
 """Network evaluations of a sampler; "full" for enough of them."""
@@ -77,11 +79,8 @@ def rows(
             "steps": wanted,
             "evaluations": count,
             "seconds": (time.perf_counter() - began) / num,
-            "samples": num,
-            "sample_entropy": sample_entropy(tokens),
-            "unique": unique_share(tokens),
         }
-        table.append(row | _quality(model, tokens, judge))
+        table.append(row | _diversity(tokens) | _quality(model, tokens, judge))
     return table
 
 
@@ -100,6 +99,28 @@ def reference(num: int, seed: int) -> dict[str, float]:
         "marginals_nll": heard_nll(language, independent),
         "marginals_sample_entropy": sample_entropy(independent),
     }
+
+
+def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[str, Any]]:
+    """What masked diffusion writes with the language's exact posterior in place of a network.
+
+    No training reaches further: what is missing is lost by drawing the words of a step
+    independently of each other.
+    """
+    language, _ = demo_language()
+    prompt = torch.full((num, language.length), FREE)
+    table = []
+    for count in steps:
+        rng = Streams.of(seed, count=num)
+        # The slip matters after a contradiction only; the text is invalid by then.
+        predict = partial(language.unmasker, mask_id=language.vocab, slip=1e-6)
+        *_, tokens = unmask(predict, prompt, language.vocab, count, rng)
+        table.append(
+            {"method": "Masked, perfect", "steps": count, "evaluations": count}
+            | _diversity(tokens)
+            | _exact_quality(tokens)
+        )
+    return table
 
 
 def samples(model: LanguageModel, steps: int, num: int, seed: int) -> list[dict[str, Any]]:
@@ -131,10 +152,22 @@ def film(model: LanguageModel, steps: int, seed: int) -> dict[str, Any]:
     return {"title": title, "frames": frames}
 
 
+def _diversity(tokens: Tokens) -> dict[str, float]:
+    return {
+        "samples": len(tokens),
+        "sample_entropy": sample_entropy(tokens),
+        "unique": unique_share(tokens),
+    }
+
+
+def _exact_quality(tokens: Tokens) -> dict[str, float]:
+    language, _ = demo_language()
+    return {"valid": valid_share(language, tokens), "nll": heard_nll(language, tokens)}
+
+
 def _quality(model: LanguageModel, tokens: Tokens, judge: LanguageModel | None) -> dict[str, float]:
     if isinstance(model.experiment.data, Generated):
-        language, _ = demo_language()
-        return {"valid": valid_share(language, tokens), "nll": heard_nll(language, tokens)}
+        return _exact_quality(tokens)
     if judge is None:
         return {}
     if not isinstance(judge.experiment.method, Autoregressive):
@@ -160,6 +193,8 @@ def assess(
     judge: LanguageModel | None = None,
 ) -> dict[str, Any]:
     """Measure a run, write report.json and report.html into its directory, return the report."""
+    if model.tokenizer is None:
+        raise Refusal(f"{directory} has no tokenizer.json: it cannot be read without one.")
     table = rows(model, steps, num, seed, judge)
     name, first = method_name(model), table[0]
     report: dict[str, Any] = {
@@ -191,8 +226,13 @@ def write(report: Mapping[str, Any], directory: Path) -> None:
 
 def curve(directory: Path) -> list[tuple[int, float]]:
     """(step, training loss in nats per token) of a run, from its metrics.jsonl."""
-    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    file = directory / "metrics.jsonl"
+    if not file.exists():
+        return []  # an export
+    records = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the line that is being written
+            records.append(json.loads(line))
     return [(record["step"], record["loss"]) for record in records if "loss" in record]
 
 
@@ -209,7 +249,7 @@ def facts(seed: int) -> dict[str, str | int]:
 def _held_out(model: LanguageModel, directory: Path) -> dict[str, float]:
     """Nats per held-out token, where the method has a bound and the text is at hand."""
     method, network = model.experiment.method, model.network
-    source = open_source(model.experiment, directory / "tokens")
+    source = open_source(model.experiment, directory / "tokens", model.tokenizer)
     value = mean_nll(lambda batch, rng: method.nll(network, batch, rng), source.valid)
     if value is None:
         return {}

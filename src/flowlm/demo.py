@@ -18,7 +18,8 @@ from flowlm.hub import write_text
 from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import demo
 
-STEPS = (1, 2, 4, 8, "full")
+FEW = (1, 2, 4, 8)
+STEPS = (*FEW, "full")
 NUM = 1000
 """Texts behind every figure."""
 
@@ -49,7 +50,12 @@ def train_demo(out: Path, seed: int, wait: float = 0.5) -> Iterator[dict[str, Pr
     A model that is finished there already is kept; one that was interrupted goes on.
     """
     experiments = {part: experiment(part, out, seed) for part in RECIPES}
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(
+            f"{out} cannot be written ({error.strerror}): choose another --out."
+        ) from error
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=_work, args=(chain, out, seed), name="+".join(chain))
@@ -90,6 +96,7 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
     parts = {part: json.loads((out / part / ROWS).read_text()) for part in RECIPES}
     rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
     figures = {(row["method"], row["steps"]): row for row in rows}
+    rows += assess.perfect_masked_rows(FEW, NUM, seed)
     one, eight = figures["FMLM", 1], figures["Masked diffusion", 8]
     flow, flow_map = load(out / "flow"), load(out / "flow-map")
     names = {part: rows[0]["method"] for part, rows in parts.items()}
@@ -148,7 +155,10 @@ def _require_success(worker: BaseProcess, out: Path) -> None:
     if worker.exitcode == 0:
         return
     logs = [out / part / "train.log" for part in worker.name.split("+")]
-    said = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
+    last = max(
+        (log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None
+    )
+    said = [] if last is None else last.read_text().splitlines()
     raise Refusal(
         f"The demo's {worker.name} did not finish ({said[-1] if said else 'no message'}); run the "
         "same command again to go on."

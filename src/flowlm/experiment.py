@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flowlm.errors import Refusal
 from flowlm.methods.autoregressive import Autoregressive
@@ -82,12 +82,20 @@ def from_json(text: str, source: Path) -> Experiment:
     from cattrs.v import transform_error
 
     try:
-        return _converter().structure(json.loads(text), Experiment)
+        stated = json.loads(text)
+        _require_known_kinds(stated, source)
+        return _converter().structure(stated, Experiment)
     except json.JSONDecodeError as error:
         raise Refusal(f"{source} is not valid JSON (line {error.lineno}).") from error
     except BaseValidationError as error:
         raise Refusal(f"{source} is not an experiment: {transform_error(error)[0]}.") from error
-    except (StructureHandlerNotFoundError, KeyError, TypeError, ValueError) as error:
+    except (
+        StructureHandlerNotFoundError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise Refusal(f"{source} is not an experiment of this version of flowlm.") from error
 
 
@@ -123,7 +131,24 @@ def in_likeness(experiment: Experiment, teacher: Experiment) -> Experiment:
     if not isinstance(method, FlowMap) or not isinstance(theirs, Flow):
         return experiment
     alike = replace(method, encoder=theirs.encoder, clock=theirs.clock)
-    return replace(experiment, method=alike, data=teacher.data, size=teacher.size)
+    data = teacher.data
+    if isinstance(data, Text):
+        data = replace(data, tokenizer=None)  # the teacher's own, whatever text it will read
+    return replace(experiment, method=alike, data=data, size=teacher.size)
+
+
+def _require_known_kinds(stated: Any, source: Path) -> None:
+    for part, union in (("method", AnyMethod), ("data", AnyData)):
+        kind = stated[part]["kind"]
+        if kind not in [choice.__name__ for choice in get_args(union)]:
+            raise Refusal(f"{source}: this version of flowlm knows no {part} of the kind {kind!r}.")
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    # cattrs would make 4 of "4" and of 4.7.
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return kind(value)
 
 
 def _converter() -> Any:
@@ -132,6 +157,8 @@ def _converter() -> Any:
     from cattrs.strategies import configure_tagged_union
 
     converter = Converter(forbid_extra_keys=True)
+    for kind in (int, float, str):
+        converter.register_structure_hook(kind, _exactly)
     for union in (AnyMethod, AnyData):
         configure_tagged_union(union, converter, tag_name="kind")
     return converter

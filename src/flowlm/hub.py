@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
-from flowlm.data.tokenizer import Tokenizer
+from flowlm.data.tokenizer import Tokenizer, replacing
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, located, read_experiment, to_json
 from flowlm.methods.continuous import Continuous
@@ -52,6 +52,8 @@ class LanguageModel:
         Text i depends on (seed, i) alone, not on n or on how texts are batched. `prompt` (n, l)
         holds given tokens, and -1 where the model is to write.
         """
+        if seed < 0:
+            raise Refusal(f"The seed is {seed}: choose 0 or more.")
         if n < 1 or steps < 1:
             raise Refusal(
                 f"{n} texts in {steps} steps cannot be written: ask for at least 1 of each."
@@ -118,7 +120,7 @@ def load(path: str | Path, device: str = "cpu") -> LanguageModel:
     directory = located(path)
     experiment = read_experiment(directory)
     weights = _read_weights(directory / "model.safetensors")
-    if "head.weight" not in weights:
+    if "head.weight" not in weights or not weights["head.weight"].ndim:
         raise Refusal(f"{directory / 'model.safetensors'} has no tensor head.weight: not a model.")
     vocab = len(weights["head.weight"])
     tokenizer, length = None, text_length(experiment)
@@ -136,9 +138,13 @@ def load(path: str | Path, device: str = "cpu") -> LanguageModel:
 
 def write_text(text: str, file: Path) -> None:
     """Write a small file whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    try:
+        with replacing(file) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Refusal(
+            f"{file} could not be written ({error.strerror or error}): free some space."
+        ) from error
 
 
 def write_weights(weights: dict[str, Tensor], file: Path) -> None:

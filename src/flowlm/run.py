@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
+from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.evaluate.likelihood import mean_nll
 from flowlm.experiment import Experiment, to_json
 from flowlm.hub import LanguageModel, load, text_length, write_text, write_weights
 from flowlm.methods.flow import Flow
@@ -26,6 +26,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.dit import DiT
 from flowlm.source import Source, open_source
 from flowlm.train import Log, State, Step, restore, save, train
+from flowlm.train.checkpoint import found
 
 if TYPE_CHECKING:
     from rich.console import Console  # cli.py makes it; only train/log.py and cli.py use rich
@@ -50,37 +51,56 @@ def train_run(
     checkpoint, model.safetensors (the averaged weights). Ctrl-C and SIGTERM finish the step, save,
     and raise Interrupted.
     """
-    if not resume and (directory / "experiment.json").exists():
+    if not resume and found(directory / "checkpoints"):
         raise Refusal(
             f"{directory} already holds a run: choose another --out, or continue it with "
             f"flowlm train --resume {directory}."
         )
+    if resume and not found(directory / "checkpoints"):
+        raise Refusal(
+            f"{directory / 'checkpoints'} holds no checkpoint to resume from: train from the start."
+        )
+    try:
+        _train_run(experiment, directory, console, resume)
+    except OSError as error:
+        raise Refusal(
+            f"{directory} could not be written ({error.strerror or error}): free some space or "
+            "choose another --out."
+        ) from error
+
+
+def _train_run(experiment: Experiment, directory: Path, console: Console, resume: bool) -> None:
     plan = experiment.train
     device = choose_device(plan.device)
     threads = set_threads(plan.threads, experiment.size.width)
     teacher = _teacher(experiment)
-    source = open_source(
-        experiment, directory / "tokens", None if teacher is None else teacher.tokenizer
-    )
-    torch.manual_seed(plan.seed)
-    guide = None if teacher is None else teacher.network
-    network = experiment.method.network(
-        experiment.size, source.tokenizer.vocab, source.length, guide
-    ).to(device)
-    guide = None if guide is None else guide.to(device)
-    state = State(network, plan)
-    if resume:
-        for sentence in restore(state, directory / "checkpoints"):
-            console.print(sentence, soft_wrap=True)
-    else:
-        directory.mkdir(parents=True, exist_ok=True)
-        source.tokenizer.save(directory / "tokenizer.json")
-        write_text(to_json(experiment), directory / "experiment.json")
+    with _begun_or_nothing(directory, resume):
+        likeness = None if teacher is None else teacher.tokenizer
+        if resume:
+            likeness = Tokenizer.load(directory / "tokenizer.json")
+        source = open_source(experiment, directory / "tokens", likeness)
+        torch.manual_seed(plan.seed)
+        guide = None if teacher is None else teacher.network
+        network = experiment.method.network(
+            experiment.size, source.tokenizer.vocab, source.length, guide
+        ).to(device)
+        guide = None if guide is None else guide.to(device)
+        state = State(network, plan)
+        if resume:
+            for sentence in restore(state, directory / "checkpoints"):
+                console.print(sentence, soft_wrap=True, markup=False, emoji=False, highlight=False)
+            write_weights(state.average.weights, directory / "model.safetensors")
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            source.tokenizer.save(directory / "tokenizer.json")
+            write_text(to_json(experiment), directory / "experiment.json")
     count = sum(p.numel() for p in network.parameters())
     console.print(
         f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
         f"vocabulary, {device}, {threads} CPU thread{'s' * (threads > 1)}, into {directory}",
         highlight=False,
+        markup=False,
+        emoji=False,
         soft_wrap=True,
     )
     log = Log(directory / "metrics.jsonl", experiment.name, state.step, plan.steps, console)
@@ -118,6 +138,9 @@ class _Desk:
         """Log, validate and save, each in its own rhythm and all at the last step."""
         plan = self.experiment.train
         last = step.number == plan.steps
+        due = (plan.log_every, plan.validate_every, plan.save_every)
+        if last or any(step.number % every == 0 for every in due):
+            self.state.check(plan)
         self._tokens += step.tokens
         self._seconds += step.seconds
         if last or step.number % plan.log_every == 0:
@@ -134,7 +157,6 @@ class _Desk:
         write_weights(self.state.average.weights, self.directory / "model.safetensors")
 
     def _record(self, step: Step) -> None:
-        self.state.check(self.experiment.train)
         speed = self._tokens / max(self._seconds, 1e-9)
         loss = float(step.loss)
         figures = {key: float(value) for key, value in step.logs.items()}
@@ -168,15 +190,16 @@ def evaluate_loss(
 ) -> float:
     """Mean training loss on held-out text, nats per token, with the same noise at every call."""
     network.eval()
-
-    def nll(batch: Batch, rng: Streams) -> Tensor:
-        return experiment.method.loss(network, batch, rng, teacher).value
-
-    device = network.head.weight.device
-    batches = (Batch(b.tokens.to(device), b.weight.to(device)) for b in source.valid)
-    value = mean_nll(nll, batches, experiment.train.seed)
-    assert value is not None
-    return value
+    device, seed = network.head.weight.device, experiment.train.seed
+    total, weight = 0.0, 0.0
+    with torch.no_grad():
+        for i, batch in enumerate(source.valid):
+            batch = Batch(batch.tokens.to(device), batch.weight.to(device))
+            rng = Streams.of(seed, i, count=len(batch.tokens), device=device)
+            paid = experiment.method.loss(network, batch, rng, teacher)
+            total += float((paid.value * paid.weight).sum())
+            weight += float(paid.weight.sum())
+    return total / weight
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -219,6 +242,28 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
                 f"({own}): leave the option out to take the teacher's."
             )
     return teacher
+
+
+@contextmanager
+def _begun_or_nothing(directory: Path, resume: bool) -> Iterator[None]:
+    """A new run begins without leftovers, and one that cannot begin leaves nothing behind."""
+    top, tokens = directory, directory / "tokens"
+    while not top.parent.exists():
+        top = top.parent
+    fresh = not top.exists()
+    if not resume and tokens.exists():
+        if not (directory / "experiment.json").exists():
+            raise Refusal(f"{tokens} exists and is not of a run: choose another --out.")
+        shutil.rmtree(tokens)  # of a run that stopped before it had saved anything
+    kept = tokens.exists()
+    try:
+        yield
+    except BaseException:
+        if fresh:
+            shutil.rmtree(top, ignore_errors=True)
+        elif not kept:
+            shutil.rmtree(tokens, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
+import torch
+
+from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
 from flowlm.data.corpora import documents
 from flowlm.data.language import Sentences, demo_language
@@ -41,13 +44,20 @@ def open_source(experiment: Experiment, tokens: Path, likeness: Tokenizer | None
     match experiment.data:
         case Generated():
             language, words = demo_language()
-            valid = Sentences(language, HELD_OUT, plan.seed + 1)(0)
+            drawn = language.sample(Streams.of(plan.seed + 1, 0, 1, count=HELD_OUT))
+            valid = Batch(drawn, torch.ones(drawn.shape))
             batches = Sentences(language, plan.batch, plan.seed)
             return Source(batches, [valid], Tokenizer.words(words), language.length)
         case Text() as text:
             prepared = _prepared(text, tokens, likeness)
             batches = Windows(prepared.train, text.length, plan.batch, plan.seed)
             size = min(plan.batch, HELD_OUT)
+            if len(prepared.valid) < text.length:
+                raise Refusal(
+                    f"The held-out part of the text has {len(prepared.valid):,} tokens and one "
+                    f"window needs {text.length:,}: choose a shorter --data.length, a larger "
+                    "--data.valid, or give more text."
+                )
             held_out = sequential(prepared.valid, text.length, size)
             valid = list(islice(held_out, -(-HELD_OUT // size)))
             return Source(batches, valid, prepared.tokenizer, text.length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -132,8 +132,8 @@ def test_a_draw_is_uniform_in_its_stratum() -> None:
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 7, 8, 9])
 @pytest.mark.parametrize("step", [2, 3])
 def test_every_other_text_is_a_smaller_batch_with_strata_of_its_own(count: int, step: int) -> None:
-    for start in range(min(step, count)):
-        some = Streams.of(3, count=count).every(start, step)
+    for seed, start in product(range(4), range(min(step, count))):
+        some = Streams.of(seed, count=count).every(start, step)
         n = len(range(start, count, step))
         draws = some.stratified()[:, 0].double()
         assert (draws * n).floor().long().tolist() == list(range(n))

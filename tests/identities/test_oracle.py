@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from exact import bayes, counted, joint, listed
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -118,6 +118,7 @@ def test_denoiser_is_bayes_rule_on_noisy_sentences(language: Language, latest: f
 
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), t=st.floats(0.0, 0.995))
+@example(seed=0, t=0.985)
 def test_denoiser_is_bayes_rule_at_any_point(language: Language, seed: int, t: float) -> None:
     """Also where no sentence explains every row, as between the steps of a coarse sampler."""
     rng = torch.Generator().manual_seed(seed)
@@ -192,6 +193,19 @@ def test_unmasker_is_conditioning(language: Language) -> None:
         evidence[:, list(hidden)] = 1.0
         wanted = torch.stack([conditionals(joint(language), row) for row in evidence])
         assert torch.allclose(got, wanted, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("slip", [1e-3, 0.2])
+def test_unmasker_of_words_that_are_only_heard(language: Language, slip: float) -> None:
+    """Words that belong to no sentence have a posterior too, once they may have been misheard."""
+    heard = all_sentences(language)
+    heard[::3, 0] = language.vocab
+    got = language.unmasker(heard, language.vocab, slip=slip).logp.exp()
+    same = torch.nn.functional.one_hot(heard, language.vocab + 1)[..., :-1].double()
+    evidence = (1 - slip) * same + slip / language.vocab
+    evidence[::3, 0] = 1.0
+    wanted = torch.stack([conditionals(joint(language), row) for row in evidence])
+    assert torch.allclose(got, wanted, rtol=1e-10, atol=1e-13)
 
 
 def test_next_word_is_conditioning_on_the_left(language: Language) -> None:

@@ -24,7 +24,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 
 SIZE = nn.Size(
-    blocks=2, width=16, heads=2, condition=8, dropout=0.0, attention_cap=None, positions="absolute"
+    blocks=2, width=16, heads=2, condition=8, dropout=0.0, attention_cap=None, positions="learned"
 )
 RUN = "runs/teacher"
 CASES = {
@@ -45,12 +45,11 @@ STEPS = 60
 
 @dataclass(frozen=True)
 class Learner:
-    """A method with a network, a teacher where it has one, and its loss at every step so far."""
+    """A method with a network, a teacher where it has one, and which parameters it has moved."""
 
     method: Method
     network: nn.DiT
     teacher: nn.DiT | None
-    paid: tuple[float, ...]
     touched: frozenset[str]
 
     def sample(self, prompt: Tensor, steps: int, rng: Streams) -> list[Tensor]:
@@ -70,16 +69,18 @@ def started(method: Method, language: Language, steps: int = STEPS) -> Learner:
         teacher = trained(Flow(encoder=method.encoder), language, steps).network
     torch.manual_seed(0)
     network = method.network(SIZE, language.vocab, language.length, teacher)
-    return Learner(method, network, teacher, (), frozenset())
+    return Learner(method, network, teacher, frozenset())
 
 
 @cache
 def trained(method: Method, language: Language, steps: int = STEPS) -> Learner:
     start = started(method, language, steps)
-    network, paid, touched = start.network, [], set()
+    network, touched = start.network, set()
     learnt = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(learnt, lr=1e-2 if steps <= STEPS else 5e-3)
+    optimizer = torch.optim.Adam(learnt, lr=1e-2)
     for step in range(steps):
+        if steps > STEPS:
+            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
         batch = batch_of(language, step, count=32)
         loss = method.loss(network, batch, Streams.of(step, 2, count=32), start.teacher)
         value = (loss.value * loss.weight).sum() / loss.weight.sum()
@@ -87,8 +88,7 @@ def trained(method: Method, language: Language, steps: int = STEPS) -> Learner:
         value.backward()
         touched |= {k for k, p in network.named_parameters() if p.grad is not None and p.grad.any()}
         optimizer.step()
-        paid.append(float(value.detach()))
-    return Learner(method, network.eval(), start.teacher, tuple(paid), frozenset(touched))
+    return Learner(method, network.eval(), start.teacher, frozenset(touched))
 
 
 @pytest.fixture(params=CASES)
@@ -203,12 +203,20 @@ def test_learning_reaches_every_parameter(learner: Learner) -> None:
     assert frozen == ({"encoder.table"} if shares else set())
 
 
-def test_learning_lowers_the_loss(learner: Learner) -> None:
-    first, last = (sum(part) / len(part) for part in (learner.paid[:10], learner.paid[-10:]))
-    if isinstance(learner.method, FlowMap) and learner.teacher is not None:
-        assert last < 0.97 * first  # it starts from what its teacher knows
+@torch.no_grad()
+def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: Language) -> None:
+    """On the same texts with the same noise, before and after a few dozen steps."""
+    batch = batch_of(agreement, 99, count=1000)
+    before, after = (
+        method.loss(of.network, batch, Streams.of(98, count=1000), of.teacher).value
+        for of in (started(method, agreement), learner)
+    )
+    if learner.teacher is None:
+        assert after.mean() < 0.5 * before.mean()
     else:
-        assert last < 0.85 * first
+        # On the diagonal it starts at its least, its teacher's entropy: the jumps are to learn.
+        assert after[500:].mean() < before[500:].mean() - 0.01
+        assert after[:500].mean() > before[:500].mean()
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("map, ")])
@@ -334,13 +342,11 @@ def off(learner: Learner, language: Language, steps: int) -> float:
 def longer() -> Iterator[tuple[str, int, float]]:
     """Cases, steps of the sampler, and how far off a trained network may be.
 
-    Words drawn one by one, that is the product of the marginals, are 0.46 off.
+    Words drawn one by one, that is the product of the marginals, are 0.45 off.
     """
-    yield from (("flow, projected", 64, 0.1), ("flow, linear", 64, 0.1))
-    yield from (("flow, posterior", 64, 0.1), ("flow, uniform clock, heun", 64, 0.1))
-    yield from (("map of itself", 4, 0.15), ("map, projected", 1, 0.15))
-    yield from (("map, linear", 1, 0.15), ("map, posterior", 1, 0.15))
-    yield from (("masked", 64, 0.1), ("autoregressive", 1, 0.1))
+    yield from ((name, 64, 0.07) for name in CASES if name.startswith("flow"))
+    yield from ((name, 1, 0.1) for name in CASES if name.startswith("map, "))
+    yield from (("map of itself", 4, 0.1), ("masked", 64, 0.1), ("autoregressive", 1, 0.06))
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_spaces_and_targets_read_nothing_either() -> None:
             head = nn.HeadDistribution(
                 x[..., :8], torch.empty(VOCAB, 8, device=META), torch.empty(VOCAB, device=META)
             )
-            head.cross_entropy(Mixture.only(head))
+            head.cross_entropy(Mixture.only(head, head.features[..., 0]))
             space.mean(head)
         times = core.draw_triples(streams())
         core.semigroup_weight(*times)

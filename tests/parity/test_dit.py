@@ -63,15 +63,16 @@ def turned(x: Array, place: int) -> Array:
 def mixed(x: Array, p: dict[str, Array], size: nn.Size, causal: bool) -> Array:
     """Self-attention over the rows of x, query by query."""
     k = size.width // size.heads
+    placed = turned if size.positions == "rotary" else lambda row, _: row
     out = np.zeros_like(x)
     for h in range(size.heads):
         w_q, w_k, w_v = (
             p["attention.qkv.weight"][part * size.width + h * k :][:k] for part in range(3)
         )
-        keys = [turned(w_k @ row, i) for i, row in enumerate(x)]
+        keys = [placed(w_k @ row, i) for i, row in enumerate(x)]
         values = [w_v @ row for row in x]
         for i, row in enumerate(x):
-            query = turned(w_q @ row, i)
+            query = placed(w_q @ row, i)
             seen = range(i + 1 if causal else len(x))
             scores = [
                 soft_cap(float(query @ keys[j]) / math.sqrt(k), size.attention_cap) for j in seen
@@ -133,7 +134,7 @@ def plain(model: nn.DiT, features: Tensor, taus: tuple[Tensor, ...], causal: boo
 @pytest.mark.parametrize("per_token", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("caps", [False, True])
-@pytest.mark.parametrize("positions", ["rotary", "absolute"])
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_the_trunk_is_the_one_that_the_paper_describes(
     times: int, per_token: bool, causal: bool, caps: bool, positions: str
 ) -> None:
@@ -190,7 +191,7 @@ def test_a_time_reaches_its_own_token_first() -> None:
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
-@pytest.mark.parametrize("positions", ["rotary", "absolute"])
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
 @pytest.mark.parametrize("pieces", [[1] * 6, [6], [2, 1, 3], [4, 2]])
 def test_a_cache_gives_what_reading_all_at_once_gives(
     cap: float | None, positions: str, pieces: list[int]
@@ -240,9 +241,9 @@ def test_only_distances_matter_to_rotary_positions() -> None:
 
 
 def test_an_empty_text_has_places_only_if_they_are_learned() -> None:
-    """Rotary positions cannot tell the places of equal tokens; absolute ones can."""
+    """Rotary positions cannot tell the places of equal tokens; learned ones can."""
     masks = torch.full((1, 6), V)
-    for positions, same in (("rotary", True), ("absolute", False)):
+    for positions, same in (("rotary", True), ("learned", False)):
         size = replace(SIZE, positions=positions)
         model = scattered(nn.DiT(size, nn.Lookup(V + 1, size.width), V, 6, 0))
         rows = model(masks).log_probs()[0]

@@ -23,6 +23,7 @@ from flowlm.nn import HeadDistribution
 B, L, V, D = 2, 5, 7, 3
 CAPS = [None, 4.0]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+ONE = torch.ones(1, 1)
 
 
 def leaves(seed: int, dtype: torch.dtype, b: int = B, l: int = L, v: int = V, d: int = D) -> dict:  # noqa: E741
@@ -137,15 +138,17 @@ def test_no_gradient_flows_into_a_target(make: Callable, chunk: int) -> None:
     # A distribution as its own target is at the minimum of its cross-entropy: no slope at all.
     y = leaves(3, torch.float64)
     p = make(y, 4.0, chunk)
-    p.cross_entropy(Mixture.only(p)).sum().backward()
+    p.cross_entropy(Mixture.only(p, ONE)).sum().backward()
     assert all(y[k].grad.abs().max() < 1e-13 for k in ("features", "weight", "bias"))
 
 
 def test_impossible_words_cost_nothing_unless_wanted() -> None:
     p = Dense(torch.tensor([[[0.5, 0.5, 0.0]]]).log())
     q = Dense(torch.tensor([[[0.25, 0.75, 0.0]]]).log())
-    assert float(p.cross_entropy(Mixture.only(q))) == pytest.approx(math.log(2))
-    assert math.isinf(float(p.cross_entropy(Mixture.only(Dense(torch.full((1, 1, 3), -1.0986))))))
+    assert float(p.cross_entropy(Mixture.only(q, ONE))) == pytest.approx(math.log(2))
+    assert math.isinf(
+        float(p.cross_entropy(Mixture.only(Dense(torch.full((1, 1, 3), -1.0986)), ONE)))
+    )
 
 
 def test_bfloat16_features_get_float32_rows() -> None:
@@ -186,7 +189,7 @@ def test_nothing_is_larger_than_a_chunk(operation: str, tracked: bool) -> None:
         work = {
             "expect": lambda: p.expect(x["table"]),
             "nll": lambda: p.nll(tokens),
-            "cross_entropy": lambda: p.cross_entropy(Mixture.only(q)),
+            "cross_entropy": lambda: p.cross_entropy(Mixture.only(q, ONE)),
             "argmax": p.argmax,
             "sample": lambda: p.sample(Streams.of(0, count=b), 0.7, 0.9),
         }

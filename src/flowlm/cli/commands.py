@@ -61,25 +61,24 @@ def resume(words: Sequence[str]) -> int:
 
 
 def _train(experiment, directory: Path, again: bool) -> int:
-    from rich.console import Console
-
+    from flowlm.cli import show
     from flowlm.run import Interrupted, train_run
 
-    console = Console()
+    console = show.console()
     try:
         train_run(experiment, directory, console, resume=again)
     except Interrupted as stopped:
         console.print(str(stopped), soft_wrap=True)
         return 130
-    console.print(f"Done. Write with it: flowlm sample {directory} --steps 1 4 32")
+    console.print(f"Done. Write with it: flowlm sample {directory} --steps 1 4 32", soft_wrap=True)
     return 0
 
 
 def prepare(chosen: options.Prepare) -> int:
     """Tokenise text into memory-mapped files."""
-    from rich.console import Console
     from rich.progress import Progress
 
+    from flowlm.cli import show
     from flowlm.data.tokens import prepare
     from flowlm.experiment import Text
     from flowlm.source import make_tokenizer
@@ -91,7 +90,7 @@ def prepare(chosen: options.Prepare) -> int:
         vocab=chosen.vocab,
         valid=chosen.valid,
     )
-    console = Console()
+    console = show.console()
     tokenizer = make_tokenizer(text)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding")
@@ -114,29 +113,25 @@ def prepare(chosen: options.Prepare) -> int:
 
 def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
-    from rich.console import Console
-
     from flowlm.cli import show
     from flowlm.hub import load
 
     if chosen.num < 1 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least one text and at least one step.")
     model = load(chosen.run)
-    console = Console(highlight=False, markup=False)
+    console = show.console()
     for steps in chosen.steps:
         console.rule(f"{steps} step{'s' * (steps > 1)}")
         if chosen.film:
             show.film(console, model.film(chosen.num, steps, chosen.seed), model.tokenizer)
             continue
         for row in model.sample(chosen.num, steps, chosen.seed).tolist():
-            console.print(show.spelt(row, model.tokenizer), soft_wrap=True)
+            print(show.spelt(row, model.tokenizer), flush=True)
     return 0
 
 
 def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
-    from rich.console import Console
-
     from flowlm.assess import assess
     from flowlm.cli import show
     from flowlm.hub import load
@@ -145,20 +140,20 @@ def evaluate(chosen: options.Evaluate) -> int:
         raise Refusal("Ask for at least two texts and at least one step.")
     judge = None if chosen.judge is None else load(chosen.judge)
     report = assess(load(chosen.run), chosen.run, chosen.steps, chosen.num, chosen.seed, judge)
-    console = Console()
+    console = show.console()
     show.results(console, report)
-    console.print(f"Written: {chosen.run / 'report.json'}, {chosen.run / 'report.html'}")
+    console.print(
+        f"Written: {chosen.run / 'report.json'}, {chosen.run / 'report.html'}", soft_wrap=True
+    )
     return 0
 
 
 def demo(chosen: options.Demo) -> int:
     """Run the demo and print its table."""
-    from rich.console import Console
-
     from flowlm.cli import show
     from flowlm.demo import demo_report, train_demo
 
-    console = Console()
+    console = show.console()
     console.print(
         f"Four models learn one small language, in {chosen.out}. When training ends, each writes "
         "5,000 sentences.",
@@ -169,5 +164,7 @@ def demo(chosen: options.Demo) -> int:
     report = demo_report(chosen.out, chosen.seed)
     show.results(console, report)
     console.print(f"The whole report: {chosen.out / 'report.html'}", soft_wrap=True)
-    console.print(f"Write with the flow map: flowlm sample {chosen.out / 'flow-map'}")
+    console.print(
+        f"Write with the flow map: flowlm sample {chosen.out / 'flow-map'}", soft_wrap=True
+    )
     return 0

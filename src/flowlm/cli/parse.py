@@ -73,11 +73,12 @@ def _value_of(option: str, words: Sequence[str]) -> str | None:
 def _first_sentence(box: str) -> str:
     """The first paragraph of tyro's framed message, on one line."""
     lines = [line.strip("│ ") for line in box.splitlines()]
+    # The frame's upper edge, or without UTF-8 the rule below its title.
+    edge = next((i for i, line in enumerate(lines) if line.startswith(("╭", "---"))), -1)
     content: list[str] = []
-    for line in lines:
-        if line.startswith(("╭", "╰")):
-            continue
-        if line.startswith("─"):
+    for line in lines[edge + 1 :]:
+        if line.startswith(("╰", "─", "---")):
             break
         content.append(line)
-    return " ".join(" ".join(content).split()).rstrip(".:") or "The options do not fit"
+    sentence = " ".join(" ".join(content).split()).replace(". ", "; ")
+    return sentence.rstrip(".:") or "The options do not fit"

@@ -27,13 +27,27 @@ QUIET = 15
 """Seconds between plain lines of progress."""
 
 
+class Paper(Console):
+    """A console that prints text as it is."""
+
+    def on_broken_pipe(self) -> None:
+        """The reader has seen enough: `main` ends without a complaint."""
+        raise BrokenPipeError
+
+
+def console() -> Paper:
+    """Where commands print."""
+    return Paper(highlight=False, markup=False, emoji=False)
+
+
 def results(console: Console, report: Mapping[str, Any]) -> None:
     """The table of a report, grouped by steps; the language itself and the controls below."""
     table = Table(title=report["title"], title_justify="left", header_style="bold")
     judged = any(row.get("valid") is not None for row in report["rows"])
-    columns = ["steps", "method", *(["valid"] if judged else []), "nats/token"]
-    for name in (*columns, "sample entropy", "unique", "ms/text"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+    table.add_column("steps", justify="right")
+    table.add_column("method", min_width=len("Masked diffusion"))
+    for name in (*(["valid"] if judged else []), "nats/token", "entropy", "unique", "ms/text"):
+        table.add_column(name, justify="right")
     rows = sorted(report["rows"], key=lambda row: (row["steps"] == "full", row["evaluations"]))
     for i, row in enumerate(rows):
         new_group = i > 0 and rows[i - 1]["steps"] != row["steps"]

@@ -27,6 +27,6 @@ def bound_weight(masked: Bool[Tensor, "b l"], t: Time) -> Float[Tensor, "b l"]:
     return masked / (1 - t)
 
 
-def reveal_probability(t: Time, t_next: Time) -> Time:
+def reveal_probability(t: Tensor, t_next: Tensor) -> Tensor:
     """Chance that a token masked at t is revealed on the way to t_next: (t' - t) / (1 - t)."""
     return (t_next - t) / (1 - t)

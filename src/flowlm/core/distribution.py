@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.core.rng import Streams
-from flowlm.core.types import Probs, Tokens
+from flowlm.core.types import Probs, Time, Tokens
 
 
 class TokenDistribution(ABC):
@@ -57,9 +57,9 @@ class Mixture:
     parts: tuple[tuple[Float[Tensor, "#b #l"], TokenDistribution], ...]
 
     @staticmethod
-    def only(part: TokenDistribution) -> Mixture:
-        """One distribution as a target."""
-        return Mixture(((torch.ones(1, 1), part),))
+    def only(part: TokenDistribution, at: Time) -> Mixture:
+        """One distribution as a target; `at` is its time, and says on which device weights live."""
+        return Mixture(((torch.ones_like(at), part),))
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Dense(TokenDistribution):
         with torch.no_grad():
             soft = torch.zeros_like(self.logp)
             for weight, part in target.parts:
-                soft = soft + weight.to(soft.device)[..., None] * part.log_probs().exp()
+                soft = soft + weight[..., None] * part.log_probs().exp()
         # A token that the target never takes costs nothing, even where log p is minus infinity.
         return -torch.where(soft > 0, soft * self.logp, 0.0).sum(-1)
 

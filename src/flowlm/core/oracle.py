@@ -175,14 +175,21 @@ class Language:
         beta_t = t / (1 - t)^2: all other terms do not depend on w.
         """
         x, t = x.double(), t.double()[..., None]
-        logits = t / (1 - t).square() * x
-        evidence = (logits - logits.amax(-1, keepdim=True)).exp()
+        beta = (t / (1 - t).square()).clamp(max=1e6)  # at t = 1 the row is its word
+        logits = beta * x
+        # Rows that contradict each other must not underflow to no sentence at all.
+        evidence = (logits - logits.amax(-1, keepdim=True)).clamp(min=-100).exp()
         return Dense(self.posterior(evidence).log())
 
-    def unmasker(self, tokens: Tokens, mask_id: int) -> Dense:
-        """Exact posterior of every word given the words that are not masked."""
-        rows = torch.nn.functional.one_hot(tokens.clamp(max=self.vocab - 1), self.vocab).double()
-        return Dense(self.posterior(rows.where((tokens != mask_id)[..., None], 1.0)).log())
+    def unmasker(self, tokens: Tokens, mask_id: int, slip: float = 0.0) -> Dense:
+        """Exact posterior of every word given the words that are not masked.
+
+        With `slip` > 0 these are only heard (see `log_prob`): words that contradict each other,
+        which have no posterior, then get one.
+        """
+        heard = torch.nn.functional.one_hot(tokens.clamp(max=self.vocab - 1), self.vocab).double()
+        heard = (1 - slip) * heard + slip / self.vocab
+        return Dense(self.posterior(heard.where((tokens != mask_id)[..., None], 1.0)).log())
 
     def next_word(self, tokens: Tokens, place: int) -> Dense:
         """Exact distribution of the word at `place` given the words before it, (b, 1, v)."""

@@ -16,7 +16,7 @@ class Streams:
     """One generator per text, so that a text never depends on the batch it was drawn in.
 
     `index` is the place of each text in the global batch of `total` texts, which is what
-    stratified draws need. Two streams differ if their seed words or their indices differ.
+    stratified draws need.
     """
 
     generators: Sequence[torch.Generator]
@@ -33,9 +33,12 @@ class Streams:
     ) -> Streams:
         """Streams `first ... first + count` of the family that the non-negative words name.
 
-        `total` is the size of the global batch (default: `first + count`).
+        `total` is the size of the global batch (default: `first + count`). Two families may in rare
+        cases share a stream, as their bases are hashed to 32 bits; one family never repeats one.
         """
-        base = int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0])
+        # Numpy pads the words with zeros: without their number (s,) and (s, 0) would be one family.
+        words = np.random.SeedSequence((len(seed), *seed))
+        base = int(words.generate_state(1, np.uint32)[0])
         # Torch's CPU generator reads 32 bits of its seed. Counting up from a hashed base, instead
         # of hashing every index, makes a collision inside one family impossible.
         generators = [
@@ -55,7 +58,7 @@ class Streams:
     def every(self, start: int, step: int) -> Streams:
         """Rows `start, start + step, ...`, as the streams of a batch `step` times smaller."""
         index = tuple(i // step for i in self.index[start::step])
-        return Streams(self.generators[start::step], index, max(1, self.total // step))
+        return Streams(self.generators[start::step], index, len(range(start, self.total, step)))
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers, (b, *shape)."""

@@ -78,8 +78,12 @@ class Projected(Space):
 
     @cached_property
     def factor(self) -> Float[Tensor, "d d"]:
-        """R with R^T R = E^T E, upper triangular (Cholesky, in float64 where the device has it)."""
-        gram = self.table.mT @ self.table
+        """R with R^T R = E^T E, upper triangular (Cholesky, in float64 where the device has it).
+
+        A table of lower rank than its width has no such factor and makes the loss non-finite.
+        """
+        with torch.autocast(self.table.device.type, enabled=False):
+            gram = self.table.mT @ self.table
         exact = gram if gram.device.type == "mps" else gram.double()
         return torch.linalg.cholesky_ex(exact).L.mT.to(gram.dtype)
 

@@ -1,9 +1,10 @@
 """The demo's language: English-like sentences whose every probability is known.
 
-Two clauses, sixteen words, for example: these brown horses feed two fat cows while one old farmer
-feeds that loud hen. The topic of the first noun decides every noun and verb after it; a noun takes
-its own adjectives only; articles, nouns and verbs agree in number. So nearly every word depends on
-others, near and far, and words drawn without each other almost never make a sentence.
+Twenty-four words, for example: these salty sailors often steer their new boat beside that wide
+harbour and they soon wait near their wet rope behind their old captain. Two things span the
+sentence. Its topic decides ten words, from the second to the last; its number is told by eight, from
+the first to the last but two. The other words are free. So words drawn without each other almost
+never make a sentence, and where a few are drawn at a time they often contradict each other.
 """
 
 from __future__ import annotations
@@ -24,104 +25,94 @@ Choice = tuple[str, tuple]
 Slot = Callable[[tuple], Sequence[Choice]]
 """The choices at one place of the sentence, given what is remembered. They are equally likely."""
 
-# (singular, plural, adjectives)
-Noun = tuple[str, str, tuple[str, str]]
-
 
 @dataclass(frozen=True)
 class Topic:
-    """Who acts, what they do, and to what."""
+    """The words of one topic, in the order in which a sentence uses them."""
 
-    actors: tuple[Noun, ...]
-    verbs: tuple[tuple[str, str], ...]
-    objects: tuple[Noun, ...]
+    manner: str
+    actor: tuple[str, str]
+    act: tuple[str, str]
+    object: str
+    look: str
+    place: str
+    rest: tuple[str, str]
+    matter: str
+    tool: str
+    friend: str
 
 
 TOPICS = (
     Topic(
-        actors=(("farmer", "farmers", ("old", "tired")), ("horse", "horses", ("brown", "strong"))),
-        verbs=(("feeds", "feed"), ("follows", "follow")),
-        objects=(("cow", "cows", ("fat", "calm")), ("hen", "hens", ("small", "loud"))),
+        "salty", ("sailor", "sailors"), ("steers", "steer"), "boat", "wide", "harbour",
+        ("waits", "wait"), "wet", "rope", "captain",
     ),
     Topic(
-        actors=(
-            ("sailor", "sailors", ("brave", "tired")),
-            ("captain", "captains", ("proud", "old")),
-        ),
-        verbs=(("catches", "catch"), ("sees", "see")),
-        objects=(("fish", "fishes", ("silver", "fat")), ("crab", "crabs", ("angry", "small"))),
+        "muddy", ("farmer", "farmers"), ("pulls", "pull"), "plough", "green", "field",
+        ("works", "work"), "wooden", "cart", "horse",
     ),
-)
-
-SUBJECT_ARTICLES = (("this", 0), ("one", 0), ("these", 1), ("two", 1))
-OBJECT_ARTICLES = (("a", 0), ("that", 0), ("some", 1), ("those", 1))
-
-
-def _article(memory: tuple) -> Sequence[Choice]:
-    topic, number = memory
-    fitting = [(w, n) for w, n in SUBJECT_ARTICLES if number is None or n == number]
-    return [(word, (topic, n)) for word, n in fitting]
-
-
-def _adjective(memory: tuple) -> Sequence[Choice]:
-    topic, number = memory
-    words = {a: None for _, noun in _nouns(topic, "actors") for a in noun[2]}
-    return [(word, (topic, number, word)) for word in words]
-
-
-def _actor(memory: tuple) -> Sequence[Choice]:
-    topic, number, adjective = memory
-    fitting = [(k, noun) for k, noun in _nouns(topic, "actors") if adjective in noun[2]]
-    return [(noun[number], (k, number)) for k, noun in fitting]
-
-
-def _verb(memory: tuple) -> Sequence[Choice]:
-    topic, number = memory
-    return [(verb[number], memory) for verb in TOPICS[topic].verbs]
-
-
-def _object_article(memory: tuple) -> Sequence[Choice]:
-    return [(word, (*memory, number)) for word, number in OBJECT_ARTICLES]
-
-
-def _object_adjective(memory: tuple) -> Sequence[Choice]:
-    words = {a: None for _, noun in _nouns(memory[0], "objects") for a in noun[2]}
-    return [(word, (*memory, word)) for word in words]
-
-
-def _object(memory: tuple) -> Sequence[Choice]:
-    topic, number, own, adjective = memory
-    fitting = [noun for _, noun in _nouns(topic, "objects") if adjective in noun[2]]
-    return [(noun[own], (topic, number)) for noun in fitting]
-
-
-def _joint(memory: tuple) -> Sequence[Choice]:
-    return [("and", memory), ("while", memory)]
-
-
-def _stop(memory: tuple) -> Sequence[Choice]:
-    return [(".", ())]
-
-
-def _nouns(topic: int | None, role: str) -> list[tuple[int, Noun]]:
-    chosen = range(len(TOPICS)) if topic is None else [topic]
-    return [
-        (k, noun)
-        for k in chosen
-        for noun in (TOPICS[k].actors if role == "actors" else TOPICS[k].objects)
-    ]
-
-
-CLAUSE: tuple[Slot, ...] = (
-    _article, _adjective, _actor, _verb, _object_article, _object_adjective, _object,
+    Topic(
+        "busy", ("baker", "bakers"), ("kneads", "knead"), "dough", "hot", "oven",
+        ("sings", "sing"), "silver", "spoon", "cook",
+    ),
+    Topic(
+        "clever", ("pupil", "pupils"), ("reads", "read"), "book", "quiet", "school",
+        ("learns", "learn"), "sharp", "pencil", "teacher",
+    ),
 )  # fmt: skip
-SENTENCE: tuple[Slot, ...] = (*CLAUSE, _joint, *CLAUSE, _stop)
+
+
+def _first(memory: tuple) -> Sequence[Choice]:
+    return [("this", (0,)), ("these", (1,))]
+
+
+def _manner(memory: tuple) -> Sequence[Choice]:
+    return [(topic.manner, (*memory, k)) for k, topic in enumerate(TOPICS)]
+
+
+def _free(*words: str) -> Slot:
+    """Any of these words, whatever the sentence."""
+    return lambda memory: [(word, memory) for word in words]
+
+
+def _numbered(singular: str, plural: str) -> Slot:
+    """The word that fits the number."""
+    return lambda memory: [((singular, plural)[memory[0]], memory)]
+
+
+def _topical(word: Callable[[Topic], str]) -> Slot:
+    """The word that fits the topic."""
+    return lambda memory: [(word(TOPICS[memory[1]]), memory)]
+
+
+def _both(words: Callable[[Topic], tuple[str, str]]) -> Slot:
+    """The word that fits topic and number."""
+    return lambda memory: [(words(TOPICS[memory[1]])[memory[0]], memory)]
+
+
+NEAR = _free("near", "behind", "beside")
+WORTH = _free("old", "new", "fine", "good")
+OWN = _numbered("its", "their")
+
+SENTENCE: tuple[Slot, ...] = (
+    # these salty sailors often steer their new boat
+    _first, _manner, _both(lambda t: t.actor), _free("often", "never", "always", "still"),
+    _both(lambda t: t.act), OWN, WORTH, _topical(lambda t: t.object),
+    # beside that wide harbour
+    NEAR, _free("the", "that", "one"), _topical(lambda t: t.look), _topical(lambda t: t.place),
+    # and they soon wait near their wet rope
+    _free("and", "then", "so"), _numbered("it", "they"),
+    _free("soon", "slowly", "gladly", "rarely"), _both(lambda t: t.rest),
+    NEAR, OWN, _topical(lambda t: t.matter), _topical(lambda t: t.tool),
+    # behind their old captain
+    NEAR, OWN, WORTH, _topical(lambda t: t.friend),
+)  # fmt: skip
 
 
 @cache
 def demo_language() -> tuple[Language, tuple[str, ...]]:
     """The language, and its words in the order of their ids."""
-    return compiled(SENTENCE, (None, None))
+    return compiled(SENTENCE, ())
 
 
 def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Language, tuple[str, ...]]:

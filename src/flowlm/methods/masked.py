@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowlm import core, nn, sampling
+from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 
@@ -23,6 +24,13 @@ class Masked(Method):
     """Of the sampler; 0 takes the likeliest token."""
     top_p: float = 1.0
     """Share of the mass from which the sampler draws (nucleus)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not 0 <= self.temperature < float("inf"):
+            raise Refusal(f"--method.temperature must be 0 or more, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise Refusal(f"--method.top-p must lie above 0 and up to 1, not {self.top_p}.")
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A trunk over v + 1 tokens, the last one the mask; it needs no time."""

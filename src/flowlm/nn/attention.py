@@ -10,7 +10,7 @@ from torch.nn import functional as F
 Heads = Float[Tensor, "b h l k"]
 
 
-def attention(q: Heads, k: Heads, v: Heads, causal: bool, cap: float | None) -> Heads:
+def attention(q: Heads, k: Tensor, v: Tensor, causal: bool, cap: float | None) -> Heads:
     """softmax(q k^T / sqrt(k)) v, with logits a replaced by cap tanh(a / cap) if there is a cap.
 
     With `causal` the last query stands at the last key, so a query sees the keys up to its own.
@@ -53,7 +53,7 @@ class Cache:
         """How many tokens have been read."""
         return 0 if self._kept[0] is None else self._kept[0][0].shape[2]
 
-    def extend(self, block: int, k: Heads, v: Heads) -> tuple[Heads, Heads]:
+    def extend(self, block: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys and values of new tokens and return all of them."""
         kept = self._kept[block]
         if kept is not None:
@@ -63,7 +63,7 @@ class Cache:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions and without biases."""
+    """Multi-head self-attention without biases, its positions rotary or none."""
 
     def __init__(self, width: int, heads: int, causal: bool, cap: float | None) -> None:
         super().__init__()
@@ -74,14 +74,15 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b l d"],
-        rotary: tuple[Tensor, Tensor],
+        rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         block: int = 0,
     ) -> Float[Tensor, "b l d"]:
         """Mix tokens; with a cache, `x` continues the tokens read before."""
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = rotate(q, *rotary).to(v.dtype), rotate(k, *rotary).to(v.dtype)
+        if rotary is not None:
+            q, k = rotate(q, *rotary).to(v.dtype), rotate(k, *rotary).to(v.dtype)
         if cache is not None:
             k, v = cache.extend(block, k, v)
         mixed = attention(q, k, v, self.causal, self.cap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -53,7 +54,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b l d"],
         condition: Float[Tensor, "#b #l c"],
-        rotary: tuple[Tensor, Tensor],
+        rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         block: int = 0,
     ) -> Float[Tensor, "b l d"]:
@@ -85,7 +86,7 @@ class DiT(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.places = None
-        if size.positions == "absolute":
+        if size.positions == "learned":
             self.places = nn.Parameter(torch.randn(length, size.width) / size.width**0.5)
         self.times = nn.ModuleList(TimeEmbedding(size.condition) for _ in range(times))
         self.blocks = nn.ModuleList(Block(size, causal) for _ in range(size.blocks))
@@ -106,10 +107,12 @@ class DiT(nn.Module):
         y = self.encoder(x, taus[0] if taus else None)
         condition = self._condition(y, *taus)
         first = 0 if cache is None else cache.length
-        per_head = self.size.width // self.size.heads
+        rotary = None
         if self.places is not None:
             y = y + self.places[first : first + y.shape[1]]
-        rotary = rotary_tables(y.shape[1], per_head, y.device, first)
+        else:
+            per_head = self.size.width // self.size.heads
+            rotary = rotary_tables(y.shape[1], per_head, y.device, first)
         for i, block in enumerate(self.blocks):
             y = block(y, condition, rotary, cache, i)
         shift, scale = self.modulation(condition).chunk(2, -1)
@@ -119,8 +122,9 @@ class DiT(nn.Module):
         if not taus:
             # Without a time the modulations are their biases: plain learned scales and gates.
             return like.new_zeros(1, 1, self.size.condition)
+        # Not torch.stack: one time may be per token while the other is per text.
         embedded = [embed(tau) for embed, tau in zip(self.times, taus)]
-        return F.silu(torch.stack(embedded).sum(0))
+        return F.silu(reduce(torch.add, embedded))
 
 
 def _zero(layer: nn.Module) -> nn.Module:

@@ -63,8 +63,7 @@ class HeadDistribution(TokenDistribution):
     def cross_entropy(self, target: Mixture) -> Float[Tensor, "b l"]:
         """-sum_v target(v) log p(v), nats; the target's rows exist chunk by chunk only."""
         shape = self.features.shape[:2]
-        at = self.features.device
-        weights = [w.to(at).expand(shape).flatten()[:, None] for w, _ in target.parts]
+        weights = [w.expand(shape).flatten()[:, None] for w, _ in target.parts]
 
         def piece(start: int, stop: int) -> Callable[..., Tensor]:
             def paid(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,11 +27,22 @@ class Size:
     """Soft cap of attention logits, c tanh(a / c); None for the fused kernel without a cap."""
     output_cap: float | None = 30.0
     """Soft cap of output logits; None for none."""
-    positions: Literal["rotary", "absolute"] = "rotary"
-    """rotary knows distances, which suits packed text; absolute adds a learned vector per place,
-    for texts whose places mean something. Rotary alone cannot tell places of an empty text."""
+    positions: Literal["rotary", "learned"] = "rotary"
+    """rotary knows distances, which suits packed text; learned adds a vector per place instead, for
+    texts whose places mean something: rotary cannot tell the places of an empty text apart."""
 
     def __post_init__(self) -> None:
+        for name, count in (
+            ("blocks", self.blocks), ("width", self.width),
+            ("heads", self.heads), ("condition", self.condition),
+        ):  # fmt: skip
+            if count < 1:
+                raise Refusal(f"--size.{name} must be at least 1, not {count}.")
+        if not 0 <= self.dropout < 1:
+            raise Refusal(f"--size.dropout must lie between 0 and 1, not {self.dropout}.")
+        for name, cap in (("attention", self.attention_cap), ("output", self.output_cap)):
+            if cap is not None and not 0 < cap < math.inf:
+                raise Refusal(f"--size.{name}-cap must be positive or None, not {cap}.")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise Refusal(
                 f"--size.width {self.width} must be an even multiple of --size.heads {self.heads}."

@@ -13,21 +13,22 @@ from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
 
 SIZE = Size(
-    blocks=6, width=64, heads=4, condition=32, dropout=0.0, attention_cap=None, output_cap=None
-)
+    blocks=6, width=64, heads=4, condition=32, dropout=0.0, attention_cap=None, output_cap=None,
+    positions="learned",
+)  # fmt: skip
 PLAN = Plan(
-    steps=2500, batch=32, lr=2e-3, warmup=50, decay=0.5, beta2=0.99, ema=0.99, keep=1,
+    steps=1500, batch=32, lr=3e-3, warmup=50, decay=0.5, beta2=0.99, ema=0.99, keep=1,
     log_every=25, validate_every=10**9, save_every=10**9, device="cpu", threads=1,
 )  # fmt: skip
 
 
-def _experiment(name: str, method: AnyMethod, steps: int) -> Experiment:
-    return Experiment(name, method, Generated(), SIZE, replace(PLAN, steps=steps))
+def _experiment(name: str, method: AnyMethod, steps: int, lr: float = 3e-3) -> Experiment:
+    return Experiment(name, method, Generated(), SIZE, replace(PLAN, steps=steps, lr=lr))
 
 
 def flow() -> Experiment:
-    """The demo's flow (FLM), 2500 steps."""
-    return _experiment("demo-flow", Flow(encoder="posterior"), steps=2500)
+    """The demo's flow (FLM), 1500 steps."""
+    return _experiment("demo-flow", Flow(encoder="posterior"), steps=1500)
 
 
 def flow_map() -> Experiment:
@@ -35,14 +36,14 @@ def flow_map() -> Experiment:
 
     Flow and map together cost as much as either baseline alone.
     """
-    return _experiment("demo-flow-map", FlowMap(encoder="posterior"), steps=1500)
+    return _experiment("demo-flow-map", FlowMap(encoder="posterior"), steps=1700, lr=1.5e-3)
 
 
 def masked() -> Experiment:
     """The demo's masked diffusion."""
-    return _experiment("demo-masked", Masked(), steps=5000)
+    return _experiment("demo-masked", Masked(), steps=4050)
 
 
 def autoregressive() -> Experiment:
     """The demo's autoregressive model."""
-    return _experiment("demo-autoregressive", Autoregressive(), steps=5000)
+    return _experiment("demo-autoregressive", Autoregressive(), steps=4050)

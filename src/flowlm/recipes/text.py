@@ -1,4 +1,4 @@
-"""Any text of your own, on a laptop. All four share one trunk of 5 M parameters."""
+"""Any text of your own, on a laptop. All four share one trunk of 3 M parameters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
 
 SIZE = Size(
-    blocks=6, width=256, heads=4, condition=64, dropout=0.0, attention_cap=None, output_cap=None
+    blocks=6, width=192, heads=6, condition=64, dropout=0.0, attention_cap=None, output_cap=None
 )
-PLAN = Plan(steps=3000, batch=32, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=2)
+PLAN = Plan(steps=3000, batch=16, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=2)
 
 
 def _experiment(name: str, method: AnyMethod) -> Experiment:

@@ -57,19 +57,22 @@ def restore(state: State[Any], directory: Path) -> list[str]:
             if _sha256(path / "state.pt") != stamp["sha256"]:
                 raise ValueError("its checksum differs")
             content = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
             skipped.append(f"Skipped {path}, which is damaged ({_reason(error)}).")
             continue
-        state.model.load_state_dict(content["model"])
+        try:
+            state.model.load_state_dict(content["model"])
+        except RuntimeError as error:
+            raise Refusal(
+                f"{path} holds another network than experiment.json says: put back the "
+                "experiment.json that the run was started with."
+            ) from error
         state.average.load(content["average"])
         state.optimizer.load_state_dict(content["optimizer"])
         state.step = content["step"]
         return skipped
-    raise Refusal(
-        " ".join(
-            [*skipped, f"{directory} holds no checkpoint to resume from: train from the start."]
-        )
-    )
+    damaged = f" ({len(skipped)} are damaged)" if skipped else ""
+    raise Refusal(f"{directory} holds no checkpoint to resume from{damaged}: train from the start.")
 
 
 def found(directory: Path) -> list[Path]:

@@ -96,7 +96,7 @@ def _keep_until(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError):
+        except (ValueError, LookupError, TypeError):
             continue  # the line that was being written when the run was cut off
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(kept), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,9 +61,15 @@ class Plan:
             if count < 1:
                 raise Refusal(f"--train.{name} must be at least 1, not {count}.")
         for name, share in (("decay", self.decay), ("ema", self.ema), ("beta2", self.beta2)):
-            if not 0 <= share <= 1:
+            if not 0 <= share <= 1 or (name == "beta2" and share == 1):
                 raise Refusal(f"--train.{name} must lie between 0 and 1, not {share}.")
-        if self.seed < 0 or self.threads < 0:
-            raise Refusal("--train.seed and --train.threads must not be negative.")
-        if self.lr <= 0 or self.clip <= 0:
-            raise Refusal("--train.lr and --train.clip must be positive.")
+        for name, number in (
+            ("warmup", self.warmup), ("threads", self.threads), ("weight-decay", self.weight_decay),
+        ):  # fmt: skip
+            if not 0 <= number < math.inf:
+                raise Refusal(f"--train.{name} must not be negative, and it is {number}.")
+        if not 0 <= self.seed < 2**32:
+            raise Refusal(f"--train.seed must be at least 0 and below 2^32, not {self.seed}.")
+        for name, number in (("lr", self.lr), ("clip", self.clip)):
+            if not 0 < number < math.inf:
+                raise Refusal(f"--train.{name} must be positive, not {number}.")

@@ -103,7 +103,7 @@ def train(
 
 def reduce(loss: Loss) -> Tensor:
     """Nats per token by the global weight: the one place where losses are reduced."""
-    return (loss.value * loss.weight).sum() / loss.weight.sum().clamp(min=1)
+    return (loss.value * loss.weight).sum() / loss.weight.sum().clamp(min=1e-9)
 
 
 def learning_rate(plan: Plan, step: int) -> float:
