@@ -76,7 +76,8 @@ def test_the_demo_trains_measures_and_reports(flowlm: Callable, tmp_path: Path) 
     rows = [(row["method"], row["steps"]) for row in report["rows"]]
     many = ("FMLM", "FLM", "Masked diffusion")
     expected = [(method, steps) for method in many for steps in (1, 2, 4, 8, "full")]
-    assert rows == [*expected, ("Autoregressive", "full")]
+    perfect = [("Masked, perfect", steps) for steps in (1, 2, 4, 8)]
+    assert rows == [*expected, ("Autoregressive", "full"), *perfect]
     assert len(report["curves"]) == 4
     assert "FMLM" in (out / "report.html").read_text()
     # A second time there is nothing left to train, and the answer is the same.

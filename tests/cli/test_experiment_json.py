@@ -198,7 +198,7 @@ def test_a_whole_number_does_for_a_fraction() -> None:
     ("at", "value", "reason"),
     [
         (("train", "steps"), 0, "--train.steps"),
-        (("size", "heads"), 3, "--size.heads"),
+        (("size", "heads"), 5, "--size.heads"),
         (("data", "length"), 1, "--data.length"),
     ],
 )

@@ -207,26 +207,25 @@ def test_mean_nll_is_none_without_a_bound_and_takes_no_gradient() -> None:
 
 # Written down a second time, in another way: a pattern for every topic and number.
 TOPICS = (
-    "salty sailor steer boat wide harbour wait wet rope captain",
-    "muddy farmer pull plough green field work wooden cart horse",
-    "busy baker knead dough hot oven sing silver spoon cook",
-    "clever pupil read book quiet school learn sharp pencil teacher",
+    "sailor steer boat harbour wait rope",
+    "farmer pull plough field work horse",
+    "baker knead dough oven sing spoon",
+    "pupil read book school learn pencil",
 )
-NEAR, WORTH = "near|behind|beside", "old|new|fine|good"
+LOOK, OFTEN = "old|new|fine|good", "often|never|always|still"
 
 
 def pattern(topic: str, plural: bool) -> str:
-    """The sentences of one topic and number, as alternatives at each of the 24 places."""
-    manner, actor, act, thing, look, place, rest, matter, tool, friend = topic.split()
+    """The sentences of one topic and number, as alternatives at each of the 18 places."""
+    actor, act, thing, place, rest, tool = topic.split()
     first, pronoun, own = ("these", "they", "their") if plural else ("this", "it", "its")
     actor, act, rest = (actor + "s", act, rest) if plural else (actor, act + "s", rest + "s")
     return " ".join(
         f"(?:{choice})"
         for choice in (
-            first, manner, actor, "often|never|always|still", act, own, WORTH, thing,
-            NEAR, "the|that|one", look, place,
-            "and|then|so", pronoun, "soon|slowly|gladly|rarely", rest, NEAR, own, matter, tool,
-            NEAR, own, WORTH, friend,
+            first, LOOK, actor, OFTEN, act, "the|that|one", LOOK, thing,
+            "near|behind|beside", own, place,
+            "and|then|so", pronoun, OFTEN, rest, "with|for", own, tool,
         )
     )  # fmt: skip
 
@@ -242,7 +241,7 @@ def parses(sentence: str) -> bool:
 def test_the_demos_language_is_deterministic() -> None:
     language, words = demo_language()
     assert language.deterministic
-    assert (language.length, language.vocab) == (24, len(words))
+    assert (language.length, language.vocab) == (18, len(words))
     assert list(words) == sorted(set(words))
 
 
@@ -279,7 +278,7 @@ def test_a_word_changed_is_valid_only_if_it_parses() -> None:
     rng = random.Random(1)
     rows = language.sample(Streams.of(4, count=300))
     for row in rows:
-        row[rng.randrange(24)] = rng.randrange(language.vocab)
+        row[rng.randrange(18)] = rng.randrange(language.vocab)
     texts = [" ".join(words[token] for token in row) for row in rows.tolist()]
     assert language.valid(rows).tolist() == [parses(text) for text in texts]
     assert 0 < sum(parses(text) for text in texts) < 300
@@ -292,12 +291,12 @@ def test_the_example_of_the_demos_language_is_one_of_its_sentences() -> None:
 
 def test_words_without_each_other_are_almost_never_a_sentence() -> None:
     language, _ = demo_language()
-    assert 0 < marginals_valid(language) < 1e-6
+    assert 0 < marginals_valid(language) < 1e-4
 
 
 def test_the_demos_entropy_is_what_sentences_cost() -> None:
     language, _ = demo_language()
-    each = -language.log_prob(language.sample(Streams.of(5, count=2000))) / 24
+    each = -language.log_prob(language.sample(Streams.of(5, count=2000))) / 18
     error = 5 * float(each.std()) / math.sqrt(2000)
     assert language.entropy == pytest.approx(float(each.mean()), abs=error)
 
@@ -310,7 +309,7 @@ def test_batches_of_sentences_depend_on_seed_and_step_alone(steps: list[int]) ->
     for step in steps:
         batch = again(step)
         assert torch.equal(batch.tokens, inorder[step].tokens)
-        assert torch.equal(batch.weight, torch.ones(4, 24))
+        assert torch.equal(batch.weight, torch.ones(4, 18))
         assert bool(language.valid(batch.tokens).all())
     every = torch.cat([batch.tokens for batch in inorder.values()])
     assert len(every.unique(dim=0)) == len(every)

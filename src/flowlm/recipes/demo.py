@@ -17,7 +17,7 @@ SIZE = Size(
     positions="learned",
 )  # fmt: skip
 PLAN = Plan(
-    steps=1500, batch=32, lr=3e-3, warmup=50, decay=0.5, beta2=0.99, ema=0.99, keep=1,
+    steps=2000, batch=32, lr=3e-3, warmup=50, decay=0.5, beta2=0.99, ema=0.99, keep=1,
     log_every=25, validate_every=10**9, save_every=10**9, device="cpu", threads=1,
 )  # fmt: skip
 
@@ -27,8 +27,8 @@ def _experiment(name: str, method: AnyMethod, steps: int, lr: float = 3e-3) -> E
 
 
 def flow() -> Experiment:
-    """The demo's flow (FLM), 1500 steps."""
-    return _experiment("demo-flow", Flow(encoder="posterior"), steps=1500)
+    """The demo's flow (FLM), 2000 steps."""
+    return _experiment("demo-flow", Flow(encoder="posterior"), steps=2000)
 
 
 def flow_map() -> Experiment:
@@ -36,14 +36,14 @@ def flow_map() -> Experiment:
 
     Flow and map together cost as much as either baseline alone.
     """
-    return _experiment("demo-flow-map", FlowMap(encoder="posterior"), steps=1700, lr=1.5e-3)
+    return _experiment("demo-flow-map", FlowMap(encoder="posterior"), steps=1900, lr=1.5e-3)
 
 
 def masked() -> Experiment:
     """The demo's masked diffusion."""
-    return _experiment("demo-masked", Masked(), steps=4050)
+    return _experiment("demo-masked", Masked(), steps=4850)
 
 
 def autoregressive() -> Experiment:
     """The demo's autoregressive model."""
-    return _experiment("demo-autoregressive", Autoregressive(), steps=4050)
+    return _experiment("demo-autoregressive", Autoregressive(), steps=4850)
