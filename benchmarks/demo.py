@@ -57,7 +57,7 @@ def combined(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for group in zip(*(report["rows"] for report in reports), strict=True):
         first = group[0]
         assert all((r["method"], r["steps"]) == (first["method"], first["steps"]) for r in group)
-        values = {name: [row[name] for row in group] for name in (*FIGURES, "seconds")}
+        values = {name: [row.get(name) for row in group] for name in (*FIGURES, "seconds")}
         rows.append({name: first[name] for name in ("method", "steps", "evaluations")} | values)
     return rows
 

@@ -1,6 +1,6 @@
 """How many CPU threads a training step wants, and whether they should spin while they wait.
 
-python -m benchmarks.threads        about 3 minutes; every cell is a process of its own
+python -m benchmarks.threads        about a minute; every cell is a process of its own
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 from benchmarks.provenance import write_result
 
-WIDTHS = (64, 128, 256, 512)
+WIDTHS = (64, 128, 256)
 POLICIES = ("ACTIVE", "PASSIVE")
 STEPS = 7
 
