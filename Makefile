@@ -1,7 +1,6 @@
 # Every target sets itself up from a fresh clone: a virtual environment in .venv, then pip.
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo test test-slow lint bench clean
 

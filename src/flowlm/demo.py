@@ -133,7 +133,7 @@ def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
         directory, wanted = out / part, experiment(part, out, seed)
         if (directory / ROWS).exists() and read_experiment(directory) == wanted:
             continue
-        again = bool(found(directory / "checkpoints"))
+        again = (directory / "experiment.json").exists() and bool(found(directory / "checkpoints"))
         if not again:
             shutil.rmtree(directory, ignore_errors=True)  # stopped before it had saved anything
         directory.mkdir(exist_ok=True)

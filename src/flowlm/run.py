@@ -31,8 +31,9 @@ from flowlm.train.checkpoint import found
 if TYPE_CHECKING:
     from rich.console import Console  # cli.py makes it; only train/log.py and cli.py use rich
 
-SMALL = 128
-"""Widths up to this train faster on one CPU thread than on several (docs/performance.md)."""
+SMALL = 64
+"""Up to this width a second CPU thread gains little, and is better spent on a second run
+(docs/performance.md)."""
 
 SAMPLE_STEPS = 32
 """Steps of the sample texts that are written at every validation."""

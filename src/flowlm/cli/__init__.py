@@ -28,9 +28,6 @@ commands:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for bad input, 130 if interrupted."""
-    # With threads that spin while they wait, small training steps run several times slower
-    # (docs/performance.md). Read when torch loads; changes no result.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         if command in ("-h", "--help"):

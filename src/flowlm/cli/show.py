@@ -94,7 +94,8 @@ def film(console: Console, frames: Iterable[Tokens], tokenizer: Tokenizer | None
     """Show texts while they come into being, in place on a terminal, else line by line."""
     if not console.is_terminal:
         for frame in frames:
-            console.print(" | ".join(spelt(row, tokenizer) for row in frame.tolist()))
+            texts = [spelt(row, tokenizer) for row in frame.tolist()]
+            console.print(" | ".join(texts), soft_wrap=True)
         return
     with Live(console=console, auto_refresh=False) as live:
         for frame in frames:
