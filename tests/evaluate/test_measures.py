@@ -298,7 +298,8 @@ def test_the_demos_entropy_is_what_sentences_cost() -> None:
     language, _ = demo_language()
     each = -language.log_prob(language.sample(Streams.of(5, count=2000))) / 18
     error = 5 * float(each.std()) / math.sqrt(2000)
-    assert language.entropy == pytest.approx(float(each.mean()), abs=error)
+    # Every sentence is equally likely: the spread is rounding alone.
+    assert language.entropy == pytest.approx(float(each.mean()), abs=error + 1e-12)
 
 
 @pytest.mark.parametrize("steps", [[0, 1, 2, 31, 32, 33, 1000], [1000, 33, 2, 0, 32, 1, 31]])

@@ -55,37 +55,30 @@ class Language:
 
     # --- the two passes -------------------------------------------------------------------
 
-    def _forward(self, evidence: Probs) -> tuple[list[Tensor], Tensor]:
-        """Normalised forward messages before each word, and log of the total weight (b,)."""
-        message = torch.zeros(len(evidence), self.states, dtype=torch.float64)
-        message[:, 0] = 1.0
-        messages, log_total = [message], torch.zeros(len(evidence), dtype=torch.float64)
-        for i in range(self.length):
-            flow = message[:, self.source] * self.chance * evidence[:, i, self.word]
-            message = torch.zeros_like(message).index_add_(1, self.target, flow)
-            if i == self.length - 1:
-                message = message * self.final
-            scale = message.sum(1, keepdim=True)
-            message = message / scale.where(scale > 0, 1.0)
-            log_total = log_total + scale.squeeze(1).log()
-            messages.append(message)
-        return messages, log_total
-
-    def _backward(self, evidence: Probs) -> list[Tensor]:
-        """Backward messages after each word, each up to a factor."""
-        message = self.final.double().expand(len(evidence), -1)
+    def _forward(self, log_evidence: Probs) -> tuple[list[Tensor], Tensor]:
+        """Log forward messages before each word and after the last, and log of the total weight."""
+        message = torch.full((len(log_evidence), self.states), -torch.inf, dtype=torch.float64)
+        message[:, 0] = 0.0
         messages = [message]
-        for i in reversed(range(1, self.length)):
-            flow = message[:, self.target] * self.chance * evidence[:, i, self.word]
-            message = torch.zeros_like(message).index_add_(1, self.source, flow)
-            scale = message.sum(1, keepdim=True)
-            message = message / scale.where(scale > 0, 1.0)
+        for i in range(self.length):
+            arcs = message[:, self.source] + self._log_chance + log_evidence[:, i, self.word]
+            message = _gathered(arcs, self.target, self.states)
             messages.append(message)
+        return messages, message.masked_fill(~self.final, -torch.inf).logsumexp(1)
+
+    def _backward(self, log_evidence: Probs) -> list[Tensor]:
+        """Log backward messages after each word."""
+        end = torch.zeros(self.states, dtype=torch.float64).masked_fill(~self.final, -torch.inf)
+        messages = [end.expand(len(log_evidence), -1)]
+        for i in reversed(range(1, self.length)):
+            onward = messages[-1][:, self.target] + self._log_chance
+            arcs = onward + log_evidence[:, i, self.word]
+            messages.append(_gathered(arcs, self.source, self.states))
         return messages[::-1]
 
     def log_weight(self, evidence: Probs) -> Float[Tensor, " b"]:
         """log of the sum over paths of their weight times their evidence, nats."""
-        return self._forward(evidence.double())[1]
+        return self._forward(evidence.double().log())[1]
 
     def log_evidence(self, evidence: Probs) -> Float[Tensor, " b"]:
         """log E[prod_i evidence_i(word_i)] over sentences of the language, nats."""
@@ -97,15 +90,21 @@ class Language:
         `evidence[b, i, w]` is the likelihood, up to a factor a row, of what is known of word i if
         it is w.
         """
-        evidence = evidence.double()
-        before, _ = self._forward(evidence)
-        after = self._backward(evidence)
-        rows = torch.zeros(*evidence.shape, dtype=torch.float64)
+        return self._log_posterior(evidence.double().log()).exp()
+
+    def _log_posterior(self, log_evidence: Probs) -> Probs:
+        before, _ = self._forward(log_evidence)
+        after = self._backward(log_evidence)
+        rows = []
         for i in range(self.length):
-            arcs = before[i][:, self.source] * self.chance * after[i][:, self.target]
-            arcs = arcs * evidence[:, i, self.word]
-            rows[:, i].index_add_(1, self.word, arcs)
-        return rows / rows.sum(-1, keepdim=True)
+            arcs = before[i][:, self.source] + self._log_chance + after[i][:, self.target]
+            arcs = arcs + log_evidence[:, i, self.word]
+            rows.append(_gathered(arcs, self.word, self.vocab))
+        return torch.stack(rows, 1).log_softmax(-1)
+
+    @cached_property
+    def _log_chance(self) -> Tensor:
+        return self.chance.double().log()
 
     @cached_property
     def _nothing(self) -> Probs:
@@ -127,13 +126,13 @@ class Language:
         """Exact entropy rate: nats per word. Only for a deterministic automaton."""
         if not self.deterministic:
             raise ValueError("the entropy of an ambiguous automaton has no closed form")
-        before, _ = self._forward(self._nothing)
-        after = self._backward(self._nothing)
+        before, _ = self._forward(self._nothing.log())
+        after = self._backward(self._nothing.log())
         # H = log Z - E[sum of log weights along the path]: the path is a function of the sentence.
         mean_log = torch.zeros((), dtype=torch.float64)
         for i in range(self.length):
-            arcs = before[i][0, self.source] * self.chance * after[i][0, self.target]
-            mean_log = mean_log + (arcs / arcs.sum() * self.chance.log()).sum()
+            arcs = before[i][0, self.source] + self._log_chance + after[i][0, self.target]
+            mean_log = mean_log + (arcs.softmax(0) * self._log_chance).sum()
         return float((self._log_weight - mean_log) / self.length)
 
     def log_prob(self, tokens: Tokens, slip: float = 0.0) -> Float[Tensor, " b"]:
@@ -152,12 +151,12 @@ class Language:
 
     def sample(self, rng: Streams) -> Tokens:
         """Exact samples, (b, l)."""
-        after = self._backward(self._nothing)
+        after = self._backward(self._nothing.log())
         state = torch.zeros(len(rng), dtype=torch.long)
         u = rng.uniform(self.length, dtype=torch.float64).cpu()
         words = []
         for i in range(self.length):
-            onward = self.chance * after[i][0, self.target]
+            onward = (self._log_chance + after[i][0, self.target]).softmax(0)
             weights = onward * (self.source == state[:, None])
             cumulative = weights.cumsum(1)
             arc = torch.searchsorted(cumulative, u[:, i, None] * cumulative[:, -1:], right=True)
@@ -176,10 +175,7 @@ class Language:
         """
         x, t = x.double(), t.double()[..., None]
         beta = (t / (1 - t).square()).clamp(max=1e6)  # at t = 1 the row is its word
-        logits = beta * x
-        # Rows that contradict each other must not underflow to no sentence at all.
-        evidence = (logits - logits.amax(-1, keepdim=True)).clamp(min=-100).exp()
-        return Dense(self.posterior(evidence).log())
+        return Dense(self._log_posterior(beta * x))
 
     def unmasker(self, tokens: Tokens, mask_id: int, slip: float = 0.0) -> Dense:
         """Exact posterior of every word given the words that are not masked.
@@ -214,3 +210,11 @@ class Language:
         sentences = sorted({words for words, state in prefixes if bool(self.final[state])})
         tokens = torch.tensor(sentences)
         return tokens, self.log_prob(tokens).exp()
+
+
+def _gathered(logs: Float[Tensor, "b n"], index: Int[Tensor, " n"], size: int) -> Tensor:
+    """log of the sums of exp(logs) that share an index, (b, size). Nothing underflows."""
+    top = torch.full((len(logs), size), -torch.inf, dtype=logs.dtype)
+    top = top.scatter_reduce(1, index.expand_as(logs), logs, "amax").nan_to_num(neginf=0.0)
+    sums = torch.zeros_like(top).index_add_(1, index, (logs - top[:, index]).exp())
+    return sums.log() + top

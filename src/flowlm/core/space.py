@@ -8,6 +8,7 @@ what noise, text and the mean of a prediction are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,7 +83,9 @@ class Projected(Space):
 
         A table of lower rank than its width has no such factor and makes the loss non-finite.
         """
-        with torch.autocast(self.table.device.type, enabled=False):
+        kind = self.table.device.type
+        lowered = torch.amp.is_autocast_available(kind)
+        with torch.autocast(kind, enabled=False) if lowered else nullcontext():
             gram = self.table.mT @ self.table
         exact = gram if gram.device.type == "mps" else gram.double()
         return torch.linalg.cholesky_ex(exact).L.mT.to(gram.dtype)
