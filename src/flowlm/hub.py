@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,10 +148,8 @@ def write_text(text: str, file: Path) -> None:
 def write_weights(weights: dict[str, Tensor], file: Path) -> None:
     """Write model.safetensors whole or not at all; a Refusal if the disk is full."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=file.parent) as scratch:
-            partial = Path(scratch) / file.name
+        with replacing(file) as partial:
             save_file({k: v.detach().contiguous() for k, v in weights.items()}, partial)
-            os.replace(partial, file)
     except (OSError, SafetensorError) as error:
         raise Refusal(f"{file} could not be written ({error}): free some space.") from error
 
