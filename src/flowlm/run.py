@@ -174,7 +174,7 @@ class _Desk:
         self._tokens, self._seconds = 0, 0.0
 
     def _validate(self, step: int) -> None:
-        averaged = copy.deepcopy(self.network)
+        averaged = copy.deepcopy(self.network).requires_grad_(False)
         averaged.load_state_dict(self.state.average.weights)
         loss = evaluate_loss(self.experiment, averaged, self.source, self.teacher)
         self.log.record(step, valid=loss)
