@@ -23,6 +23,7 @@ from flowlm.experiment import Experiment, to_json
 from flowlm.hub import LanguageModel, load, text_length, write_text, write_weights
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
 from flowlm.source import Source, open_source
 from flowlm.train import Log, State, Step, restore, save, train
@@ -86,6 +87,10 @@ def _train_run(experiment: Experiment, directory: Path, console: Console, resume
             experiment.size, source.tokenizer.vocab, source.length, guide
         ).to(device)
         guide = None if guide is None else guide.to(device)
+        network.recompute = plan.recompute
+        for part in (network, guide):
+            if plan.compile and part is not None:
+                compile_parts(part)
         state = State(network, plan)
         if resume:
             for sentence in restore(state, directory / "checkpoints"):

@@ -70,7 +70,8 @@ class Dense(TokenDistribution):
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """p @ table."""
-        return self.logp.exp() @ table.to(self.logp.dtype)
+        mean = self.logp.exp() @ table.to(self.logp.dtype)
+        return mean.to(self.logp.dtype)  # autocast lowers the product; what is made of it is not
 
     def nll(self, tokens: Tokens) -> Float[Tensor, "b l"]:
         """-log p(token), nats."""

@@ -30,6 +30,7 @@ from flowlm.nn.tiles import (
     expectation_slope,
     less_share,
     likelihood_slope,
+    piece,
     probability,
 )
 
@@ -59,7 +60,7 @@ class Likelihood(torch.autograd.Function):
             for j in logits.columns():
                 place = tokens[i] - j.start
                 top, total, pick = step(
-                    logits.products(i, j), bias[j], tiling.cap, top, total, place, pick
+                    logits.products(i, j), piece(bias, j), tiling.cap, top, total, place, pick
                 )
             log_totals.append(top + total.log())
             picks.append(pick)
@@ -78,7 +79,7 @@ class Likelihood(torch.autograd.Function):
         body = tiling.body(likelihood_slope)
 
         def slope(i: slice, j: slice) -> Tile:
-            return body(logits.products(i, j), bias[j], tiling.cap, log_total[i])
+            return body(logits.products(i, j), piece(bias, j), tiling.cap, piece(log_total, i))
 
         dy, dweight, dbias = _pull(logits, slope, g)
         # The one-hot part touches one word a token, so it stays outside the tiles.
@@ -103,12 +104,15 @@ class CrossEntropy(torch.autograd.Function):
         for i in logits.rows():
             lowest, nothing = logits.per_token(i, -torch.inf), logits.per_token(i)
             top, total = lowest, nothing
-            kept = [(lowest, nothing, nothing) for _ in parts]
+            # A clone, since compiled code would ask whether two of its arguments are one.
+            kept = [(lowest, nothing, nothing.clone()) for _ in parts]
             for j in logits.columns():
-                tile = make(logits.products(i, j), bias[j], tiling.cap)
+                tile = make(logits.products(i, j), piece(bias, j), tiling.cap)
                 _, top, total, _ = see(tile, top, total)
                 kept = [
-                    average(part.products(i, j), part.bias[j], part.tiling.cap, *so_far, tile)
+                    average(
+                        part.products(i, j), piece(part.bias, j), part.tiling.cap, *so_far, tile
+                    )
                     for (_, part), so_far in zip(parts, kept)
                 ]
             log_totals.append([top + total.log(), *(t + n.log() for t, n, _ in kept)])
@@ -129,11 +133,13 @@ class CrossEntropy(torch.autograd.Function):
 
         def slope(i: slice, j: slice) -> Tile:
             products = logits.products(i, j)
-            gap = mine(products, bias[j], tiling.cap, log_total[i])
+            gap = mine(products, piece(bias, j), tiling.cap, piece(log_total, i))
             for (share, part), total in zip(ctx.parts, parts_total):
                 its = part.products(i, j)
-                gap = theirs(gap, share[i], its, part.bias[j], part.tiling.cap, total[i])
-            return bend(gap, products, bias[j], tiling.cap)
+                gap = theirs(
+                    gap, piece(share, i), its, piece(part.bias, j), part.tiling.cap, piece(total, i)
+                )
+            return bend(gap, products, piece(bias, j), tiling.cap)
 
         dy, dweight, dbias = _pull(logits, slope, g)
         return dy.to(y.dtype), dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
@@ -155,7 +161,7 @@ class Expectation(torch.autograd.Function):
             top, total = logits.per_token(i, -torch.inf), logits.per_token(i)
             for j in logits.columns():
                 products = logits.products(i, j)
-                mass, top, total, rescale = step(products, bias[j], tiling.cap, top, total)
+                mass, top, total, rescale = step(products, piece(bias, j), tiling.cap, top, total)
                 mean[i] *= rescale[:, None]
                 add_product(mean[i], mass, values[j])
             mean[i] /= total[:, None]
@@ -178,9 +184,11 @@ class Expectation(torch.autograd.Function):
         def slope(i: slice, j: slice) -> Tile:
             pull = pulled[i] @ values[j].mT
             products = logits.products(i, j)
-            p, piece = body(products, bias[j], tiling.cap, log_total[i], pull, level[i])
+            p, tile = body(
+                products, piece(bias, j), tiling.cap, piece(log_total, i), pull, piece(level, i)
+            )
             add_product(dtable[j], p.mT, pulled[i])
-            return piece
+            return tile
 
         dy, dweight, dbias = _pull(logits, slope, torch.ones_like(log_total))
         gradients = zip((dy, dweight, dbias, dtable), (y, weight, bias, table))
@@ -194,7 +202,9 @@ def likeliest(logits: Logits) -> Int[Tensor, " n"]:
         best, place = logits.per_token(i, -torch.inf), None
         for j in logits.columns():
             # The cap is increasing, but rounding may tie what it brings close: it stays in.
-            top, at = capped(logits.products(i, j), logits.bias[j], logits.tiling.cap).max(-1)
+            top, at = capped(logits.products(i, j), piece(logits.bias, j), logits.tiling.cap).max(
+                -1
+            )
             place = at + j.start if place is None else torch.where(top > best, at + j.start, place)
             best = torch.maximum(best, top)
         answers.append(place)
@@ -210,8 +220,8 @@ def _pull(logits: Logits, slope: Slope, g: Row) -> tuple[Tensor, Tensor, Tensor]
     dbias = torch.zeros_like(logits.bias, dtype=logits.sums)
     for i in logits.rows():
         for j in logits.columns():
-            piece = slope(i, j).to(logits.y.dtype)
-            dbias[j] += g[i].to(piece.dtype) @ piece
-            add_product(dy[i], piece, logits.weight[j])
-            add_product(dweight[j], piece.mT, scaled[i])
+            tile = slope(i, j).to(logits.y.dtype)
+            dbias[j] += g[i].to(tile.dtype) @ tile
+            add_product(dy[i], tile, logits.weight[j])
+            add_product(dweight[j], tile.mT, scaled[i])
     return dy.mul_(g[:, None]), dweight, dbias

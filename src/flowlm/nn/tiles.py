@@ -92,6 +92,11 @@ class Logits:
         return self.y.new_full((rows.stop - rows.start,), value, dtype=self.sums)
 
 
+def piece(x: Float[Tensor, " k"], strip: slice) -> Float[Tensor, " s"]:
+    """A strip of numbers, copied: the offset of a view would enter compiled code as a size."""
+    return x[strip].clone()
+
+
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a @ b, the sum in the dtype of `total`."""
     if total.dtype == a.dtype:
