@@ -1,0 +1,78 @@
+"""Cells of a benchmark: each in a process of its own, so that peaks of memory are its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.rivals import DEVICE, Case, rival, texts
+from flowlm.nn import Size
+from flowlm.train import Plan, State, train
+
+Numbers = dict[str, Any]
+
+
+def in_a_process(module: str, cell: Numbers) -> Numbers:
+    """What `python -m MODULE CELL` prints on its last line."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, json.dumps(cell)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        return {"failed": done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def step_cell(cell: Numbers) -> Numbers:
+    """Seconds of training steps and the peak of memory: of the process, or of CUDA's allocator."""
+    repeats = cell.pop("repeats")
+    threads = cell.pop("threads")
+    torch.set_num_threads(threads)
+    cell["size"] = Size(**cell["size"])
+    case = Case(**cell)
+    model, loss = rival(case)
+    plan = Plan(steps=repeats + 1, batch=case.batch, warmup=1, precision=case.precision, ema=0.9999)
+    state = State(model, plan)
+    # The first step is of one text: it makes the optimizer's state, and is not timed.
+    few, many = texts(case, 2), texts(case)
+    seconds = [s for _, s in timed_steps(state, loss, lambda n: few if n == 0 else many, plan)][1:]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if DEVICE == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    return {"seconds": seconds, "bytes": peak}
+
+
+def timed_steps(state: Any, loss: Any, batches: Any, plan: Plan) -> Any:
+    """Steps and how long each took, the device's work included."""
+    began = time.perf_counter()
+    for step in train(state, loss, batches, plan):
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        yield step, time.perf_counter() - began
+        began = time.perf_counter()
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, words to the left and numbers to the right."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" + "---:|" * (len(head) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
