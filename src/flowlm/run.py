@@ -18,11 +18,13 @@ import torch
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
+from flowlm.directory import write_text, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, to_json
-from flowlm.hub import LanguageModel, load, text_length, write_text, write_weights
+from flowlm.loading import load
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
 from flowlm.source import Source, open_source
 from flowlm.train import Log, State, Step, restore, save, train

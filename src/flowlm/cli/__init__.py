@@ -21,6 +21,8 @@ commands:
   train --resume RUN   continue a run that was stopped
   sample RUN           write texts
   evaluate RUN         measure quality and diversity
+  convert RUN DIR      from the released format to a flowlm export, and back
+  publish RUN HUB_ID   share a model, with a card written from its report
 
 `flowlm COMMAND --help` shows the options of a command. Start with: flowlm sample demo
 """

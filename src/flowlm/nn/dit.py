@@ -113,6 +113,8 @@ class DiT(nn.Module):
         else:
             per_head = self.size.width // self.size.heads
             rotary = rotary_tables(y.shape[1], per_head, y.device, first)
+        # Blocks may be stored in a narrower type than the encoder and the time embeddings.
+        y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
         for i, block in enumerate(self.blocks):
             y = block(y, condition, rotary, cache, i)
         shift, scale = self.modulation(condition).chunk(2, -1)
