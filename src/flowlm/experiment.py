@@ -115,7 +115,7 @@ def read_experiment(path: str | Path) -> Experiment:
     file = directory / "experiment.json"
     try:
         return from_json(file.read_text(encoding="utf-8"), file)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         known = ", ".join(SHIPPED)
         raise Refusal(
             f"{path} is not a run: it has no experiment.json (give a directory that "

@@ -11,7 +11,7 @@ from flowlm import hub
 from flowlm.data.pretrained import GPT2_END, padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.directory import read_weights, require_shapes
-from flowlm.errors import Refusal
+from flowlm.errors import Notice, Refusal
 from flowlm.experiment import Experiment, read_experiment
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
@@ -63,7 +63,7 @@ def load(
     with torch.device("meta"):
         network = experiment.method.network(experiment.size, len(head), length)
     require_shapes(weights, {n: tuple(p.shape) for n, p in network.named_parameters()}, file)
-    network = _narrowed(network, dtype).to_empty(device=target)
+    network = narrowed(network, dtype).to_empty(device=target)
     network.load_state_dict(weights)
     return LanguageModel(experiment, network, fitting, length)
 
@@ -111,6 +111,7 @@ def _tokenizer(
         except Refusal as absent:
             warnings.warn(
                 f"{absent} Without its tokenizer ({source}) the model samples tokens only.",
+                Notice,
                 stacklevel=3,
             )
     if found is None:
@@ -124,7 +125,7 @@ def _tokenizer(
     return found
 
 
-def _narrowed(network: DiT, dtype: torch.dtype) -> DiT:
+def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
     """Blocks and head in `dtype`; the token table, where the state lives, and time in float32."""
     network.to(dtype)
     network.encoder.float()

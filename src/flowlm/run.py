@@ -233,6 +233,11 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
             f"The teacher {method.teacher} is a {type(theirs.method).__name__}, not a Flow: give "
             "--method.teacher a run of a flow recipe."
         )
+    if teacher.tokenizer is None:
+        raise Refusal(
+            f"The teacher {method.teacher} has no tokenizer, so no text can be read as it does: "
+            "add one with `flowlm convert`, or as tokenizer.json beside it."
+        )
     for what, own, its in (
         ("--size", experiment.size, theirs.size),
         ("--method.encoder", method.encoder, theirs.method.encoder),

@@ -12,7 +12,7 @@ import types
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def parameters(shape: Shape, seed: int = 0) -> Tensors:
 
 def write_folder(folder: Path, shape: Shape, seed: int = 0) -> Tensors:
     """config.json and model.safetensors; returns the weights that count."""
-    averaged = parameters(replace(shape, weighting=False), seed)
+    averaged = parameters(shape, seed)
     folder.mkdir(parents=True)
     config = {"config": shape.config, "vocab_size": shape.vocab}
     (folder / "config.json").write_text(json.dumps(config))
@@ -154,6 +154,12 @@ def pretended() -> Iterator[Any]:
         "omegaconf.nodes": ("AnyNode",),
         "omegaconf.dictconfig": ("DictConfig",),
         "omegaconf.listconfig": ("ListConfig",),
+        "transformers": (),
+        "transformers.models": (),
+        "transformers.models.gpt2": (),
+        "transformers.models.gpt2.tokenization_gpt2_fast": ("GPT2TokenizerFast",),
+        "transformers.models.bert": (),
+        "transformers.models.bert.tokenization_bert": ("BertTokenizer", "WordpieceTokenizer"),
     }
     made = {}
     for module, classes in names.items():

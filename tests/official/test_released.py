@@ -16,7 +16,9 @@ from torch import Tensor
 
 import flowlm
 from flowlm import nn, sampling
+from flowlm.cli import main
 from flowlm.core import Decoding, OneHot, Projected, Streams
+from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.experiment import Text, read_experiment
 from flowlm.loading import experiment_of
@@ -193,14 +195,10 @@ def test_reading_needs_none_of_the_packages_that_wrote_it(times: int, tmp_path: 
 
 def test_a_released_flow_is_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its size and length are taken over, and the student starts as it."""
-    from flowlm.cli import main
-
     monkeypatch.chdir(tmp_path)
     shape = Shape(vocab=28)
     averaged = synthetic.write_folder(tmp_path / "flow", shape)
     Path("text.txt").write_text("abcdefghijklmnopqrstuvwxyz\n" * 40)
-    from flowlm.data.tokenizer import Tokenizer
-
     Tokenizer.characters(["abcdefghijklmnopqrstuvwxyz"]).save(tmp_path / "flow/tokenizer.json")
     words = "train text-flow-map --method.teacher flow --data.path text.txt --train.steps 2"
     words += " --train.batch 4 --train.lr 1e-12 --train.ema 1 --out map"
@@ -242,6 +240,35 @@ def test_narrow_numbers_change_little(tmp_path: Path) -> None:
     again = flowlm.load(tmp_path / "export")
     for name, weight in again.weights.items():
         assert torch.equal(weight, narrow.weights[name].float())
+
+
+def test_a_teacher_without_a_tokenizer_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.write_folder(tmp_path / "flow", Shape())
+    (tmp_path / "text.txt").write_text("abc\n" * 400)
+    words = ["--data.path", str(tmp_path / "text.txt"), "--out", str(tmp_path / "map")]
+    teacher = ["--method.teacher", str(tmp_path / "flow")]
+    assert main(["train", "text-flow-map", *teacher, *words]) == 2
+    assert "no tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "map").exists()
+
+
+def test_the_command_line_chooses_device_and_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    name = str(tmp_path / "flow")
+    synthetic.write_folder(tmp_path / "flow", Shape())
+    words = ["sample", name, "--num", "3", "--steps", "4"]
+    assert main([*words, "--dtype", "bfloat16", "--device", "cpu"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    wanted = flowlm.load(name, dtype=torch.bfloat16).sample(3, 4)
+    assert shown == [[str(token) for token in row] for row in wanted.tolist()]
+    for command in (words, ["evaluate", name, "--num", "3"]):
+        assert main([*command, "--device", "cuda"]) == 2
+        assert "no device cuda" in capsys.readouterr().err
+    assert main([*words, "--dtype", "float64"]) == 2
 
 
 @pytest.mark.parametrize("device", ["cuda:97", "mps:0", "tpu", "meta"])

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.loading import narrowed
 from flowlm.memory import BUDGET, bytes_needed, texts_at_once
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
@@ -71,9 +72,7 @@ def test_the_estimate_is_above_the_truth_and_not_far(case: str, dtype: torch.dty
     network = method.network(size, vocab, length)
     model = LanguageModel(Experiment("x", method, Text(length=length), size), network, None, length)
     if dtype == torch.bfloat16:
-        from flowlm.loading import _narrowed
-
-        _narrowed(network, dtype)
+        narrowed(network, dtype)
     model.sample(1, 2)  # tables and factors that stay
     for texts in (2, 6):
         with Peak() as peak:

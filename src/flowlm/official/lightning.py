@@ -45,15 +45,10 @@ def read_lightning(file: Path) -> Found:
     ]
     if wrong:
         raise Refusal(f"{file} has averaged weights of another shape for {', '.join(wrong)}.")
-    tensors = named | dict(zip(order, shadow))
     hyper = unwrapped(content.get("hyper_parameters"))
     hyper = hyper if isinstance(hyper, dict) else {}
-    return Found(
-        file,
-        {name: t for name, t in tensors.items() if not name.startswith(TRAINING_ONLY)},
-        _stated(hyper),
-        _tokenizer(hyper.get("tokenizer"), file),
-    )
+    averaged = named | dict(zip(order, shadow))
+    return Found(file, averaged, _stated(hyper), _tokenizer(hyper.get("tokenizer"), file))
 
 
 def _are_tensors(state: Any) -> TypeGuard[dict[str, Tensor]]:

@@ -20,7 +20,7 @@ from flowlm.nn.size import Size
 from flowlm.official.folder import read_folder
 from flowlm.official.found import Found
 from flowlm.official.lightning import read_lightning
-from flowlm.official.names import FREQUENCIES, SECOND_TIME, our_names
+from flowlm.official.names import FREQUENCIES, SECOND_TIME, TRAINING_ONLY, our_names
 
 GAMMA = {30_522: 0.8, 50_258: 1.0}
 """Fresh noise between jumps in the published tables, by vocabulary: LM1B's and OpenWebText's."""
@@ -63,7 +63,8 @@ def read_released(place: Path) -> Released:
     names = our_names(size.blocks, times)
     wanted = {theirs: shapes[ours] for theirs, ours in names.items()}
     wanted[FREQUENCIES] = (size.width // size.heads // 2,)
-    require_shapes(found.tensors, wanted, file)
+    counted = {k: t for k, t in found.tensors.items() if not k.startswith(TRAINING_ONLY)}
+    require_shapes(counted, wanted, file)
     _require_frequencies(found.tensors[FREQUENCIES], size, file)
     name = "released-flow" if times == 1 else "released-flow-map"
     return Released(
