@@ -6,7 +6,7 @@ from flowlm.experiment import AnyMethod
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.nn.dit import DiT
-from flowlm.nn.head import CHUNK
+from flowlm.nn.head import tile_side
 
 BUDGET = 2**30
 """Bytes that a batch of texts may take by default, beside the weights."""
@@ -15,7 +15,7 @@ BUDGET = 2**30
 def texts_at_once(method: AnyMethod, network: DiT, length: int, budget: int) -> int:
     """The largest number of texts whose `bytes_needed` stay within the budget, at least one."""
     text, row, most = _parts(method, network, length)
-    # The head's share grows with the texts up to its largest chunk, and not beyond.
+    # The head's share grows with the texts up to what it has in hand at once, and not beyond.
     return max(1, budget // (text + row), (budget - most) // text)
 
 
@@ -26,7 +26,7 @@ def bytes_needed(method: AnyMethod, network: DiT, length: int, texts: int) -> in
 
 
 def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]:
-    """Bytes of a text outside the head, of its rows in the head, and of the head's largest chunk.
+    """Bytes of a text outside the head, of its logits, and of the most logits that exist at once.
 
     The factors count the tensors that are alive together at the worst moment of a step.
     """
@@ -41,6 +41,7 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
     state = 8 * places * (vocab if dense else size.width) * 4
     # The explicit attention of a capped trunk: logits, their tanh, and the softmax in float32.
     scores = 0 if size.attention_cap is None else 12 * size.heads * places * length
-    # A draw takes rows of float64; the likeliest token and the mean take rows of float32.
-    entry = 16 if isinstance(method, Continuous) else 64
-    return trunk + state + scores + cached, entry * places * vocab, entry * max(CHUNK, vocab)
+    # The likeliest token and the mean need a tile of float32, a draw needs whole rows of float64.
+    tile = tile_side(network.head.weight.device.type) ** 2
+    entry, most = (24, tile) if isinstance(method, Continuous) else (64, max(4 * tile, vocab))
+    return trunk + state + scores + cached, entry * places * vocab, entry * most

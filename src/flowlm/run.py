@@ -25,6 +25,7 @@ from flowlm.loading import load
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel, text_length
+from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
 from flowlm.source import Source, open_source
 from flowlm.train import Log, State, Step, restore, save, train
@@ -88,6 +89,10 @@ def _train_run(experiment: Experiment, directory: Path, console: Console, resume
             experiment.size, source.tokenizer.vocab, source.length, guide
         ).to(device)
         guide = None if guide is None else guide.to(device)
+        network.recompute = plan.recompute
+        for part in (network, guide):
+            if plan.compile and part is not None:
+                compile_parts(part)
         state = State(network, plan)
         if resume:
             for sentence in restore(state, directory / "checkpoints"):
@@ -176,7 +181,7 @@ class _Desk:
         self._tokens, self._seconds = 0, 0.0
 
     def _validate(self, step: int) -> None:
-        averaged = copy.deepcopy(self.network)
+        averaged = copy.deepcopy(self.network).requires_grad_(False)
         averaged.load_state_dict(self.state.average.weights)
         loss = evaluate_loss(self.experiment, averaged, self.source, self.teacher)
         self.log.record(step, valid=loss)
@@ -234,10 +239,7 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
             "--method.teacher a run of a flow recipe."
         )
     if teacher.tokenizer is None:
-        raise Refusal(
-            f"The teacher {method.teacher} has no tokenizer, so no text can be read as it does: "
-            "add one with `flowlm convert`, or as tokenizer.json beside it."
-        )
+        raise Refusal(f"The teacher {method.teacher} has no tokenizer: `flowlm convert` adds one.")
     for what, own, its in (
         ("--size", experiment.size, theirs.size),
         ("--method.encoder", method.encoder, theirs.method.encoder),

@@ -163,6 +163,7 @@ WORDS = {"name", "kind", "encoder", "clock", "solver", "path", "documents", "tok
 FRACTIONS = {"valid", "dropout", "attention_cap", "output_cap", "lr", "decay", "beta2"} | {
     "weight_decay", "clip", "ema"
 }  # fmt: skip
+SWITCHES = {"compile", "recompute"}
 
 
 @pytest.mark.parametrize("wrong", [[], {}, [1], {"a": 1}], ids=repr)
@@ -172,13 +173,21 @@ def test_a_list_or_table_for_a_value_is_refused(wrong: Any) -> None:
 
 @pytest.mark.parametrize("wrong", ["4", "many", True], ids=repr)
 def test_a_word_for_a_number_is_refused(wrong: Any) -> None:
-    numbers = [at for at in leaves(flow()) if at[-1] not in WORDS]
+    numbers = [at for at in leaves(flow()) if at[-1] not in WORDS | SWITCHES]
     assert len(numbers) > 20
     assert [at for at in numbers if accepted(at, wrong)] == []
 
 
+@pytest.mark.parametrize("wrong", ["true", "", 1, 0, 1.0], ids=repr)
+def test_a_word_or_a_number_for_a_switch_is_refused(wrong: Any) -> None:
+    switches = [at for at in leaves(flow()) if at[-1] in SWITCHES]
+    assert len(switches) == len(SWITCHES)
+    assert [at for at in switches if accepted(at, wrong)] == []
+    assert all(accepted(at, True) for at in switches)
+
+
 def test_a_fraction_for_a_count_is_refused() -> None:
-    counts = [at for at in leaves(flow()) if at[-1] not in WORDS | FRACTIONS]
+    counts = [at for at in leaves(flow()) if at[-1] not in WORDS | FRACTIONS | SWITCHES]
     assert len(counts) > 10
     assert [at for at in counts if accepted(at, 4.5)] == []
 

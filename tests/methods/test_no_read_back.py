@@ -2,7 +2,7 @@
 
 It runs on torch's meta device, whose tensors have shapes but no numbers: whatever needs a number on
 the host, to branch on it, to size a tensor by it or to print it, raises there. It is run at the
-published sizes, which cost nothing here, so that the head works in chunks.
+published sizes, which cost nothing here, so that the head works in tiles.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def step(method: Method) -> Copies:
     assert loss.value.device == META
     learnt = [p for p in network.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == META for p in learnt)
-    assert "log_softmax" in " ".join(copies.seen)
+    assert "index_add_" in copies.seen or "maximum" in copies.seen, "the head worked in tiles"
     return copies
 
 

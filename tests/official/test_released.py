@@ -174,7 +174,7 @@ def test_dense_and_projected_states_write_the_same(
     ways = [list(travel(dense, whole, x0)), list(travel(model.network, image, image.of(x0)))]
     for one, two in zip(*ways, strict=True):
         assert torch.equal(one.prediction.argmax(), two.prediction.argmax())
-        assert torch.allclose(image.of(one.x), two.x, atol=1e-3)
+        assert torch.allclose(image.of(one.x), two.x, atol=1e-2)
     assert len(ways[0]) == steps
     assert len(ways[0][-1].prediction.argmax().unique(dim=0)) > 20
 

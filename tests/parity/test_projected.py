@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from flowlm.core import OneHot, Projected, Streams
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.train import Plan, State, train
 
 L = 4
 WIDE = (5, 8)
@@ -169,6 +172,45 @@ def test_the_rest_of_the_space_is_the_image() -> None:
     p = core.Dense(rows)
     assert torch.allclose(image.mean(p), image.of(whole.mean(p)), atol=1e-6)
     assert torch.equal(whole.of(rows), rows)
+
+
+@torch.no_grad()
+def test_the_covariance_of_a_frozen_table_is_made_once_and_follows_it() -> None:
+    """By every way in which a frozen table may change."""
+    method = Flow(encoder="projected")
+    model = method.network(size(4), 13, L).requires_grad_(False)
+
+    def factor(model: nn.DiT) -> Tensor:
+        space = method.space(model)
+        assert isinstance(space, Projected)
+        assert method.space(model) is space, "made once"
+        assert torch.equal(space.factor, Projected(model.encoder.table).factor)
+        return space.factor
+
+    seen = [factor(model)]
+    weights = {k: 2 * v for k, v in model.state_dict().items()}
+    model.load_state_dict(weights)
+    seen.append(factor(model))
+    seen.append(factor(model.double()))
+    other = copy.deepcopy(model)
+    other.load_state_dict({k: v / 3 for k, v in weights.items()})
+    seen.append(factor(other))
+    assert all((a != b).any() for a, b in pairwise(seen))
+    assert factor(model).dtype == torch.float64
+
+
+def test_a_table_that_learns_is_not_remembered() -> None:
+    """A fused optimizer changes it and leaves no mark, so remembering would be wrong."""
+    method = Flow(encoder="projected")
+    model = scattered(method.network(size(4), 13, L))
+    batch = core.Batch(torch.ones(2, L, dtype=torch.long), torch.ones(2, L))
+    plan = Plan(steps=2, batch=2, warmup=1)
+    with torch.no_grad():
+        seen = [method.space(model).factor]
+    for _ in train(State(model, plan), method.loss, lambda step: batch, plan):
+        with torch.no_grad():
+            seen.append(method.space(model).factor)
+    assert all((a != b).any() for a, b in pairwise(seen))
 
 
 # --- gradients --------------------------------------------------------------------------------

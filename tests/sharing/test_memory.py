@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
-from weakref import WeakValueDictionary
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from flowlm.experiment import AnyMethod, Experiment, Text
 from flowlm.loading import narrowed
@@ -21,40 +16,14 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.model import LanguageModel
 from flowlm.nn.size import Size
-
-
-class Peak(TorchDispatchMode):
-    """The most bytes that tensors made inside held at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: WeakValueDictionary[int, Any] = WeakValueDictionary()
-        self.most = 0
-
-    def __torch_dispatch__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        before = {t.untyped_storage().data_ptr() for t in tree_leaves(args) if _tensor(t)}
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if _tensor(tensor) and tensor.untyped_storage().data_ptr() not in before:
-                storage = tensor.untyped_storage()
-                self.alive[id(storage)] = storage
-        sizes = {s.data_ptr(): s.nbytes() for s in self.alive.values()}
-        self.most = max(self.most, sum(sizes.values()))
-        return result
-
-
-def _tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor)
-
+from flowlm.train.footprint import Footprint
 
 BASE = Size(blocks=2, width=32, heads=2, condition=8, dropout=0.0)
 CASES: dict[str, tuple[AnyMethod, Size, int, int]] = {
     # method, size, vocabulary, length: each is dominated by something else
     "scores of a capped trunk": (Flow(), replace(BASE, heads=8), 50, 192),
     "a trunk without a cap": (Flow(), replace(BASE, width=128, attention_cap=None), 50, 64),
-    "the head of a large vocabulary": (Flow(), BASE, 20_000, 16),
+    "the head of a large vocabulary": (Flow(), BASE, 20_000, 256),
     "a dense state": (Flow(encoder="linear"), BASE, 6_000, 32),
     "a posterior": (FlowMap(encoder="posterior"), BASE, 6_000, 32),
     "jumps with fresh noise": (FlowMap(gamma=0.5), replace(BASE, width=128), 300, 32),
@@ -75,10 +44,12 @@ def test_the_estimate_is_above_the_truth_and_not_far(case: str, dtype: torch.dty
         narrowed(network, dtype)
     model.sample(1, 2)  # tables and factors that stay
     for texts in (2, 6):
-        with Peak() as peak:
+        with Footprint(*network.parameters()) as held:
+            kept = held.live
             list(model.film(texts, 3))
+        peak = held.peak - kept
         estimate = bytes_needed(method, network, length, texts)
-        assert peak.most <= estimate <= 6 * peak.most, (peak.most, estimate)
+        assert peak <= estimate <= 6 * peak, (peak, estimate)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -17,17 +17,13 @@ class TokenDistribution(ABC):
     """Rows of probabilities over the vocabulary, which only `log_probs` ever writes out.
 
     Two implementations: `Dense` holds the rows and is the plain softmax algebra that everything
-    else is tested against; `nn.head.HeadDistribution` holds features and a head and works through
-    them in chunks of tokens.
+    else is tested against; `nn.head.HeadDistribution` holds features and a head and makes logits
+    a tile at a time.
     """
 
     @abstractmethod
     def log_probs(self) -> Probs:
         """Log-probabilities in nats, (b, l, v): the one call that takes vocabulary-sized memory."""
-
-    @abstractmethod
-    def rows(self, start: int, stop: int) -> Float[Tensor, "n v"]:
-        """Log-probabilities of tokens `start ... stop` of the flattened batch, nats."""
 
     @abstractmethod
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
@@ -72,13 +68,10 @@ class Dense(TokenDistribution):
         """The rows."""
         return self.logp
 
-    def rows(self, start: int, stop: int) -> Float[Tensor, "n v"]:
-        """Rows `start ... stop` of the flattened batch."""
-        return self.logp.flatten(0, 1)[start:stop]
-
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """p @ table."""
-        return self.logp.exp() @ table.to(self.logp.dtype)
+        mean = self.logp.exp() @ table.to(self.logp.dtype)
+        return mean.to(self.logp.dtype)  # autocast lowers the product; what is made of it is not
 
     def nll(self, tokens: Tokens) -> Float[Tensor, "b l"]:
         """-log p(token), nats."""

@@ -83,10 +83,7 @@ class Projected(Space):
 
         A table of lower rank than its width has no such factor and makes the loss non-finite.
         """
-        kind = self.table.device.type
-        lowered = torch.amp.is_autocast_available(kind)
-        with torch.autocast(kind, enabled=False) if lowered else nullcontext():
-            gram = self.table.mT @ self.table
+        gram = _product(self.table.mT, self.table)
         exact = gram if gram.device.type == "mps" else gram.double()
         return torch.linalg.cholesky_ex(exact).L.mT.to(gram.dtype)
 
@@ -94,8 +91,8 @@ class Projected(Space):
         """x0 @ E ~ N(0, E^T E), (b, l, d), from d numbers a token (v of them if v <= d)."""
         vocab, width = self.table.shape
         if vocab <= width:
-            return rng.normal(length, vocab) @ self.table
-        return rng.normal(length, width) @ self.factor
+            return _product(rng.normal(length, vocab), self.table)
+        return _product(rng.normal(length, width), self.factor)
 
     def clean(self, tokens: Tokens) -> Point:
         """E[token], (b, l, d)."""
@@ -107,4 +104,12 @@ class Projected(Space):
 
     def of(self, rows: Float[Tensor, "b l v"]) -> Point:
         """x @ E."""
-        return rows @ self.table
+        return _product(rows, self.table)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in its own precision: states are never lowered, whatever autocast does to networks."""
+    kind = a.device.type
+    lowered = torch.amp.is_autocast_available(kind)
+    with torch.autocast(kind, enabled=False) if lowered else nullcontext():
+        return a @ b

@@ -33,7 +33,7 @@ class Continuous(Method, ABC):
     def space(self, model: nn.DiT) -> core.Space:
         """The space of the states that the model reads."""
         if self.encoder == "projected":
-            return core.Projected(model.encoder.table)
+            return model.encoder.derived(core.Projected)
         return core.OneHot(model.vocab)
 
     def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:

@@ -1,4 +1,5 @@
 from .attention import Cache as Cache
+from .compiled import compile_parts as compile_parts
 from .dit import DiT as DiT
 from .encoder import Encoder as Encoder
 from .encoder import Linear as Linear

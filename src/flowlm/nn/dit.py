@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.types import Time
@@ -72,6 +73,9 @@ class DiT(nn.Module):
     `times` is how many clock times it reads: 0 for the discrete baselines, 1 for a flow (when),
     2 for a flow map (from when, to when). The second embedding starts at zero, so that a flow map
     warm-started from a flow answers like it, whatever the target time.
+
+    `recompute` may be set from outside: then only every block's input is kept for the backward
+    pass, which runs the block again (Chen et al. 2016). The gradients are the same bit for bit.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class DiT(nn.Module):
         self.modulation = _zero(nn.Linear(size.condition, 2 * size.width))
         self.head = Head(size.width, vocab, size.output_cap)
         self.size, self.vocab = size, vocab
+        self.recompute = False
         if times == 2:
             _zero(self.times[1].get_submodule("last"))
 
@@ -116,7 +121,10 @@ class DiT(nn.Module):
         # Blocks may be stored in a narrower type than the encoder and the time embeddings.
         y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
         for i, block in enumerate(self.blocks):
-            y = block(y, condition, rotary, cache, i)
+            if self.recompute and torch.is_grad_enabled():
+                y = checkpoint(block, y, condition, rotary, use_reentrant=False)
+            else:
+                y = block(y, condition, rotary, cache, i)
         shift, scale = self.modulation(condition).chunk(2, -1)
         return self.head(torch.addcmul(shift, self.norm(y), 1 + scale))
 

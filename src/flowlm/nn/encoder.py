@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Made = TypeVar("Made")
 
 
 class Encoder(nn.Module, ABC):
@@ -17,6 +20,22 @@ class Encoder(nn.Module, ABC):
     def __init__(self, vocab: int, width: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.randn(vocab, width) / width**0.5)
+        self._derived: tuple[object, object] | None = None
+
+    def derived(self, make: Callable[[Tensor], Made]) -> Made:
+        """`make(table)`, remembered while the table is frozen.
+
+        A table that learns is not watched: fused optimizers change it without leaving a mark.
+        """
+        if self.table.requires_grad:
+            return make(self.table)
+        # A frozen table still changes when weights are loaded into it (_version counts), when it
+        # moves to another device or dtype, and when it is the table of a copy of this encoder.
+        table = self.table
+        state = (make, id(table), table.device, table.dtype, table._version)
+        if self._derived is None or self._derived[0] != state:
+            self._derived = (state, make(self.table))
+        return cast(Made, self._derived[1])
 
     @abstractmethod
     def forward(self, x: Tensor, tau: Tensor | None) -> Float[Tensor, "b l d"]:

@@ -1,26 +1,23 @@
-"""Features to a distribution over tokens, worked through in chunks of tokens.
+"""Features to a distribution over tokens, whose rows exist a tile at a time.
 
-Rows of the softmax do not see each other, so nothing here needs more of the vocabulary-sized rows
-than one chunk at a time; under autograd a chunk's rows are recomputed in the backward pass.
+Rows of the softmax do not see each other and its sums can be kept up to date, so nothing here but
+`log_probs` needs memory that grows with tokens times words (docs/performance.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from flowlm.core.distribution import Mixture, TokenDistribution, draw_tokens
+from flowlm.core.distribution import Dense, Mixture, TokenDistribution, draw_tokens
 from flowlm.core.rng import Streams
 from flowlm.core.types import Probs, Tokens
-
-CHUNK = 2**25
-"""Largest number of logits alive at once (128 MiB in float32)."""
+from flowlm.nn.streamed import CrossEntropy, Expectation, Likelihood, Part, likeliest
+from flowlm.nn.tiles import Logits, Tiling, capped
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,101 +28,92 @@ class HeadDistribution(TokenDistribution):
     weight: Float[Tensor, "v d"]
     bias: Float[Tensor, " v"]
     cap: float | None = None
-    chunk: int = CHUNK
-
-    def rows(self, start: int, stop: int) -> Float[Tensor, "n v"]:
-        """Log-probabilities of flattened tokens `start ... stop`, nats, at least float32."""
-        return _logits(self.features.flatten(0, 1)[start:stop], *self._head()).log_softmax(-1)
+    side: int | None = None
+    """Tokens and words of a tile; by default 4 MiB of logits on a CPU and 64 MiB elsewhere."""
+    fused: bool = False
+    """Whether the work on a tile between its matrix products is compiled."""
 
     def log_probs(self) -> Probs:
-        """All rows at once, (b, l, v)."""
-        return self.rows(0, self.features.shape[:2].numel()).unflatten(0, self.features.shape[:2])
+        """All rows at once, (b, l, v), at least float32."""
+        logits = capped(F.linear(self.features, self.weight), self.bias, self.cap)
+        return logits.log_softmax(-1)
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """softmax(y W^T + c) @ table."""
-
-        def mean(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return _logits(y, weight, bias, self.cap).softmax(-1).to(table.dtype) @ table
-
-        return self._chunked(lambda start, stop: mean)
+        if self._fits_one_tile():
+            return Dense(self.log_probs()).expect(table)
+        return self._shaped(Expectation.apply(*self._leaves(), table, self._tiling()))
 
     def nll(self, tokens: Tokens) -> Float[Tensor, "b l"]:
         """-log p(token), nats."""
-        wanted = tokens.flatten()
-
-        def piece(start: int, stop: int) -> Callable[..., Tensor]:
-            return lambda y, weight, bias: F.cross_entropy(
-                _logits(y, weight, bias, self.cap), wanted[start:stop], reduction="none"
-            )
-
-        return self._chunked(piece)
+        if self._fits_one_tile():
+            return Dense(self.log_probs()).nll(tokens)
+        return self._shaped(Likelihood.apply(*self._leaves(), tokens.flatten(), self._tiling()))
 
     def cross_entropy(self, target: Mixture) -> Float[Tensor, "b l"]:
-        """-sum_v target(v) log p(v), nats; the target's rows exist chunk by chunk only."""
-        shape = self.features.shape[:2]
-        weights = [w.expand(shape).flatten()[:, None] for w, _ in target.parts]
-
-        def piece(start: int, stop: int) -> Callable[..., Tensor]:
-            def paid(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-                with torch.no_grad():
-                    soft = sum(
-                        w[start:stop] * part.rows(start, stop).exp()
-                        for w, (_, part) in zip(weights, target.parts)
-                    )
-                assert isinstance(soft, Tensor)
-                logits = _logits(y, weight, bias, self.cap)
-                return -(soft.to(logits.dtype) * logits.log_softmax(-1)).sum(-1)
-
-            return paid
-
-        return self._chunked(piece)
+        """-sum_v target(v) log p(v), nats; the target's rows exist a tile at a time as well."""
+        parts = self._parts(target)
+        if parts is None or self._fits_one_tile():
+            return Dense(self.log_probs()).cross_entropy(target)
+        return self._shaped(CrossEntropy.apply(*self._leaves(), parts, self._tiling()))
 
     @torch.no_grad()
     def argmax(self) -> Tokens:
         """The likeliest token of every row."""
-        return self._chunked(
-            lambda start, stop: lambda y, w, c: _logits(y, w, c, self.cap).argmax(-1)
-        )
+        return self._shaped(likeliest(self._logits()))
 
     @torch.no_grad()
     def sample(self, rng: Streams, temperature: float = 1.0, top_p: float = 1.0) -> Tokens:
         """One token a row from p^(1/temperature) cut to its nucleus, in float64."""
         u = rng.uniform(self.features.shape[1], dtype=torch.float64).flatten()
-
-        def piece(start: int, stop: int) -> Callable[..., Tensor]:
-            return lambda y, w, c: draw_tokens(
-                _logits(y, w, c, self.cap), u[start:stop], temperature, top_p
+        logits, words = self._logits(), slice(0, len(self.weight))
+        # A nucleus needs whole rows: as many at a time as make four tiles.
+        at_once = max(1, 4 * logits.tiling.side**2 // len(self.weight))
+        drawn = [
+            draw_tokens(
+                capped(logits.products(slice(i, i + at_once), words), self.bias, self.cap),
+                u[i : i + at_once],
+                temperature,
+                top_p,
             )
+            for i in range(0, len(u), at_once)
+        ]
+        return self._shaped(torch.cat(drawn))
 
-        return self._chunked(piece)
+    def _fits_one_tile(self) -> bool:
+        """Where all logits are no more than a tile, autograd's own way is as small and faster."""
+        return self.features.shape[:2].numel() * len(self.weight) <= self._tiling().side ** 2
 
-    def _head(self) -> tuple[Tensor, Tensor, float | None]:
-        return self.weight, self.bias, self.cap
+    def _tiling(self) -> Tiling:
+        kind = self.features.device.type
+        lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        products = torch.get_autocast_dtype(kind) if lowered else self.features.dtype
+        side = self.side or tile_side(kind)
+        return Tiling(products, self.cap, side, self.fused)
 
-    def _chunked(self, piece: Callable[[int, int], Callable[..., Tensor]]) -> Tensor:
-        """Run `piece(start, stop)(rows of y, W, c)` chunk by chunk and join the answers."""
-        shape, y = self.features.shape[:2], self.features.flatten(0, 1)
-        size = max(1, self.chunk // len(self.weight))
-        if len(y) <= size:
-            return piece(0, len(y))(y, self.weight, self.bias).unflatten(0, shape)
-        answers = []
-        for start in range(0, len(y), size):
-            stop = min(start + size, len(y))
-            work = piece(start, stop)
-            arguments = (y[start:stop], self.weight, self.bias)
-            answers.append(
-                checkpoint(work, *arguments, use_reentrant=False, preserve_rng_state=False)
-                if torch.is_grad_enabled()
-                else work(*arguments)
-            )
-        return torch.cat(answers).unflatten(0, shape)
+    def _leaves(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.features.flatten(0, 1), self.weight, self.bias
+
+    def _logits(self) -> Logits:
+        return Logits.of(*self._leaves(), self._tiling())
+
+    def _shaped(self, answer: Tensor) -> Tensor:
+        return answer.unflatten(0, self.features.shape[:2])
+
+    def _parts(self, target: Mixture) -> list[Part] | None:
+        """The target in tiles; None if a part is not a head's, but rows already written out."""
+        shape, parts = self.features.shape[:2], []
+        with torch.no_grad():
+            for share, part in target.parts:
+                if not isinstance(part, HeadDistribution):
+                    return None
+                parts.append((share.expand(shape).flatten(), part._logits()))
+        return parts
 
 
-def _logits(y: Tensor, weight: Tensor, bias: Tensor, cap: float | None) -> Float[Tensor, "n v"]:
-    logits = F.linear(y, weight, bias)
-    if logits.dtype in (torch.bfloat16, torch.float16):
-        logits = logits.float()  # a softmax over a vocabulary needs the mantissa
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+def tile_side(kind: str) -> int:
+    """Tokens and words of a tile of logits on a kind of device."""
+    return 1024 if kind == "cpu" else 4096
 
 
 class Head(nn.Module):
@@ -136,7 +124,8 @@ class Head(nn.Module):
         self.weight = nn.Parameter(torch.zeros(vocab, width))
         self.bias = nn.Parameter(torch.zeros(vocab))
         self.cap = cap
+        self.fused = False
 
     def forward(self, features: Float[Tensor, "b l d"]) -> HeadDistribution:
         """The distribution, nothing of which is computed yet."""
-        return HeadDistribution(features, self.weight, self.bias, self.cap)
+        return HeadDistribution(features, self.weight, self.bias, self.cap, fused=self.fused)

@@ -45,6 +45,11 @@ class Plan:
     """Where to train; auto takes an accelerator if there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of matrix products (autocast); weights and losses stay in float32."""
+    compile: bool = False
+    """Compile every block, and the work between the head's matrix products (needs a C++ compiler
+    or, on CUDA, Triton)."""
+    recompute: bool = False
+    """Keep one tensor a block instead of all its activations, and run it again going back."""
     threads: int = 0
     """CPU threads; 0 takes one for small models and all cores for large ones."""
 

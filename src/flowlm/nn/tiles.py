@@ -1,0 +1,189 @@
+"""What is done to one tile of logits, and the loop over tiles.
+
+As in attention computed blockwise (Milakov & Gimelshein 2018, the online softmax; Dao et al. 2022,
+FlashAttention), a row's maximum and normaliser are kept up to date while tiles of the vocabulary
+go by. A tile is square, because then least is read and accumulated per logit, and small enough to
+stay in a cache.
+
+Matrix products run in the precision of the moment (autocast); exponentials, normalisers and sums
+are float32, or float64 where the weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Tile = Float[Tensor, "n v"]
+Row = Float[Tensor, " n"]
+"""One number per token."""
+
+Bias = Float[Tensor, " v"]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How logits are made, tile by tile."""
+
+    products: torch.dtype
+    """Of the matrix products."""
+    cap: float | None
+    """Soft cap, or none."""
+    side: int
+    """Tokens and words of a tile."""
+    fused: bool
+    """Whether the work on a tile between its matrix products is compiled into one kernel."""
+
+    def body(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """One of the functions on a tile below, compiled if wanted."""
+        return _compiled(plain) if self.fused else plain
+
+    def strips(self, count: int) -> Iterator[slice]:
+        """Tokens, or words, side by side."""
+        for start in range(0, count, self.side):
+            yield slice(start, min(start + self.side, count))
+
+
+@cache
+def _compiled(plain: Callable[..., Any]) -> Callable[..., Any]:
+    # dynamic: the last strip of tokens or words is smaller than the others.
+    return torch.compile(plain, fullgraph=True, dynamic=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Logits:
+    """cap tanh((y W^T + c) / cap) of n tokens, without a cap y W^T + c: never all at once."""
+
+    y: Float[Tensor, "n d"]
+    weight: Float[Tensor, "v d"]
+    bias: Bias
+    tiling: Tiling
+
+    @staticmethod
+    def of(y: Tensor, weight: Tensor, bias: Tensor, tiling: Tiling) -> Logits:
+        """With y and W in the dtype of the matrix products."""
+        return Logits(y.to(tiling.products), weight.to(tiling.products), bias, tiling)
+
+    @property
+    def sums(self) -> torch.dtype:
+        """The dtype of everything that is not a matrix product."""
+        return torch.promote_types(self.y.dtype, torch.float32)
+
+    def rows(self) -> Iterator[slice]:
+        """Strips of tokens."""
+        return self.tiling.strips(len(self.y))
+
+    def columns(self) -> Iterator[slice]:
+        """Strips of the vocabulary."""
+        return self.tiling.strips(len(self.weight))
+
+    def products(self, rows: slice, columns: slice) -> Tile:
+        """y W^T there."""
+        return self.y[rows] @ self.weight[columns].mT
+
+    def per_token(self, rows: slice, value: float = 0.0) -> Row:
+        """A number for every token of a strip."""
+        return self.y.new_full((rows.stop - rows.start,), value, dtype=self.sums)
+
+
+def piece(x: Float[Tensor, " k"], strip: slice) -> Float[Tensor, " s"]:
+    """A strip of numbers, copied: the offset of a view would enter compiled code as a size."""
+    return x[strip].clone()
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b, the sum in the dtype of `total`."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)
+
+
+def capped(products: Float[Tensor, "*n v"], bias: Bias, cap: float | None) -> Float[Tensor, "*n v"]:
+    """The logits, at least float32."""
+    logits = products.to(torch.promote_types(products.dtype, torch.float32)) + bias
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def absorb(logits: Tile, top: Row, total: Row) -> tuple[Tile, Row, Row, Row]:
+    """Take a tile into the running maximum `top` and normaliser `total` of its rows.
+
+    Returns exp(logits - maximum), the new maximum and normaliser, and the factor for whatever was
+    summed under the old maximum.
+    """
+    higher = torch.maximum(top, logits.amax(-1))
+    mass = torch.exp(logits - higher[:, None])
+    rescale = torch.exp(top - higher)
+    return mass, higher, total * rescale + mass.sum(-1), rescale
+
+
+def absorb_mass(
+    products: Tile, bias: Bias, cap: float | None, top: Row, total: Row
+) -> tuple[Tile, Row, Row, Row]:
+    """`absorb`, with the masses in the dtype of matrix products."""
+    mass, top, total, rescale = absorb(capped(products, bias, cap), top, total)
+    return mass.to(products.dtype), top, total, rescale
+
+
+def absorb_and_pick(
+    products: Tile,
+    bias: Bias,
+    cap: float | None,
+    top: Row,
+    total: Row,
+    place: Int[Tensor, " n"],
+    picked: Row,
+) -> tuple[Row, Row, Row]:
+    """`absorb`, and each row's logit at `place`, if that is in this tile."""
+    logits = capped(products, bias, cap)
+    _, top, total, _ = absorb(logits, top, total)
+    here = (place >= 0) & (place < logits.shape[1])
+    at = logits.gather(-1, place.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(-1)
+    return top, total, torch.where(here, at, picked)
+
+
+def absorb_and_average(
+    products: Tile, bias: Bias, cap: float | None, top: Row, total: Row, averaged: Row, values: Tile
+) -> tuple[Row, Row, Row]:
+    """`absorb`, and the sum of `values` under the masses."""
+    mass, top, total, rescale = absorb(capped(products, bias, cap), top, total)
+    return top, total, averaged * rescale + (mass * values).sum(-1)
+
+
+def probability(products: Tile, bias: Bias, cap: float | None, log_total: Row) -> Tile:
+    """exp(logits - log normaliser)."""
+    return torch.exp(capped(products, bias, cap) - log_total[:, None])
+
+
+def bent(slope: Tile, products: Tile, bias: Bias, cap: float | None) -> Tile:
+    """From d / d logits to d / d (y W^T + c): the cap's own slope is 1 - (logit / cap)^2."""
+    if cap is None:
+        return slope
+    return slope * (1 - (capped(products, bias, cap) / cap).square())
+
+
+def less_share(
+    gap: Tile, share: Row, products: Tile, bias: Bias, cap: float | None, log_total: Row
+) -> Tile:
+    """gap - share * probability."""
+    return gap - share[:, None] * probability(products, bias, cap, log_total)
+
+
+def likelihood_slope(products: Tile, bias: Bias, cap: float | None, log_total: Row) -> Tile:
+    """Of log normaliser: p, through the cap."""
+    return bent(probability(products, bias, cap, log_total), products, bias, cap)
+
+
+def expectation_slope(
+    products: Tile, bias: Bias, cap: float | None, log_total: Row, pull: Tile, level: Row
+) -> tuple[Tile, Tile]:
+    """p, and p (pull - level) through the cap, where level is the mean of pull under p."""
+    p = probability(products, bias, cap, log_total)
+    slope = bent(p * (pull - level[:, None]), products, bias, cap)
+    return p.to(products.dtype), slope.to(products.dtype)

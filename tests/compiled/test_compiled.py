@@ -1,0 +1,24 @@
+"""Runs checks.py where types are not checked: the wrappers that check them cannot be compiled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+OPTIONS = ("--noconftest", "-q", "-x", "-rs", "-n", "0")
+
+
+@pytest.mark.parametrize("checks", ["answers", "copy or sentence"])
+def test_compiled_parts(checks: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *OPTIONS, "-k", checks, str(HERE / "checks.py")],
+        env=os.environ | {"PYTHONPATH": str(HERE.parent / "parity")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
