@@ -100,7 +100,25 @@ def test_a_copy_of_a_compiled_network_has_its_own_weights() -> None:
     assert (one - two).abs().max() > 0.01
 
 
+@compiler
+def test_a_network_compiled_whole_writes_the_same_texts() -> None:
+    method = FlowMap()
+    plain = scattered(method.network(SIZE, 90, LENGTH)).requires_grad_(False)
+    whole = copy.deepcopy(plain)
+    nn.compile_whole(whole)
+    prompt = torch.full((3, LENGTH), core.FREE)
+    with torch.no_grad():
+        texts = [
+            list(method.sample(network, prompt, 3, core.Streams.of(5, count=3)))
+            for network in (plain, whole)
+        ]
+    for one, two in zip(*texts, strict=True):
+        assert torch.equal(one, two)
+    assert len(texts[0][-1].unique()) > 5, "the weights say something"
+
+
 def test_without_a_compiler_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(Refusal, match=r"C\+\+ compiler"):
-        nn.compile_parts(Flow().network(SIZE, VOCAB, LENGTH))
+    for compiled in (nn.compile_parts, nn.compile_whole):
+        with pytest.raises(Refusal, match=r"C\+\+ compiler"):
+            compiled(Flow().network(SIZE, VOCAB, LENGTH))

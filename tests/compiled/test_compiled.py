@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 OPTIONS = ("--noconftest", "-q", "-x", "-rs", "-n", "0")
 
 
-@pytest.mark.parametrize("checks", ["answers", "copy or sentence"])
+@pytest.mark.parametrize("checks", ["answers", "copy or sentence or texts"])
 def test_compiled_parts(checks: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *OPTIONS, "-k", checks, str(HERE / "checks.py")],

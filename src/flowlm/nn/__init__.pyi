@@ -1,5 +1,6 @@
 from .attention import Cache as Cache
 from .compiled import compile_parts as compile_parts
+from .compiled import compile_whole as compile_whole
 from .dit import DiT as DiT
 from .encoder import Encoder as Encoder
 from .encoder import Linear as Linear

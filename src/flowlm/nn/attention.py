@@ -15,6 +15,8 @@ def attention(q: Heads, k: Tensor, v: Tensor, causal: bool, cap: float | None) -
 
     With `causal` the last query stands at the last key, so a query sees the keys up to its own.
     """
+    if q.shape[2] == 1:
+        causal = False  # the last query alone sees every key
     if cap is None and (not causal or q.shape[2] == k.shape[2]):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     logits = q @ k.mT / q.shape[-1] ** 0.5
@@ -48,23 +50,34 @@ def rotary_tables(
 
 
 class Cache:
-    """Keys and values of the tokens read so far, block by block, for a causal trunk."""
+    """Keys and values of the tokens read so far, block by block, for a causal trunk.
+
+    The buffers double when they are full, so that a token costs no copy of those before it.
+    """
 
     def __init__(self, blocks: int) -> None:
-        self._kept: list[tuple[Heads, Heads] | None] = [None] * blocks
+        self._kept: list[tuple[Tensor, Tensor] | None] = [None] * blocks
+        self._read = [0] * blocks
 
     @property
     def length(self) -> int:
         """How many tokens have been read."""
-        return 0 if self._kept[0] is None else self._kept[0][0].shape[2]
+        return self._read[0]
 
-    def extend(self, block: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, block: int, k: Heads, v: Heads) -> tuple[Tensor, Tensor]:
         """Append keys and values of new tokens and return all of them."""
+        start = self._read[block]
+        stop = self._read[block] = start + k.shape[2]
         kept = self._kept[block]
-        if kept is not None:
-            k, v = torch.cat((kept[0], k), 2), torch.cat((kept[1], v), 2)
-        self._kept[block] = (k, v)
-        return k, v
+        if kept is None or kept[0].shape[2] < stop:
+            room = [x.new_empty(*x.shape[:2], max(2 * start, stop), x.shape[3]) for x in (k, v)]
+            if kept is not None:
+                for new, old in zip(room, kept):
+                    new[:, :, :start] = old[:, :, :start]
+            kept = self._kept[block] = (room[0], room[1])
+        for buffer, fresh in zip(kept, (k, v)):
+            buffer[:, :, start:stop] = fresh
+        return kept[0][:, :, :stop], kept[1][:, :, :stop]
 
 
 class SelfAttention(nn.Module):
