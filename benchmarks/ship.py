@@ -5,6 +5,7 @@ python -m benchmarks.ship runs/demo/flow-map
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> None:
     assert isinstance(method, FlowMap), "the shipped model writes in one step"
     # The teacher does not travel with the export.
     model.experiment = replace(model.experiment, method=replace(method, teacher=None))
+    shutil.rmtree(SHIPPED["demo"], ignore_errors=True)
     model.save(SHIPPED["demo"])
     size = (SHIPPED["demo"] / "model.safetensors").stat().st_size
     assert size <= LIMIT, f"{size:,} bytes"

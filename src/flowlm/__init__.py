@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from flowlm.hub import LanguageModel as LanguageModel
-    from flowlm.hub import load as load
-
-_FROM_HUB = ("LanguageModel", "load")
+    from flowlm.loading import load as load
+    from flowlm.model import LanguageModel as LanguageModel
 
 
 def __getattr__(name: str) -> Any:
     # `import flowlm` stays free of torch, which takes a second: the command line needs that.
-    if name in _FROM_HUB:
-        from flowlm import hub
+    if name == "load":
+        from flowlm.loading import load
 
-        return vars(hub)[name]
+        return load
+    if name == "LanguageModel":
+        from flowlm.model import LanguageModel
+
+        return LanguageModel
     raise AttributeError(f"module 'flowlm' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -18,18 +19,20 @@ from flowlm import __version__
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
 from flowlm.data.language import demo_language
+from flowlm.data.tokens import is_prepared
+from flowlm.directory import fingerprint, write_text
 from flowlm.errors import Refusal
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.quality import heard_nll, valid_share
 from flowlm.evaluate.report import write_report
-from flowlm.experiment import Generated
-from flowlm.hub import LanguageModel, write_text
+from flowlm.experiment import Generated, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.model import LanguageModel
 from flowlm.sampling import unmask
 from flowlm.source import open_source
 
@@ -186,24 +189,28 @@ def _quality(model: LanguageModel, tokens: Tokens, judge: LanguageModel | None) 
 
 def assess(
     model: LanguageModel,
-    directory: Path,
+    run: str,
+    out: Path,
     steps: Sequence[Steps],
     num: int,
     seed: int,
     judge: LanguageModel | None = None,
 ) -> dict[str, Any]:
-    """Measure a run, write report.json and report.html into its directory, return the report."""
+    """Measure the model that `run` names, write report.json and report.html into `out`.
+
+    Returns the report.
+    """
     if model.tokenizer is None:
-        raise Refusal(f"{directory} has no tokenizer.json: it cannot be read without one.")
+        raise Refusal(f"{run} has no tokenizer: its texts cannot be read without one.")
     table = rows(model, steps, num, seed, judge)
     name, first = method_name(model), table[0]
     report: dict[str, Any] = {
-        "title": f"{name}: {directory}",
+        "title": f"{name}: {run}",
         "summary": f"{name} at {first['steps']} steps: sample entropy "
         f"{first['sample_entropy']:.3f} nats, {first['unique']:.1%} of {num} texts unique.",
         "rows": table,
-        "facts": facts(seed) | _held_out(model, directory),
-        "curves": {name: curve(directory)},
+        "facts": facts(seed) | {"weights": weights_mark(model)} | _held_out(model, Path(run), out),
+        "curves": {name: curve(Path(run))},
         "samples": {
             f"{name} @ {row['steps']}": samples(model, row["evaluations"], 8, seed) for row in table
         },
@@ -214,12 +221,23 @@ def assess(
         report["judge"] = "an autoregressive flowlm run" if judge else "nobody"
     if isinstance(model.experiment.method, Continuous):
         report["film"] = film(model, 16, seed)
-    write(report, directory)
+    write(report, out)
     return report
+
+
+def weights_mark(model: LanguageModel) -> str:
+    """Tells weights apart, so that no card shows the figures of others."""
+    return fingerprint(model.weights)[:16]
 
 
 def write(report: Mapping[str, Any], directory: Path) -> None:
     """report.json and report.html."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(
+            f"{directory} cannot be written ({error.strerror}): choose another --out."
+        ) from error
     write_text(json.dumps(report, indent=1) + "\n", directory / "report.json")
     write_report(report, directory / "report.html")
 
@@ -246,10 +264,15 @@ def facts(seed: int) -> dict[str, str | int]:
     }
 
 
-def _held_out(model: LanguageModel, directory: Path) -> dict[str, float]:
+def _held_out(model: LanguageModel, run: Path, out: Path) -> dict[str, float]:
     """Nats per held-out token, where the method has a bound and the text is at hand."""
-    method, network = model.experiment.method, model.network
-    source = open_source(model.experiment, directory / "tokens", model.tokenizer)
+    method, data, network = model.experiment.method, model.experiment.data, model.network
+    tokens = run / "tokens" if is_prepared(run / "tokens") else out / "tokens"
+    if isinstance(method, Continuous):
+        return {}
+    if isinstance(data, Text) and not is_prepared(tokens) and not glob.glob(data.path or ""):
+        return {}
+    source = open_source(model.experiment, tokens, model.tokenizer)
     value = mean_nll(lambda batch, rng: method.nll(network, batch, rng), source.valid)
     if value is None:
         return {}

@@ -12,9 +12,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from flowlm.directory import write_text
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, read_experiment
-from flowlm.hub import write_text
 from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import demo
 
@@ -91,7 +91,7 @@ def experiment(part: str, out: Path, seed: int) -> Experiment:
 def demo_report(out: Path, seed: int) -> dict[str, Any]:
     """Compose the report of the four finished models and write it into `out`."""
     from flowlm import assess
-    from flowlm.hub import load
+    from flowlm.loading import load
 
     parts = {part: json.loads((out / part / ROWS).read_text()) for part in RECIPES}
     rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
@@ -124,7 +124,7 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
 def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
     """Train and measure the models of one chain, one after the other (a process of its own)."""
     from flowlm import assess
-    from flowlm.hub import load
+    from flowlm.loading import load
     from flowlm.run import Interrupted, train_run
     from flowlm.train.checkpoint import found
     from flowlm.train.log import plain

@@ -115,11 +115,12 @@ def read_experiment(path: str | Path) -> Experiment:
     file = directory / "experiment.json"
     try:
         return from_json(file.read_text(encoding="utf-8"), file)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         known = ", ".join(SHIPPED)
         raise Refusal(
             f"{path} is not a run: it has no experiment.json (give a directory that "
-            f"`flowlm train` wrote, or a shipped model: {known})."
+            f"`flowlm train` wrote, a released .ckpt file or folder, owner/name on the hub, or a "
+            f"shipped model: {known})."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal(f"{file} cannot be read: {error}.") from error

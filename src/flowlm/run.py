@@ -18,11 +18,13 @@ import torch
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
+from flowlm.directory import write_text, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, to_json
-from flowlm.hub import LanguageModel, load, text_length, write_text, write_weights
+from flowlm.loading import load
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.model import LanguageModel, text_length
 from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
 from flowlm.source import Source, open_source
@@ -236,6 +238,8 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
             f"The teacher {method.teacher} is a {type(theirs.method).__name__}, not a Flow: give "
             "--method.teacher a run of a flow recipe."
         )
+    if teacher.tokenizer is None:
+        raise Refusal(f"The teacher {method.teacher} has no tokenizer: `flowlm convert` adds one.")
     for what, own, its in (
         ("--size", experiment.size, theirs.size),
         ("--method.encoder", method.encoder, theirs.method.encoder),

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-import flowlm.hub
+import flowlm.directory
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 WRITERS = {
@@ -24,8 +24,12 @@ WRITERS = {
     "mkdir": (Path, "mkdir", FULL),
     "torch.save": (torch, "save", FULL),
     "torch.save as torch": (torch, "save", RuntimeError("[enforce fail] . unexpected pos 5 vs 3")),
-    "save_file": (flowlm.hub, "save_file", FULL),
-    "save_file as safetensors": (flowlm.hub, "save_file", SafetensorError("I/O error (error 28)")),
+    "save_file": (flowlm.directory, "save_file", FULL),
+    "save_file as safetensors": (
+        flowlm.directory,
+        "save_file",
+        SafetensorError("I/O error (error 28)"),
+    ),
 }
 CALLS = {"torch.save": 2, "torch.save as torch": 2, "save_file": 2, "save_file as safetensors": 2}
 

@@ -38,7 +38,10 @@ HELPED = [
     [],
     ["--version"],
     ["recipes"],
-    *[[command, "--help"] for command in ("demo", "prepare", "train", "sample", "evaluate")],
+    *[
+        [command, "--help"]
+        for command in ("demo", "prepare", "train", "sample", "evaluate", "convert", "publish")
+    ],
     *[["train", recipe, "--help"] for recipe in RECIPES],
 ]
 REFUSED = [["trian"], ["train", "text-flwo"], ["train", "text-flow", "--bogus"], ["sample"]]
@@ -89,7 +92,16 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
 
 def test_every_command_that_is_listed_exists(flowlm: Callable) -> None:
     listed = flowlm("--help").out
-    for command in ("demo", "recipes", "prepare", "train", "sample", "evaluate"):
+    for command in (
+        "demo",
+        "recipes",
+        "prepare",
+        "train",
+        "sample",
+        "evaluate",
+        "convert",
+        "publish",
+    ):
         assert f"\n  {command}" in listed
         assert flowlm(command, "--help").status == 0
 

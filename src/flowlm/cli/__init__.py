@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from flowlm.errors import Refusal
+from flowlm.errors import Notice, Refusal
 
 HELP = """usage: flowlm COMMAND [OPTIONS]
 
@@ -21,6 +23,8 @@ commands:
   train --resume RUN   continue a run that was stopped
   sample RUN           write texts
   evaluate RUN         measure quality and diversity
+  convert RUN DIR      from the released format to a flowlm export, and back
+  publish RUN HUB_ID   share a model, with a card written from its report
 
 `flowlm COMMAND --help` shows the options of a command. Start with: flowlm sample demo
 """
@@ -39,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             from flowlm.cli.commands import run_command
 
-            return run_command(command, rest)
+            with _plain_notices():
+                return run_command(command, rest)
     except Refusal as refusal:
         print(f"flowlm: {refusal}", file=sys.stderr)
         return 2
@@ -49,3 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+@contextmanager
+def _plain_notices() -> Iterator[None]:
+    """A notice is a sentence for the person at the keyboard, without file and line."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message, category, filename, lineno, file=None, line=None) -> None:
+            if issubclass(category, Notice):
+                print(f"flowlm: {message}", file=sys.stderr)
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield

@@ -32,7 +32,11 @@ def run_command(command: str, words: Sequence[str]) -> int:
             return sample(parsed(options.Sample, command, words))
         case "evaluate":
             return evaluate(parsed(options.Evaluate, command, words))
-    known = ("demo", "recipes", "prepare", "train", "sample", "evaluate")
+        case "convert":
+            return convert(parsed(options.Convert, command, words))
+        case "publish":
+            return publish(parsed(options.Publish, command, words))
+    known = ("demo", "recipes", "prepare", "train", "sample", "evaluate", "convert", "publish")
     raise Refusal(f"There is no command {command}{meant(command, known)}; see flowlm --help.")
 
 
@@ -113,12 +117,15 @@ def prepare(chosen: options.Prepare) -> int:
 
 def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
-    from flowlm.cli import show
-    from flowlm.hub import load
-
     if chosen.num < 1 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least one text and at least one step.")
-    model = load(chosen.run)
+    import torch
+
+    from flowlm.cli import show
+    from flowlm.loading import load
+
+    dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
+    model = load(chosen.run, chosen.device, dtype, chosen.tokenizer)
     console = show.console()
     for steps in chosen.steps:
         console.rule(f"{steps} step{'s' * (steps > 1)}")
@@ -132,19 +139,40 @@ def sample(chosen: options.Sample) -> int:
 
 def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
-    from flowlm.assess import assess
-    from flowlm.cli import show
-    from flowlm.hub import load
-
     if chosen.num < 2 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least two texts and at least one step.")
-    judge = None if chosen.judge is None else load(chosen.judge)
-    report = assess(load(chosen.run), chosen.run, chosen.steps, chosen.num, chosen.seed, judge)
+    from flowlm.assess import assess
+    from flowlm.cli import show
+    from flowlm.loading import load
+
+    judge = None if chosen.judge is None else load(chosen.judge, chosen.device)
+    model = load(chosen.run, chosen.device, tokenizer=chosen.tokenizer)
+    run = Path(chosen.run)
+    # A file, a shipped model and a model of the hub have no room for a report.
+    beside = run if run.is_dir() else Path("reports") / (run.stem if run.is_file() else run.name)
+    out = chosen.out or beside
+    report = assess(model, chosen.run, out, chosen.steps, chosen.num, chosen.seed, judge)
     console = show.console()
     show.results(console, report)
-    console.print(
-        f"Written: {chosen.run / 'report.json'}, {chosen.run / 'report.html'}", soft_wrap=True
-    )
+    console.print(f"Written: {out / 'report.json'}, {out / 'report.html'}", soft_wrap=True)
+    return 0
+
+
+def convert(chosen: options.Convert) -> int:
+    """Write a model in the other format."""
+    from flowlm import sharing
+
+    written = sharing.convert(chosen.source, chosen.target, chosen.tokenizer)
+    print(f"{chosen.target}: {written}. Write with it: flowlm sample {chosen.target}")
+    return 0
+
+
+def publish(chosen: options.Publish) -> int:
+    """Upload a model with its card."""
+    from flowlm import sharing
+
+    url = sharing.publish(chosen.run, chosen.repository, chosen.report, chosen.private)
+    print(f"Published: {url}\nLoad it: flowlm.load({chosen.repository!r})")
     return 0
 
 

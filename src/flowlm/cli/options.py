@@ -54,7 +54,8 @@ class Sample:
     """Write texts with a trained model."""
 
     run: tyro.conf.Positional[str]
-    """A run directory, an export, or a shipped model: demo."""
+    """A run directory, an export, a shipped model (demo), a released .ckpt file or folder, or
+    owner/name[@revision] on the Hugging Face hub."""
     steps: tuple[int, ...] = (1,)
     """Numbers of network evaluations to write with, one after the other."""
     num: int = 8
@@ -63,14 +64,20 @@ class Sample:
     """The same seed writes the same texts."""
     film: bool = False
     """Show a text while it comes into being."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or mps."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's blocks and head; clock, state and softmax stay in float32."""
+    tokenizer: str | None = None
+    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or a hub id."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measure quality and diversity of a run; writes report.json and report.html into it."""
 
-    run: tyro.conf.Positional[Path]
-    """A run directory."""
+    run: tyro.conf.Positional[str]
+    """As in `flowlm sample`."""
     steps: tuple[int, ...] = (1, 2, 4, 8, 32)
     """Numbers of network evaluations."""
     num: int = 1024
@@ -79,3 +86,35 @@ class Evaluate:
     """Names the texts."""
     judge: str | None = None
     """An autoregressive run with the same tokenizer, under which samples are scored."""
+    out: Path | None = None
+    """Where the report goes; by default into RUN if it is a directory, else into reports/NAME."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or mps."""
+    tokenizer: str | None = None
+    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or a hub id."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a released model into a flowlm export, or a flowlm model into the released format."""
+
+    source: tyro.conf.Positional[str]
+    """The model, as in `flowlm sample`."""
+    target: tyro.conf.Positional[Path]
+    """The new directory."""
+    tokenizer: str | None = None
+    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or a hub id."""
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Publish a model on the Hugging Face hub, with a card written from its report."""
+
+    run: tyro.conf.Positional[str]
+    """The model, as in `flowlm sample`."""
+    repository: tyro.conf.Positional[str]
+    """USER/NAME; it is created if it does not exist."""
+    report: Path | None = None
+    """The report.json for the card; by default the one in RUN, if there is one."""
+    private: bool = False
+    """For your own eyes only."""

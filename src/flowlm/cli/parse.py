@@ -6,14 +6,13 @@ import contextlib
 import difflib
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
 from flowlm.cli.options import Train
 from flowlm.errors import Refusal
-from flowlm.experiment import in_likeness, read_experiment
+from flowlm.experiment import in_likeness
 from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import RECIPES
 
@@ -51,7 +50,9 @@ def train_options(words: Sequence[str]) -> Train:
     experiment = RECIPES[name]()
     teacher = _value_of("--method.teacher", words)
     if isinstance(experiment.method, FlowMap) and teacher is not None:
-        experiment = in_likeness(experiment, read_experiment(Path(teacher)))
+        from flowlm.loading import experiment_of
+
+        experiment = in_likeness(experiment, experiment_of(teacher))
     return parsed(Train, f"train {name}", words[1:], Train(experiment))
 
 

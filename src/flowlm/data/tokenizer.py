@@ -118,14 +118,26 @@ class Tokenizer:
             raise Refusal(f"{path} does not exist: name a tokenizer.json file.") from error
         except (OSError, UnicodeDecodeError) as error:
             raise Refusal(f"{path} cannot be read as text ({error}): check the file.") from error
+        return Tokenizer.from_json(text, str(path))
+
+    @staticmethod
+    def from_json(text: str, source: str) -> Tokenizer:
+        """Read what `to_json` wrote, or the text of anybody's `tokenizer.json`.
+
+        A Refusal that names the `source` if it is none.
+        """
         try:
             library = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises the bare class for every fault of a file
             raise Refusal(
-                f"{path} is not a tokenizer of the tokenizers library ({error}): "
+                f"{source} is not a tokenizer of the tokenizers library ({error}): "
                 "name a tokenizer.json file."
             ) from error
         return Tokenizer(library)
+
+    def to_json(self) -> str:
+        """Everything that the tokenizer is, as the text of its `tokenizer.json`."""
+        return self._library.to_str(pretty=True)
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`. A text of millions of characters should come in `pieces`."""
@@ -159,6 +171,10 @@ class Tokenizer:
                 documents[-1].append(id)
         return "\n".join(self._library.decode_batch(documents, skip_special_tokens=False))
 
+    def has(self, token: str) -> bool:
+        """Whether a token of this spelling has an id."""
+        return self._library.token_to_id(token) is not None
+
     @cached_property
     def vocab(self) -> int:
         """How many ids there are: one more than the largest, so that it sizes a table."""
@@ -181,14 +197,14 @@ class Tokenizer:
         Taken over JSON with sorted keys and without the fields that are null or false, since that
         is how options that a later version of the library adds arrive in older tokenizers.
         """
-        canonical = json.dumps(_stated(json.loads(self._library.to_str())), sort_keys=True)
+        canonical = json.dumps(_stated(json.loads(self.to_json())), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json`, all of it or nothing. A Refusal if it cannot be written."""
         try:
             with replacing(Path(path)) as partial:
-                partial.write_text(self._library.to_str(pretty=True), encoding="utf-8")
+                partial.write_text(self.to_json(), encoding="utf-8")
         except OSError as error:
             raise Refusal(
                 f"{path} cannot be written ({error.strerror or error}): "

@@ -118,6 +118,8 @@ class DiT(nn.Module):
         else:
             per_head = self.size.width // self.size.heads
             rotary = rotary_tables(y.shape[1], per_head, y.device, first)
+        # Blocks may be stored in a narrower type than the encoder and the time embeddings.
+        y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
         for i, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
                 y = checkpoint(block, y, condition, rotary, use_reentrant=False)

@@ -88,7 +88,7 @@ class HeadDistribution(TokenDistribution):
         kind = self.features.device.type
         lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         products = torch.get_autocast_dtype(kind) if lowered else self.features.dtype
-        side = self.side or (1024 if kind == "cpu" else 4096)
+        side = self.side or tile_side(kind)
         return Tiling(products, self.cap, side, self.fused)
 
     def _leaves(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,6 +109,11 @@ class HeadDistribution(TokenDistribution):
                     return None
                 parts.append((share.expand(shape).flatten(), part._logits()))
         return parts
+
+
+def tile_side(kind: str) -> int:
+    """Tokens and words of a tile of logits on a kind of device."""
+    return 1024 if kind == "cpu" else 4096
 
 
 class Head(nn.Module):

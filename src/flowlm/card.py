@@ -1,0 +1,120 @@
+"""The model card: what a page on the hub says, from a model and the report of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowlm.experiment import Experiment, Generated
+from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+
+PAPER = "https://arxiv.org/abs/2602.16813"
+TEXTS = 3
+"""Samples that a card shows."""
+
+
+def model_card(
+    experiment: Experiment,
+    parameters: int,
+    vocab: int,
+    length: int,
+    hub_id: str,
+    report: Mapping[str, Any] | None,
+) -> str:
+    """Markdown with the hub's header. Figures are those of `report` (a report.json), or none."""
+    few = 1 if isinstance(experiment.method, FlowMap) else 32
+    parts = [
+        _header(),
+        f"# {hub_id.partition('/')[2]}",
+        _kind(experiment),
+        f"{parameters:,} parameters, a vocabulary of {vocab:,} tokens, texts of {length:,} tokens.",
+        "## Use it",
+        "```\npip install 'flowlm[hub]'\n```",
+        "```python\nimport flowlm\n\n"
+        f'model = flowlm.load("{hub_id}")\n'
+        f'print(*model.generate(4, steps={few}, seed=0), sep="\\n")\n```',
+        "## Measured",
+        *(_measured(report) if report else ["It has not been evaluated: figures are missing."]),
+        "## Training",
+        _training(experiment),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _header() -> str:
+    tags = "".join(
+        f"\n- {tag}" for tag in ("flowlm", "flow-language-model", "diffusion-language-model")
+    )
+    return f"---\nlibrary_name: flowlm\npipeline_tag: text-generation\ntags:{tags}\n---"
+
+
+def _kind(experiment: Experiment) -> str:
+    match experiment.method:
+        case Flow():
+            return (
+                "A flow language model (FLM): it moves one-hot text continuously from Gaussian "
+                f"noise to words, in as many steps as you give it ([paper]({PAPER}))."
+            )
+        case FlowMap():
+            return (
+                "A flow map language model (FMLM): it carries noise to text in one evaluation of "
+                f"the network, or in a few ([paper]({PAPER}))."
+            )
+        case Autoregressive():
+            return "An autoregressive language model, a baseline: it writes one token at a time."
+        case _:
+            return "A masked diffusion language model, a baseline."
+
+
+def _measured(report: Mapping[str, Any]) -> list[str]:
+    columns = {
+        "steps": ("steps", "{}"),
+        "valid": ("valid", "{:.1%}"),
+        "nll": ("nats per token", "{:.3f}"),
+        "sample_entropy": ("sample entropy (nats)", "{:.3f}"),
+        "unique": ("unique", "{:.1%}"),
+        "samples": ("texts", "{:,}"),
+    }
+    rows = report["rows"]
+    known = [key for key in columns if any(row.get(key) is not None for row in rows)]
+    lines = [
+        "| " + " | ".join(columns[key][0] for key in known) + " |",
+        "|" + "---:|" * len(known),
+    ]
+    for row in rows:
+        cells = ["-" if row.get(key) is None else columns[key][1].format(row[key]) for key in known]
+        lines.append("| " + " | ".join(cells) + " |")
+    facts = report.get("facts") or {}
+    said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    remarks = [f"By `flowlm evaluate` ({said})."]
+    if "nll" in known and report.get("judge"):
+        remarks.append(f"Nats per token are under {report['judge']}.")
+    remarks.append(
+        "Read quality together with sample entropy: repeating a few frequent words scores well too."
+    )
+    parts = ["\n".join(lines), " ".join(remarks)]
+    for title, texts in (report.get("samples") or {}).items():
+        quoted = "\n\n".join(_quoted(sample["text"]) for sample in texts[:TEXTS])
+        parts.append(f"{title}:\n\n{quoted}")
+    return parts
+
+
+def _quoted(text: str) -> str:
+    """An indented block, in which no character of a text means anything."""
+    return "\n".join(f"    {line}" for line in text.splitlines() or [""])
+
+
+def _training(experiment: Experiment) -> str:
+    if experiment.name.startswith("released-"):
+        return "Converted from an officially released checkpoint, with its averaged weights."
+    plan = experiment.train
+    text = "generated sentences of the demo's language"
+    if not isinstance(experiment.data, Generated):
+        text = f"`{experiment.data.path}`" if experiment.data.path else "text"
+    return (
+        f"Recipe `{experiment.name}` on {text}: {plan.steps:,} steps of {plan.batch:,} texts, "
+        f"learning rate {plan.lr:g}, averaged weights, seed {plan.seed}. experiment.json holds "
+        "every other setting."
+    )

@@ -1,0 +1,148 @@
+"""Loading a model by any of its names: a directory, a released file or folder, a hub id."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from flowlm import hub
+from flowlm.data.pretrained import GPT2_END, padded, read_tokenizer
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.directory import read_weights, require_shapes
+from flowlm.errors import Notice, Refusal
+from flowlm.experiment import Experiment, read_experiment
+from flowlm.model import LanguageModel, text_length
+from flowlm.nn.dit import DiT
+from flowlm.official import is_official, read_released
+
+TOKENIZERS = {
+    "bert-base-uncased": "google-bert/bert-base-uncased",
+    "gpt2": "openai-community/gpt2",
+}
+"""Short names of the tokenizers that the released models use, and where they are on the hub."""
+
+OF_VOCABULARY = {30_522: "bert-base-uncased", 50_258: "gpt2"}
+"""Which of them a released model uses."""
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def load(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tokenizer: str | Path | None = None,
+) -> LanguageModel:
+    """A model, by any of its names.
+
+    `name` is a run or export directory, a shipped model ("demo"), a released `.ckpt` file, a
+    folder with a released config.json and model.safetensors, or `owner/name[@revision]` on the
+    Hugging Face hub. `device` is cpu, cuda, cuda:1, ..., or mps. With `dtype` torch.bfloat16 the
+    blocks and the head are stored and multiplied in it; clock, state and softmax stay in float32.
+    `tokenizer` replaces the model's own: a file or folder, "bert-base-uncased", "gpt2", or a hub
+    id. A Refusal names what is missing or wrong.
+    """
+    if dtype not in DTYPES:
+        raise Refusal(f"There is no sampling in {dtype}: choose torch.float32 or torch.bfloat16.")
+    target, place = _device(device), hub.locate(name)
+    if is_official(place):
+        released = read_released(place)
+        experiment, weights, own = released.experiment, released.weights, released.tokenizer
+        file = place
+    else:
+        experiment, own = read_experiment(place), None
+        file = place / "model.safetensors"
+        weights = read_weights(file)
+    head = weights.get("head.weight")
+    if head is None or not head.ndim:
+        raise Refusal(f"{file} has no tensor head.weight: not a model.")
+    fitting = _tokenizer(tokenizer, place, own, len(head))
+    length = text_length(experiment)
+    with torch.device("meta"):
+        network = experiment.method.network(experiment.size, len(head), length)
+    require_shapes(weights, {n: tuple(p.shape) for n, p in network.named_parameters()}, file)
+    network = narrowed(network, dtype).to_empty(device=target)
+    network.load_state_dict(weights)
+    return LanguageModel(experiment, network, fitting, length)
+
+
+def experiment_of(name: str | Path) -> Experiment:
+    """The experiment of a model, by any name that `load` takes."""
+    place = hub.locate(name)
+    return read_released(place).experiment if is_official(place) else read_experiment(place)
+
+
+def find_tokenizer(name: str | Path) -> Tokenizer:
+    """A tokenizer from a file, a folder, a short name of `TOKENIZERS`, or the hub."""
+    place = Path(name)
+    if not place.exists():
+        known = TOKENIZERS.get(str(name), str(name))
+        if isinstance(name, Path) or not hub.is_hub_id(known):
+            raise Refusal(
+                f"{name} is no tokenizer: give a tokenizer.json, a vocab.txt, a folder of either, "
+                f"{' or '.join(TOKENIZERS)}, or a hub id."
+            )
+        place = hub.fetch(known, hub.TOKENIZER_FILES)
+    found = read_tokenizer(place)
+    if found is None:
+        raise Refusal(f"{name} has no tokenizer.json, vocab.txt, or vocab.json with merges.txt.")
+    return found
+
+
+def _tokenizer(
+    chosen: str | Path | None, place: Path, own: Tokenizer | None, vocab: int
+) -> Tokenizer | None:
+    """The chosen tokenizer, or the one beside or inside the model, or the one it is known for."""
+    official = is_official(place)
+    if chosen is not None:
+        found, source = find_tokenizer(chosen), str(chosen)
+    elif own is not None:
+        found, source = own, f"The tokenizer in {place}"
+    else:
+        found, source = read_tokenizer(place) if place.is_dir() else None, f"{place}"
+        if (place / "tokenizer.json").exists():
+            source = str(place / "tokenizer.json")
+    if found is None and official and vocab in OF_VOCABULARY:
+        source = OF_VOCABULARY[vocab]
+        try:
+            found = find_tokenizer(source)
+        except Refusal as absent:
+            warnings.warn(
+                f"{absent} Without its tokenizer ({source}) the model samples tokens only.",
+                Notice,
+                stacklevel=3,
+            )
+    if found is None:
+        return None
+    if official and found.vocab == vocab - 1 and found.has(GPT2_END):
+        found = padded(found)
+    if found.vocab != vocab:
+        raise Refusal(
+            f"{source} has {found.vocab} tokens and the model {vocab}: they do not belong together."
+        )
+    return found
+
+
+def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
+    """Blocks and head in `dtype`; the token table, where the state lives, and time in float32."""
+    network.to(dtype)
+    network.encoder.float()
+    network.times.float()
+    return network
+
+
+def _device(wanted: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise Refusal(f"There is no device {wanted}: choose cpu, cuda or mps.") from None
+    there = {
+        "cpu": True,
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise Refusal(f"There is no device {wanted} here: choose another of cpu, cuda and mps.")
+    return device

@@ -1,0 +1,205 @@
+"""A trained model, ready to write, to save and to share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, assert_never
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowlm import hub
+from flowlm.card import model_card
+from flowlm.core.rng import Streams
+from flowlm.core.types import FREE, Tokens
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.directory import Weights, new_directory, write_text, write_weights
+from flowlm.errors import Refusal
+from flowlm.experiment import Experiment, Generated, Text, to_json
+from flowlm.memory import BUDGET, texts_at_once
+from flowlm.methods.continuous import Continuous
+from flowlm.methods.flow_map import FlowMap
+from flowlm.nn.dit import DiT
+
+
+class LanguageModel:
+    """A trained model. Everything that it writes is deterministic in the seed.
+
+    `experiment` says what it is, `network` holds the averaged weights, `tokenizer` may be None:
+    then it samples tokens and only `generate` is refused. `length` is the tokens of a text.
+    """
+
+    def __init__(
+        self, experiment: Experiment, network: DiT, tokenizer: Tokenizer | None, length: int
+    ) -> None:
+        self.experiment, self.tokenizer, self.length = experiment, tokenizer, length
+        self.network = network.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.head.weight.device
+
+    @property
+    def weights(self) -> Weights:
+        """The parameters by name."""
+        return dict(self.network.named_parameters())
+
+    def generate(
+        self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
+        memory: int = BUDGET,
+    ) -> list[str]:  # fmt: skip
+        """Write `n` texts in `steps` network evaluations each; arguments as in `sample`."""
+        if self.tokenizer is None:
+            raise Refusal(
+                "This model has no tokenizer: use sample() for its tokens, or load it with "
+                "tokenizer=, a tokenizer.json or a hub id."
+            )
+        tokens = self.sample(n, steps, seed, prompt, memory)
+        return [self.tokenizer.decode(row) for row in tokens.tolist()]
+
+    def sample(
+        self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
+        memory: int = BUDGET,
+    ) -> Tokens:  # fmt: skip
+        """`n` texts as token ids (n, l).
+
+        Text i depends on (seed, i) alone, not on n or on how texts are batched. `prompt` (n, l)
+        holds given tokens, and -1 where the model is to write. As many texts are written at once
+        as fit into `memory` bytes beside the weights; one always is.
+        """
+        if seed < 0:
+            raise Refusal(f"The seed is {seed}: choose 0 or more.")
+        if n < 1 or steps < 1:
+            raise Refusal(
+                f"{n} texts in {steps} steps cannot be written: ask for at least 1 of each."
+            )
+        if prompt is not None:
+            self._require_prompt(prompt, n)
+        texts = []
+        size = texts_at_once(self.experiment.method, self.network, self.length, memory)
+        for first in range(0, n, size):
+            count = min(size, n - first)
+            given = None if prompt is None else prompt[first : first + count]
+            *_, last = self.film(count, steps, seed, first, given)
+            texts.append(last)
+        return torch.cat(texts)
+
+    @torch.no_grad()
+    def film(
+        self, n: int, steps: int, seed: int = 0, first: int = 0, prompt: Tokens | None = None
+    ) -> Iterator[Tokens]:
+        """Texts `first ... first + n` while they come into being; the last item is the answer."""
+        if prompt is None:
+            prompt = torch.full((n, self.length), FREE)
+        rng = Streams.of(seed, count=n, first=first, device=self.device)
+        given = prompt.to(self.device)
+        yield from self.experiment.method.sample(self.network, given, steps, rng)
+
+    @torch.no_grad()
+    def denoise(
+        self, x: Float[Tensor, "b l v"], s: Tensor, t: Tensor | None = None, memory: int = BUDGET
+    ) -> Float[Tensor, "b l v"]:
+        """Probabilities of the clean tokens at a one-hot-space point x.
+
+        s, t: clock times tau in [0, 1], (b,) or (b, l). With t, a flow map's delta_{s,t}; a flow
+        has only s, and for a flow map t defaults to s. Texts are worked through in batches that
+        fit into `memory` bytes, beside x and the answer.
+        """
+        method = self.experiment.method
+        if not isinstance(method, Continuous):
+            raise Refusal("This model reads tokens, not noisy points: denoise() needs a flow.")
+        two = isinstance(method, FlowMap)
+        if t is not None and not two:
+            raise Refusal("This model is a flow: it reads one time, so leave t out.")
+        if x.shape[-1] != self.network.vocab:
+            raise Refusal(
+                f"The point has rows of {x.shape[-1]}, and the vocabulary is "
+                f"{self.network.vocab}: give a point of one-hot space, (b, l, v)."
+            )
+        times = [s, s if t is None else t][: 2 if two else 1]
+        for tau in times:
+            # A time that is no number fails a comparison.
+            sound = tau.shape in (x.shape[:1], x.shape[:2]) and ((tau >= 0) & (tau <= 1)).all()
+            if not sound:
+                raise Refusal("Times are clock times tau in [0, 1], of shape (b,) or (b, l).")
+        taus = [(tau[:, None] if tau.ndim == 1 else tau).to(self.device).float() for tau in times]
+        space, answers = method.space(self.network), []
+        size = texts_at_once(method, self.network, x.shape[1], memory)
+        for first in range(0, len(x), size):
+            part = slice(first, first + size)
+            point = space.of(x[part].to(self.device, self.network.encoder.table.dtype))
+            prediction = self.network(point, *(tau[part] for tau in taus))
+            answers.append(prediction.log_probs().exp())
+        return torch.cat(answers)
+
+    def save(self, directory: str | Path) -> None:
+        """Write a self-contained export: experiment.json, model.safetensors, tokenizer.json.
+
+        A Refusal if the directory exists and is not empty; after a failure nothing is left.
+        """
+        with new_directory(Path(directory)) as built:
+            self._write(built, self.experiment)
+
+    def push(
+        self, hub_id: str, report: Mapping[str, Any] | None = None, private: bool = False
+    ) -> str:
+        """Publish an export with a model card as `owner/name` on the hub; returns its URL.
+
+        `report` is the content of a report.json, for the card's figures. Of local paths only
+        their last part is published.
+        """
+        experiment = _without_places(self.experiment)
+        shared = model_card(
+            experiment, sum(w.numel() for w in self.weights.values()), self.network.vocab,
+            self.length, hub_id, report,
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as scratch:
+            self._write(Path(scratch), experiment)
+            write_text(shared, Path(scratch) / "README.md")
+            return hub.upload(Path(scratch), hub_id, private)
+
+    def _write(self, directory: Path, experiment: Experiment) -> None:
+        write_weights(self.weights, directory / "model.safetensors")
+        if self.tokenizer is not None:
+            self.tokenizer.save(directory / "tokenizer.json")
+        write_text(to_json(experiment), directory / "experiment.json")
+
+    def _require_prompt(self, prompt: Tokens, n: int) -> None:
+        if tuple(prompt.shape) != (n, self.length):
+            raise Refusal(
+                f"The prompt has shape {tuple(prompt.shape)} instead of {(n, self.length)}: give "
+                "every text a row, with -1 where the model is to write."
+            )
+        if bool(((prompt < FREE) | (prompt >= self.network.vocab)).any()):
+            raise Refusal(f"The prompt has tokens outside 0 to {self.network.vocab - 1}.")
+
+
+def text_length(experiment: Experiment) -> int:
+    """Tokens in a text."""
+    match experiment.data:
+        case Text(length=length):
+            return length
+        case Generated():
+            from flowlm.data.language import demo_language
+
+            return demo_language()[0].length
+        case other:
+            assert_never(other)
+
+
+def _without_places(experiment: Experiment) -> Experiment:
+    """The experiment without the folders of the machine that it ran on."""
+    method, data = experiment.method, experiment.data
+    teacher = method.teacher if isinstance(method, FlowMap) else None
+    if isinstance(method, FlowMap) and teacher is not None and not hub.is_hub_id(teacher):
+        method = replace(method, teacher=Path(teacher).name)
+    if isinstance(data, Text):
+        path = None if data.path is None else Path(data.path).name
+        tokenizer = None if data.tokenizer is None else Path(data.tokenizer).name
+        data = replace(data, path=path, tokenizer=tokenizer)
+    return replace(experiment, method=method, data=data)

@@ -1,0 +1,74 @@
+"""The budget against what sampling really allocates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.loading import narrowed
+from flowlm.memory import BUDGET, bytes_needed, texts_at_once
+from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.masked import Masked
+from flowlm.model import LanguageModel
+from flowlm.nn.size import Size
+from flowlm.train.footprint import Footprint
+
+BASE = Size(blocks=2, width=32, heads=2, condition=8, dropout=0.0)
+CASES: dict[str, tuple[AnyMethod, Size, int, int]] = {
+    # method, size, vocabulary, length: each is dominated by something else
+    "scores of a capped trunk": (Flow(), replace(BASE, heads=8), 50, 192),
+    "a trunk without a cap": (Flow(), replace(BASE, width=128, attention_cap=None), 50, 64),
+    "the head of a large vocabulary": (Flow(), BASE, 20_000, 256),
+    "a dense state": (Flow(encoder="linear"), BASE, 6_000, 32),
+    "a posterior": (FlowMap(encoder="posterior"), BASE, 6_000, 32),
+    "jumps with fresh noise": (FlowMap(gamma=0.5), replace(BASE, width=128), 300, 32),
+    "two evaluations a step": (Flow(solver="heun"), replace(BASE, width=128), 300, 32),
+    "masks": (Masked(), replace(BASE, attention_cap=None), 6_000, 32),
+    "a nucleus": (Masked(top_p=0.9), BASE, 6_000, 32),
+    "left to right": (Autoregressive(), replace(BASE, width=64, blocks=4), 300, 32),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_is_above_the_truth_and_not_far(case: str, dtype: torch.dtype) -> None:
+    method, size, vocab, length = CASES[case]
+    network = method.network(size, vocab, length)
+    model = LanguageModel(Experiment("x", method, Text(length=length), size), network, None, length)
+    if dtype == torch.bfloat16:
+        narrowed(network, dtype)
+    model.sample(1, 2)  # tables and factors that stay
+    for texts in (2, 6):
+        with Footprint(*network.parameters()) as held:
+            kept = held.live
+            list(model.film(texts, 3))
+        peak = held.peak - kept
+        estimate = bytes_needed(method, network, length, texts)
+        assert peak <= estimate <= 6 * peak, (peak, estimate)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_many_texts_as_fit(case: str) -> None:
+    method, size, vocab, length = CASES[case]
+    with torch.device("meta"):
+        network = method.network(size, vocab, length)
+    for budget in (1, 10**6, 10**8, BUDGET, 10**10, 10**12):
+        n = texts_at_once(method, network, length, budget)
+        assert n == 1 or bytes_needed(method, network, length, n) <= budget
+        assert bytes_needed(method, network, length, n + 1) > budget
+
+
+def test_a_projected_state_leaves_room_for_many_texts() -> None:
+    """LM1B's size: no vocabulary-sized state, so a batch is tens of texts and not a handful."""
+    size = Size()
+    with torch.device("meta"):
+        networks = [m.network(size, 30_522, 128) for m in (Flow(), Flow(encoder="linear"))]
+    projected = texts_at_once(Flow(), networks[0], 128, BUDGET)
+    dense = texts_at_once(Flow(encoder="linear"), networks[1], 128, BUDGET)
+    assert projected >= 20
+    assert dense <= 8
