@@ -15,8 +15,9 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 
-PAPER = nn.Size(dropout=0.0, attention_cap=None, output_cap=None)
-"""12 blocks of width 768. Without caps: an explicit attention would hide what is compared here."""
+PAPER = nn.Size(dropout=0.0, attention_cap=None)
+"""The published 12 blocks of width 768 and cap of the output. Not the cap of attention: its
+explicit logits would hide what is compared here."""
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -37,6 +38,8 @@ class Case:
     precision: Precision = "float32"
     recompute: bool = False
     compile: bool = False
+    keep: bool = True
+    """Whether the C library keeps freed memory, as `flowlm train` has it do on a CPU."""
 
 
 def dense_loss(model: nn.DiT, batch: core.Batch, rng: core.Streams) -> core.Loss:

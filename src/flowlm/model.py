@@ -23,6 +23,7 @@ from flowlm.experiment import Experiment, Generated, Text, to_json
 from flowlm.memory import BUDGET, texts_at_once
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow_map import FlowMap
+from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
 
 
@@ -48,6 +49,14 @@ class LanguageModel:
     def weights(self) -> Weights:
         """The parameters by name."""
         return dict(self.network.named_parameters())
+
+    def compile(self) -> None:
+        """Compile for writing many small batches of one size at low latency.
+
+        The first batch of every size takes seconds to compile; on CUDA the network then is one
+        graph. A Refusal where a CPU's code has no compiler.
+        """
+        compile_whole(self.network)
 
     def generate(
         self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import signal
 import threading
@@ -22,6 +21,7 @@ from flowlm.directory import write_text, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, to_json
 from flowlm.loading import load
+from flowlm.machine import choose_device, keep_memory, set_threads
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel, text_length
@@ -33,10 +33,6 @@ from flowlm.train.checkpoint import found
 
 if TYPE_CHECKING:
     from rich.console import Console  # cli.py makes it; only train/log.py and cli.py use rich
-
-SMALL = 64
-"""Up to this width a second CPU thread gains little, and is better spent on a second run
-(docs/performance.md)."""
 
 SAMPLE_STEPS = 32
 """Steps of the sample texts that are written at every validation."""
@@ -77,6 +73,7 @@ def _train_run(experiment: Experiment, directory: Path, console: Console, resume
     plan = experiment.train
     device = choose_device(plan.device)
     threads = set_threads(plan.threads, experiment.size.width)
+    kept = device.type == "cpu" and keep_memory()
     teacher = _teacher(experiment)
     with _begun_or_nothing(directory, resume):
         likeness = None if teacher is None else teacher.tokenizer
@@ -105,7 +102,8 @@ def _train_run(experiment: Experiment, directory: Path, console: Console, resume
     count = sum(p.numel() for p in network.parameters())
     console.print(
         f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
-        f"vocabulary, {device}, {threads} CPU thread{'s' * (threads > 1)}, into {directory}",
+        f"vocabulary, {device}, {threads} CPU thread{'s' * (threads > 1)}"
+        f"{', memory kept' * kept}, into {directory}",
         highlight=False,
         markup=False,
         emoji=False,
@@ -208,23 +206,6 @@ def evaluate_loss(
             total += float((paid.value * paid.weight).sum())
             weight += float(paid.weight.sum())
     return total / weight
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device to use; a Refusal if the one asked for is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if wanted == "auto":
-        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
-    if not there[wanted]:
-        raise Refusal(f"There is no {wanted} device here: leave --train.device out.")
-    return torch.device(wanted)
-
-
-def set_threads(wanted: int, width: int) -> int:
-    """Set and return the number of CPU threads: by default one for small models, else all."""
-    threads = wanted or (1 if width <= SMALL else os.cpu_count() or 1)
-    torch.set_num_threads(threads)
-    return threads
 
 
 def _teacher(experiment: Experiment) -> LanguageModel | None:

@@ -34,6 +34,7 @@ def imagined(vocab: int) -> FakeTensorMode:
 
 
 def networks(method: Method, vocab: int, length: int) -> tuple[nn.DiT, nn.DiT | None]:
+    core.Decoding(vocab).t(torch.zeros(1, 1))  # its table is made once, and is not a step's
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
         teacher = Flow().network(SMALL, vocab, length).requires_grad_(False)

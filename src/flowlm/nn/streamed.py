@@ -25,13 +25,12 @@ from flowlm.nn.tiles import (
     absorb_and_pick,
     absorb_mass,
     add_product,
-    bent,
     capped,
+    entropy_slope,
     expectation_slope,
-    less_share,
     likelihood_slope,
     piece,
-    probability,
+    shares,
 )
 
 Slope = Callable[[slice, slice], Tile]
@@ -129,17 +128,20 @@ class CrossEntropy(torch.autograd.Function):
         y, weight, bias, log_total, *parts_total = ctx.saved_tensors
         tiling = ctx.tiling
         logits = Logits.of(y, weight, bias, tiling)
-        mine, theirs, bend = map(tiling.body, (probability, less_share, bent))
+        part_of, last = map(tiling.body, (shares, entropy_slope))
 
         def slope(i: slice, j: slice) -> Tile:
-            products = logits.products(i, j)
-            gap = mine(products, piece(bias, j), tiling.cap, piece(log_total, i))
-            for (share, part), total in zip(ctx.parts, parts_total):
-                its = part.products(i, j)
-                gap = theirs(
-                    gap, piece(share, i), its, piece(part.bias, j), part.tiling.cap, piece(total, i)
+            wanted = [
+                part_of(
+                    part.products(i, j), piece(part.bias, j), part.tiling.cap, piece(total, i),
+                    piece(share, i),
                 )
-            return bend(gap, products, piece(bias, j), tiling.cap)
+                for (share, part), total in zip(ctx.parts, parts_total)
+            ]  # fmt: skip
+            return last(
+                reduce(torch.add, wanted), logits.products(i, j), piece(bias, j), tiling.cap,
+                piece(log_total, i),
+            )  # fmt: skip
 
         dy, dweight, dbias = _pull(logits, slope, g)
         return dy.to(y.dtype), dweight.to(weight.dtype), dbias.to(bias.dtype), None, None

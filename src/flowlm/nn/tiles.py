@@ -161,29 +161,35 @@ def probability(products: Tile, bias: Bias, cap: float | None, log_total: Row) -
     return torch.exp(capped(products, bias, cap) - log_total[:, None])
 
 
-def bent(slope: Tile, products: Tile, bias: Bias, cap: float | None) -> Tile:
+def shares(products: Tile, bias: Bias, cap: float | None, log_total: Row, share: Row) -> Tile:
+    """share * probability."""
+    return share[:, None] * probability(products, bias, cap, log_total)
+
+
+def bent(slope: Tile, logits: Tile, cap: float | None) -> Tile:
     """From d / d logits to d / d (y W^T + c): the cap's own slope is 1 - (logit / cap)^2."""
-    if cap is None:
-        return slope
-    return slope * (1 - (capped(products, bias, cap) / cap).square())
-
-
-def less_share(
-    gap: Tile, share: Row, products: Tile, bias: Bias, cap: float | None, log_total: Row
-) -> Tile:
-    """gap - share * probability."""
-    return gap - share[:, None] * probability(products, bias, cap, log_total)
+    return slope if cap is None else slope * (1 - (logits / cap).square())
 
 
 def likelihood_slope(products: Tile, bias: Bias, cap: float | None, log_total: Row) -> Tile:
-    """Of log normaliser: p, through the cap."""
-    return bent(probability(products, bias, cap, log_total), products, bias, cap)
+    """Of the log normaliser: p, through the cap."""
+    logits = capped(products, bias, cap)
+    return bent(torch.exp(logits - log_total[:, None]), logits, cap).to(products.dtype)
+
+
+def entropy_slope(
+    wanted: Tile, products: Tile, bias: Bias, cap: float | None, log_total: Row
+) -> Tile:
+    """p - wanted, through the cap."""
+    logits = capped(products, bias, cap)
+    return bent(torch.exp(logits - log_total[:, None]) - wanted, logits, cap).to(products.dtype)
 
 
 def expectation_slope(
     products: Tile, bias: Bias, cap: float | None, log_total: Row, pull: Tile, level: Row
 ) -> tuple[Tile, Tile]:
     """p, and p (pull - level) through the cap, where level is the mean of pull under p."""
-    p = probability(products, bias, cap, log_total)
-    slope = bent(p * (pull - level[:, None]), products, bias, cap)
+    logits = capped(products, bias, cap)
+    p = torch.exp(logits - log_total[:, None])
+    slope = bent(p * (pull - level[:, None]), logits, cap)
     return p.to(products.dtype), slope.to(products.dtype)

@@ -1,0 +1,100 @@
+"""Memory of a training step at the published size: counted exactly, nothing allocated.
+
+python -m benchmarks.memory              about three minutes
+python -m benchmarks.memory --measured   also steps that are run, at a size that 20 GiB hold densely
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+
+from benchmarks.cells import Numbers, in_a_process, step_cell, table
+from benchmarks.floor import imagined
+from benchmarks.provenance import write_result
+from benchmarks.rivals import Case, rival, texts
+from flowlm.train import Plan, State, train
+from flowlm.train.footprint import Footprint
+
+PUBLISHED = Case("flow", vocab=50_258, batch=32, length=1024)
+DENSE_LIMIT = 20 * 2**30
+"""Bytes that the largest dense step which is run may take."""
+
+
+def main() -> None:
+    """Count, perhaps measure, print the tables, write benchmarks/results/memory.json."""
+    if sys.argv[1:] and sys.argv[1] != "--measured":
+        print(json.dumps(step_cell(json.loads(sys.argv[1]))))
+        return
+    rows: list[Numbers] = []
+    for recompute in (False, True):
+        for precision in ("float32", "bfloat16"):
+            for name in ("flow", "dense", "masked", "map"):
+                case = replace(PUBLISHED, rival=name, recompute=recompute, precision=precision)
+                rows.append({"case": asdict(case), **counted(case)})
+                print(name, precision, recompute, rows[-1]["peak"] / 2**30, flush=True)
+    result: Numbers = {"counted": rows}
+    show(rows)
+    if "--measured" in sys.argv:
+        result["measured"] = run_where_dense_fits()
+        show(result["measured"])
+    command = " ".join(["python -m benchmarks.memory", *sys.argv[1:]])
+    write_result("memory", {"command": command, **result})
+
+
+def counted(case: Case) -> Numbers:
+    """Peak bytes of the second step, weights, gradients, optimizer and average included."""
+    with imagined(case.vocab):
+        model, loss = rival(case)
+        plan = Plan(steps=2, batch=case.batch, warmup=1, precision=case.precision)
+        state, batch = State(model, plan), texts(case)
+        with Footprint(*model.parameters(), *state.average.weights.values()) as seen:
+            for _ in train(state, loss, lambda step: batch, plan):
+                pass
+    return {"peak": seen.peak, "largest": seen.largest}
+
+
+def run_where_dense_fits() -> list[Numbers]:
+    """Every rival at the largest batch whose dense step is counted to fit, all recomputing."""
+    case = replace(PUBLISHED, recompute=True)
+    fits = [
+        batch
+        for batch in (2, 4, 8, 12, 16, 20, 24)
+        if counted(replace(case, rival="dense", batch=batch))["peak"] <= DENSE_LIMIT
+    ]
+    rows = []
+    for name in ("flow", "dense", "masked"):
+        cell = replace(case, rival=name, batch=max(fits))
+        settings = {"repeats": 0, "threads": os.cpu_count() or 1}
+        ran = in_a_process("benchmarks.memory", asdict(cell) | settings)
+        rows.append({"case": asdict(cell), "counted": counted(cell)["peak"], "ran": ran})
+        rows[-1]["peak"] = ran.get("bytes", 0)
+        print(name, rows[-1], flush=True)
+    return rows
+
+
+def show(rows: list[Numbers]) -> None:
+    """GiB, and how many times ours under the same conditions."""
+    lines = []
+    for row in rows:
+        case = row["case"]
+        ours = next(other["peak"] for other in rows if other["case"] == {**case, "rival": "flow"})
+        largest = f"{row['largest'] / 2**20:,.0f}" if "largest" in row else ""
+        lines.append(
+            [
+                case["rival"],
+                case["precision"],
+                "recomputed" if case["recompute"] else "kept",
+                f"{row['peak'] / 2**30:.2f}",
+                f"{row['peak'] / ours:.2f}",
+                largest,
+            ]
+        )
+    head = ["step", "precision", "activations", "peak GiB", "of ours", "largest tensor, MiB"]
+    print(table(head, lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()
