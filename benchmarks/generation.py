@@ -88,7 +88,7 @@ def seconds(method: AnyMethod, network: DiT, batch: int, steps: int) -> list[flo
 def first_sample(method: AnyMethod, network: DiT) -> Numbers:
     """Seconds from starting Python to a text, and what of it is loading and the first call."""
     data = Text(path=None, length=LENGTH)
-    experiment = Experiment("benchmark", method, PAPER, data, Plan())
+    experiment = Experiment("benchmark", method, data, PAPER, Plan())
     code = (
         "import sys, time; began = time.perf_counter()\n"
         "import flowlm\nmodel = flowlm.load(sys.argv[1])\n"

@@ -14,11 +14,13 @@ from dataclasses import asdict, replace
 from benchmarks.cells import Numbers, in_a_process, step_cell, table
 from benchmarks.floor import imagined
 from benchmarks.provenance import write_result
-from benchmarks.rivals import Case, rival, texts
+from benchmarks.rivals import PAPER, Case, rival, texts
 from flowlm.train import Plan, State, train
 from flowlm.train.footprint import Footprint
 
 PUBLISHED = Case("flow", vocab=50_258, batch=32, length=1024)
+ROOMS = (24, 80, 141)
+"""Memories, in GiB, whose largest batches are counted."""
 DENSE_LIMIT = 20 * 2**30
 """Bytes that the largest dense step which is run may take."""
 
@@ -35,8 +37,8 @@ def main() -> None:
                 case = replace(PUBLISHED, rival=name, recompute=recompute, precision=precision)
                 rows.append({"case": asdict(case), **counted(case)})
                 print(name, precision, recompute, rows[-1]["peak"] / 2**30, flush=True)
-    result: Numbers = {"counted": rows}
     show(rows)
+    result: Numbers = {"counted": rows, "largest_batch": largest_batches(rows)}
     if "--measured" in sys.argv:
         result["measured"] = run_where_dense_fits()
         show(result["measured"])
@@ -54,6 +56,23 @@ def counted(case: Case) -> Numbers:
             for _ in train(state, loss, lambda step: batch, plan):
                 pass
     return {"peak": seen.peak, "largest": seen.largest}
+
+
+def largest_batches(rows: list[Numbers]) -> list[Numbers]:
+    """Texts of 1,024 tokens that a step has room for: its peak grows with them along a line."""
+    found, lines = [], []
+    for row in rows:
+        case = Case(**row["case"] | {"size": PAPER})
+        if not case.recompute or case.rival == "map":
+            continue
+        half = counted(replace(case, batch=case.batch // 2))["peak"]
+        text = (row["peak"] - half) / (case.batch - case.batch // 2)
+        fixed = row["peak"] - case.batch * text
+        fits = {gib: max(0, int((gib * 2**30 - fixed) / text)) for gib in ROOMS}
+        found.append({"rival": case.rival, "precision": case.precision, "texts": fits})
+        lines.append([f"{case.rival}, {case.precision}", *(str(n) for n in fits.values())])
+    print(table(["largest batch", *(f"{gib} GiB" for gib in ROOMS)], lines), flush=True)
+    return found
 
 
 def run_where_dense_fits() -> list[Numbers]:
