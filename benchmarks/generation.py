@@ -31,9 +31,9 @@ from flowlm.nn import DiT
 from flowlm.train import Plan
 
 VOCAB, LENGTH, REPEATS = 30_522, 128, 5
-BATCHES = (1, 4, 16, 32)
+BATCHES = (1, 4, 16)
 STEPS = (1, 2, 4, 8)
-EVALUATIONS = 128
+EVALUATIONS = 64
 """Texts times steps of a cell, at most."""
 
 

@@ -32,8 +32,8 @@ from flowlm.train.footprint import Footprint
 
 SMALL = Size(4, 256, 4, 64, dropout=0.0, attention_cap=None)
 SWEEPS: dict[str, list[Case]] = {
-    "vocabulary": [Case("flow", v, 8, 128, SMALL) for v in (4096, 16384, 32768, 65536, 131072)],
-    "length": [Case("flow", 30_522, 2, n, SMALL) for n in (128, 512, 1024, 2048)],
+    "vocabulary": [Case("flow", v, 8, 128, SMALL) for v in (4096, 16384, 65536, 131072)],
+    "length": [Case("flow", 30_522, 2, n, SMALL) for n in (128, 512, 2048)],
     "batch": [Case("flow", 30_522, n, 128, SMALL) for n in (1, 4, 16, 64)],
 }
 FIELDS = {"vocabulary": "vocab", "length": "length", "batch": "batch"}

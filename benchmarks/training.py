@@ -3,7 +3,7 @@
 python -m benchmarks.training            about 20 minutes on two cores, 13 GiB
 python -m benchmarks.training --quick    a smaller trunk: two minutes
 
-Rounds alternate between the rivals; every cell is a process of its own.
+Every cell is a process of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.provenance import write_result
 from benchmarks.rivals import DEVICE, PAPER, Case, Precision
 from flowlm.nn import Size
 
-ROUNDS, REPEATS = 2, 3
+REPEATS = 5
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
             # What one gets from the C library by default, each large tensor mapped anew.
             for name in ("flow", "dense"):
                 cells[f"{name}, memory not kept"] = replace(cells[name], keep=False)
-        measured = rounds(cells, threads)
+        found = {name: measured(cell, threads) for name, cell in cells.items()}
         torch.set_num_threads(threads)
         rate = floor.rates(precision)
         work = floor.useful(cells["flow"])
@@ -51,11 +51,11 @@ def main() -> None:
         results.append(
             {
                 "precision": precision,
-                "rivals": measured,
+                "rivals": found,
                 "floor": {"seconds": least, **asdict(work), "rates": asdict(rate)},
             }
         )
-        show(precision, measured, least)
+        show(precision, found, least)
     name = "training-quick" if quick else "training"
     write_result(
         f"{name}-{DEVICE}" if DEVICE != "cpu" else name,
@@ -68,34 +68,26 @@ def main() -> None:
     )
 
 
-def rounds(cells: dict[str, Case], threads: int) -> dict[str, Numbers]:
-    """Every rival in every round, in turn."""
-    runs: dict[str, list[Numbers]] = {name: [] for name in cells}
-    for _ in range(ROUNDS):
-        for name, case in cells.items():
-            cell = asdict(case) | {"repeats": REPEATS, "threads": threads}
-            runs[name].append(in_a_process("benchmarks.training", cell))
-            print(name, case.precision, runs[name][-1], flush=True)
-    return {name: summary(found) for name, found in runs.items()}
-
-
-def summary(runs: list[Numbers]) -> Numbers:
-    """Medians over all steps of all rounds; the largest peak."""
-    if any("failed" in run for run in runs):
-        return {"failed": runs[0].get("failed")}
-    seconds = sorted(s for run in runs for s in run["seconds"])
+def measured(cell: Case, threads: int) -> Numbers:
+    """Median, lowest and highest of the steps, and the peak of memory."""
+    settings = {"repeats": REPEATS, "threads": threads}
+    ran = in_a_process("benchmarks.training", asdict(cell) | settings)
+    print(cell.rival, cell.precision, ran, flush=True)
+    if "failed" in ran:
+        return ran
+    seconds = sorted(ran["seconds"])
     return {
         "median": statistics.median(seconds),
         "lowest": seconds[0],
         "highest": seconds[-1],
         "steps": len(seconds),
-        "bytes": max(run["bytes"] for run in runs),
+        "bytes": ran["bytes"],
     }
 
 
-def show(precision: str, measured: dict[str, Numbers], least: float) -> None:
+def show(precision: str, found: dict[str, Numbers], least: float) -> None:
     """Times and memory, and both as multiples of ours."""
-    ours = measured["flow"]
+    ours = found["flow"]
     rows = [
         [
             name,
@@ -104,7 +96,7 @@ def show(precision: str, measured: dict[str, Numbers], least: float) -> None:
             f"{m['bytes'] / 2**30:.2f}",
             f"{m['bytes'] / ours['bytes']:.2f}",
         ]
-        for name, m in measured.items()
+        for name, m in found.items()
         if "failed" not in m
     ]
     rows.append(["floor", f"{least:.2f}", f"{least / ours['median']:.2f}", "", ""])
