@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from benchmarks.cells import Numbers, in_a_process, step_cell, table
 from benchmarks.floor import imagined
 from benchmarks.provenance import write_result
-from benchmarks.rivals import PAPER, Case, rival, texts
+from benchmarks.rivals import Case, rival, texts
 from flowlm.train import Plan, State, train
 from flowlm.train.footprint import Footprint
 
@@ -38,7 +38,7 @@ def main() -> None:
                 rows.append({"case": asdict(case), **counted(case)})
                 print(name, precision, recompute, rows[-1]["peak"] / 2**30, flush=True)
     show(rows)
-    result: Numbers = {"counted": rows, "largest_batch": largest_batches(rows)}
+    result: Numbers = {"counted": rows, "largest_batch": largest_batches()}
     if "--measured" in sys.argv:
         result["measured"] = run_where_dense_fits()
         show(result["measured"])
@@ -58,39 +58,51 @@ def counted(case: Case) -> Numbers:
     return {"peak": seen.peak, "largest": seen.largest}
 
 
-def largest_batches(rows: list[Numbers]) -> list[Numbers]:
-    """Texts of 1,024 tokens that a step has room for: its peak grows with them along a line."""
-    found, lines = [], []
-    for row in rows:
-        case = Case(**row["case"] | {"size": PAPER})
-        if not case.recompute or case.rival == "map":
-            continue
-        half = counted(replace(case, batch=case.batch // 2))["peak"]
-        text = (row["peak"] - half) / (case.batch - case.batch // 2)
-        fixed = row["peak"] - case.batch * text
-        fits = {gib: max(0, int((gib * 2**30 - fixed) / text)) for gib in ROOMS}
-        found.append({"rival": case.rival, "precision": case.precision, "texts": fits})
-        lines.append([f"{case.rival}, {case.precision}", *(str(n) for n in fits.values())])
-    print(table(["largest batch", *(f"{gib} GiB" for gib in ROOMS)], lines), flush=True)
+@dataclass(frozen=True)
+class Line:
+    """Peak bytes of a step as a line in its texts."""
+
+    fixed: float
+    text: float
+
+    def texts(self, room: float) -> int:
+        """How many texts fit into so many bytes."""
+        return max(0, int((room - self.fixed) / self.text))
+
+
+def line(case: Case) -> Line:
+    """Through the counts of two batches, where what grows with texts is the peak."""
+    few, many = (counted(replace(case, batch=n))["peak"] for n in (16, 32))
+    text = (many - few) / 16
+    return Line(many - 32 * text, text)
+
+
+def largest_batches() -> list[Numbers]:
+    """Texts of 1,024 tokens that a step has room for, activations recomputed."""
+    found, rows = [], []
+    for precision in ("float32", "bfloat16"):
+        for name in ("flow", "dense", "masked"):
+            case = replace(PUBLISHED, rival=name, recompute=True, precision=precision)
+            grows = line(case)
+            fits = {gib: grows.texts(gib * 2**30) for gib in ROOMS}
+            found.append({"rival": name, "precision": precision, "texts": fits})
+            rows.append([f"{name}, {precision}", *(str(n) for n in fits.values())])
+    print(table(["largest batch", *(f"{gib} GiB" for gib in ROOMS)], rows), flush=True)
     return found
 
 
 def run_where_dense_fits() -> list[Numbers]:
-    """Every rival at the largest batch whose dense step is counted to fit, all recomputing."""
-    case = replace(PUBLISHED, recompute=True)
-    fits = [
-        batch
-        for batch in (2, 4, 8, 12, 16, 20, 24)
-        if counted(replace(case, rival="dense", batch=batch))["peak"] <= DENSE_LIMIT
-    ]
+    """Steps at the largest batch whose dense step is counted to fit, all recomputing."""
+    case = replace(PUBLISHED, recompute=True, keep=False)
+    batch = line(replace(case, rival="dense")).texts(DENSE_LIMIT)
     rows = []
     for name in ("flow", "dense", "masked"):
-        cell = replace(case, rival=name, batch=max(fits))
-        settings = {"repeats": 1, "threads": os.cpu_count() or 1}
+        cell = replace(case, rival=name, batch=batch)
+        settings = {"repeats": 0, "threads": os.cpu_count() or 1}
         ran = in_a_process("benchmarks.memory", asdict(cell) | settings)
         rows.append({"case": asdict(cell), "counted": counted(cell)["peak"], "ran": ran})
         rows[-1]["peak"] = ran.get("bytes", 0)
-        print(name, rows[-1], flush=True)
+        print(name, batch, rows[-1]["counted"] / 2**30, ran, flush=True)
     return rows
 
 
