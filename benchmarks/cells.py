@@ -43,7 +43,7 @@ def step_cell(cell: Numbers) -> Numbers:
     model, loss = rival(case)
     # The first step is of two texts and makes the optimizer's state; memory that is kept takes a
     # few steps to settle. None of these is timed.
-    early = 3 if case.keep else 2
+    early = 3 if case.keep else 1
     plan = Plan(steps=repeats + early, batch=case.batch, warmup=1, precision=case.precision)
     state = State(model, plan)
     few, many = texts(case, 2), texts(case)

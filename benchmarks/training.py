@@ -37,7 +37,7 @@ def main() -> None:
     results = []
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     for precision in precisions:
-        rivals = ("flow", "dense", "masked", "map")[: 3 if precision == "float32" else 4]
+        rivals = ("flow", "dense", "masked")
         cells = {name: replace(case, rival=name, precision=precision) for name in rivals}
         if precision == "float32" and DEVICE == "cpu":
             # What one gets from the C library by default, each large tensor mapped anew.
