@@ -34,11 +34,19 @@ class Source:
     length: int
 
 
-def open_source(experiment: Experiment, tokens: Path, likeness: Tokenizer | None = None) -> Source:
+def open_source(
+    experiment: Experiment,
+    tokens: Path,
+    likeness: Tokenizer | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Source:
     """Open an experiment's data, preparing raw text into the directory `tokens` if need be.
 
     `likeness` is the teacher's tokenizer: the one used unless the experiment names another, and
-    the one that the data must have been made with.
+    the one that the data must have been made with. `batches(step)` are the rows of process `rank`
+    of `world`; the held-out texts are the same everywhere. Of several processes the first opens
+    before the others: it prepares what is missing and checks what is there.
     """
     plan = experiment.train
     match experiment.data:
@@ -46,11 +54,11 @@ def open_source(experiment: Experiment, tokens: Path, likeness: Tokenizer | None
             language, words = demo_language()
             drawn = language.sample(Streams.of(plan.seed + 1, 0, 1, count=HELD_OUT))
             valid = Batch(drawn, torch.ones(drawn.shape))
-            batches = Sentences(language, plan.batch, plan.seed)
+            batches = Sentences(language, plan.batch, plan.seed, rank, world)
             return Source(batches, [valid], Tokenizer.words(words), language.length)
         case Text() as text:
-            prepared = _prepared(text, tokens, likeness)
-            batches = Windows(prepared.train, text.length, plan.batch, plan.seed)
+            prepared = _prepared(text, tokens, likeness, verify=rank == 0)
+            batches = Windows(prepared.train, text.length, plan.batch, plan.seed, rank, world)
             size = min(plan.batch, HELD_OUT)
             if len(prepared.valid) < text.length:
                 raise Refusal(
@@ -80,15 +88,15 @@ def make_tokenizer(text: Text, likeness: Tokenizer | None = None) -> Tokenizer:
             return Tokenizer.load(file)
 
 
-def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None) -> Prepared:
+def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None, verify: bool) -> Prepared:
     if text.path is None:
         raise Refusal("There is no text to learn from: give --data.path FILE.")
     if is_prepared(text.path):
-        prepared = open_tokens(text.path)
+        prepared = open_tokens(text.path, verify)
         _require_same(prepared.tokenizer, likeness)
         return prepared
     if is_prepared(tokens):
-        return open_tokens(tokens)
+        return open_tokens(tokens, verify)
     tokenizer = make_tokenizer(text, likeness)
     _require_same(tokenizer, likeness)
     return prepare(text.path, tokens, tokenizer, text.documents, text.valid)

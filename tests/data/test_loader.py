@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlm.data import loader
+from flowlm.data.language import Sentences, demo_language
 from flowlm.data.loader import Windows, sequential
 
 
@@ -128,3 +129,49 @@ def test_a_short_text_is_refused_at_once(refused, make) -> None:
 def test_a_negative_seed_is_refused(refused) -> None:
     with refused("-1"):
         Windows(row(9), 3, 1, -1)
+
+
+@given(
+    n=st.integers(10, 60),
+    rows=st.integers(1, 4),
+    world=st.sampled_from([1, 2, 3, 6]),
+    step=st.integers(0, 50),
+)
+def test_processes_hold_the_consecutive_parts_of_one_global_batch(n, rows, world, step) -> None:
+    batch = 6 * rows  # over ends of epochs too: there are at most 12 windows in one
+    whole = Windows(row(n), 5, batch, 7)(step)
+    parts = [Windows(row(n), 5, batch, 7, rank, world)(step) for rank in range(world)]
+    assert {len(part.tokens) for part in parts} == {batch // world}
+    assert torch.equal(torch.cat([part.tokens for part in parts]), whole.tokens)
+
+
+def test_a_process_reads_its_own_rows_and_no_other() -> None:
+    class Watched(np.ndarray):
+        read = 0
+
+        def __getitem__(self, key):
+            if isinstance(key, slice):
+                Watched.read += key.stop - key.start
+            return np.asarray(super().__getitem__(key))
+
+    windows = Windows(row(1000).view(Watched), 10, 12, 0, rank=1, world=3)
+    windows(0)
+    assert Watched.read == 4 * 10
+
+
+def test_sentences_are_shared_in_the_same_way() -> None:
+    language, _ = demo_language()
+    for step in (0, 33):
+        whole = Sentences(language, 6, 1)(step).tokens
+        parts = [Sentences(language, 6, 1, rank, 3)(step).tokens for rank in range(3)]
+        assert torch.equal(torch.cat(parts), whole)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(refused) -> None:
+    language, _ = demo_language()
+    for make in (lambda *a: Windows(row(99), 3, *a), lambda *a: Sentences(language, *a)):
+        with refused("batch of 10", "4 processes", "--train.batch"):
+            make(10, 0, 0, 4)
+        for rank, world in ((2, 2), (-1, 2), (0, 0)):
+            with refused(f"{rank} of {world}"):
+                make(4, 0, rank, world)

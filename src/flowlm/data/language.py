@@ -18,6 +18,7 @@ import torch
 from flowlm.core.oracle import Language
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
+from flowlm.data.loader import share
 
 Choice = tuple[str, tuple]
 """A word, and what the rest of the sentence must remember once it is written."""
@@ -133,17 +134,28 @@ AHEAD = 32
 
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """Fresh exact samples of a language as batches: a pure function of (seed, step)."""
+    """Fresh exact samples of a language as batches: a pure function of (seed, step).
+
+    Process `rank` of `world` holds its `share` of the global batch. It draws the others' as well:
+    every sentence has a stream of its own, but drawing many costs little more than drawing few.
+    """
 
     language: Language
     batch: int
     seed: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        share(self.batch, self.rank, self.world)
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step; nothing is ever seen twice on purpose."""
+        """The rows of a step; nothing is ever seen twice on purpose."""
         block, place = divmod(step, AHEAD)
         tokens = _drawn(self.language, self.batch * AHEAD, self.seed, block)
-        tokens = tokens[place * self.batch : (place + 1) * self.batch]
+        rows = share(self.batch, self.rank, self.world)
+        first = place * self.batch
+        tokens = tokens[first + rows.start : first + rows.stop]
         return Batch(tokens, torch.ones(tokens.shape))
 
 

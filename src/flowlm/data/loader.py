@@ -1,7 +1,8 @@
 """Windows of a long row of tokens, as batches.
 
-For training `Windows`: the batch of a step is a pure function of (seed, step), so a run that is
-resumed, or spread over machines, sees what an uninterrupted one sees. For evaluation `sequential`.
+For training `Windows`: the global batch of a step is a pure function of (seed, step), and a process
+cuts its own rows of it, so a run that is resumed, or spread over other machines, sees what an
+uninterrupted one sees. For evaluation `sequential`.
 """
 
 from __future__ import annotations
@@ -18,25 +19,45 @@ from flowlm.core.types import Batch
 from flowlm.errors import Refusal
 
 
+def share(batch: int, rank: int, world: int) -> range:
+    """The rows of a global batch of `batch` that process `rank` of `world` holds: consecutive ones.
+
+    A Refusal unless every process gets equally many, at least one.
+    """
+    if not 0 <= rank < world:
+        raise Refusal(f"There is no process {rank} of {world}: they count from 0.")
+    if batch % world:
+        raise Refusal(
+            f"A batch of {batch} cannot be shared evenly by {world} processes: choose a multiple "
+            f"of {world} as --train.batch."
+        )
+    rows = batch // world
+    return range(rank * rows, (rank + 1) * rows)
+
+
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Shuffled windows of `tokens` for training: `windows(step)` is a Batch of (batch, length).
+    """Shuffled windows of `tokens` for training: `windows(step)` is a Batch of (rows, length).
 
     `tokens` is one row of ids (a memory-mapped file will do), `length` and `batch` count tokens
-    in a window and windows in a batch. Every epoch cuts the row afresh, at an offset of its own,
+    in a window and windows in a global batch. Of that, process `rank` of `world` reads its `share`
+    and nothing else. Every epoch cuts the row afresh, at an offset of its own,
     into `windows_per_epoch` windows that do not overlap, and visits each once, in an order of its
     own. A batch that crosses the end of an epoch goes on in the next one.
 
-    A Refusal if `tokens` is shorter than one window.
+    A Refusal if `tokens` is shorter than one window, or the batch cannot be shared evenly.
     """
 
     tokens: Integer[np.ndarray, " n"]
     length: int
     batch: int
     seed: int
+    rank: int = 0
+    world: int = 1
 
     def __post_init__(self) -> None:
         _check(self.tokens, self.length, self.batch)
+        share(self.batch, self.rank, self.world)
         if self.seed < 0:
             raise Refusal(f"The seed of the data is {self.seed}: choose 0 or more.")
 
@@ -50,14 +71,15 @@ class Windows:
         return max(1, (len(self.tokens) - self.length + 1) // self.length)
 
     def __call__(self, step: int) -> Batch:
-        """The batch of step 0, 1, 2, ...: tokens int64 (batch, length), weights one."""
+        """The rows of step 0, 1, 2, ...: tokens int64 (rows, length), weights one."""
         windows = self.windows_per_epoch
         offsets = len(self.tokens) - windows * self.length + 1
+        rows = share(self.batch, self.rank, self.world)
         starts: list[int] = []
-        while len(starts) < self.batch:
-            epoch, index = divmod(step * self.batch + len(starts), windows)
+        while len(starts) < len(rows):
+            epoch, index = divmod(step * self.batch + rows.start + len(starts), windows)
             offset, order = _epoch(self.seed, epoch, windows, offsets)
-            chosen = order[index : index + self.batch - len(starts)]
+            chosen = order[index : index + len(rows) - len(starts)]
             starts += (offset + chosen * self.length).tolist()
         return _cut(self.tokens, starts, self.length)
 
