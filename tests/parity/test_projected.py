@@ -149,6 +149,18 @@ def test_projected_noise_has_the_covariance_of_the_image(shape: tuple[int, int])
     assert (between <= 4.5 * (spread[:, None] * spread / n).sqrt()).all()
 
 
+def test_the_factor_has_the_gradient_of_a_factor() -> None:
+    """The Gram matrix is differentiated through one table and doubled; autograd knows the whole."""
+    table = torch.randn(40, 8, generator=torch.Generator().manual_seed(6)).double()
+    weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(7)).double()
+    gradients = []
+    for factor in (lambda e: Projected(e).factor, lambda e: torch.linalg.cholesky(e.T @ e).T):
+        leaf = table.clone().requires_grad_()
+        (factor(leaf) * weight).sin().sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.allclose(*gradients, rtol=0, atol=1e-12)
+
+
 def test_lowered_precision_does_not_reach_the_covariance() -> None:
     """Autocast is applied from outside; a Gram matrix in bfloat16 is not that of the table.
 

@@ -83,7 +83,10 @@ class Projected(Space):
 
         A table of lower rank than its width has no such factor and makes the loss non-finite.
         """
-        gram = _product(self.table.mT, self.table)
+        # A Cholesky factor's gradient in the Gram matrix is symmetric, so the gradient through one
+        # of the two tables is half of the whole: doubling it saves a product as large as this one.
+        half = _product(self.table.detach().mT, self.table)
+        gram = 2 * half - half.detach()
         exact = gram if gram.device.type == "mps" else gram.double()
         return torch.linalg.cholesky_ex(exact).L.mT.to(gram.dtype)
 
