@@ -86,9 +86,11 @@ def by_steps() -> list[Numbers]:
         prompt = torch.full((8, 128), core.FREE, device=DEVICE)
         write = partial(written, method, network, prompt, steps)
         seconds = median_seconds(write, REPEATS)
-        with Footprint() as seen:
+        with Footprint(*network.parameters(), *network.buffers()) as seen:
+            weights = seen.live
             write()
-        rows.append({"vocab": vocab, "steps": steps, "seconds": seconds, "peak": seen.peak})
+        peak = seen.peak - weights
+        rows.append({"vocab": vocab, "steps": steps, "seconds": seconds, "peak": peak})
         print(rows[-1], flush=True)
     return rows
 
