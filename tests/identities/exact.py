@@ -129,5 +129,7 @@ class Answers(nn.DiT):
         super().__init__(size, nn.Linear(vocab, 2), vocab, length=1, times=0)
         self.answer = answer
 
-    def forward(self, x: Tensor, *taus: Tensor, cache: object = None) -> core.TokenDistribution:
+    def forward(
+        self, x: Tensor, *taus: Tensor, cache: object = None, rng: object = None
+    ) -> core.TokenDistribution:
         return self.answer(x, *taus)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -72,6 +72,13 @@ class Streams:
         out = torch.empty(len(self), *shape, dtype=dtype, device=self.device)
         for row, generator in zip(out, self.generators):
             row.uniform_(generator=generator)
+        return out
+
+    def integers(self) -> Int[Tensor, " b"]:
+        """One number a text, evenly from 0 to 2^31 - 1, int32."""
+        out = torch.empty(len(self), dtype=torch.int32, device=self.device)
+        for row, generator in zip(out, self.generators):
+            row.random_(generator=generator)
         return out
 
     def stratified(self) -> Float[Tensor, "b 1"]:

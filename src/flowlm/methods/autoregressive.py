@@ -56,4 +56,4 @@ class Autoregressive(Method):
     def nll(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"]:
         """Exact nats per token."""
         before = batch.tokens.roll(1, dims=1).index_fill_(1, batch.tokens.new_zeros(1), model.vocab)
-        return model(before).nll(batch.tokens)
+        return model(before, rng=rng).nll(batch.tokens)

@@ -29,7 +29,7 @@ class Flow(Continuous):
         clock = self.time(model.vocab)
         tau = clock.draw(rng)
         x = self.noisy(model, batch.tokens, clock.t(tau), rng)
-        return core.Loss(model(x, tau).nll(batch.tokens), batch.weight)
+        return core.Loss(model(x, tau, rng=rng).nll(batch.tokens), batch.weight)
 
     def frames(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
@@ -55,7 +56,7 @@ class FlowMap(Continuous):
         clock = self.time(model.vocab)
         tau = clock.draw(rng)
         x = self.noisy(model, batch.tokens, clock.t(tau), rng)
-        prediction = model(x, tau, tau)
+        prediction = model(x, tau, tau, rng=rng)
         if teacher is None:
             value = prediction.nll(batch.tokens)
         else:
@@ -67,8 +68,9 @@ class FlowMap(Continuous):
         clock, space = self.time(model.vocab), self.space(model)
         times = core.draw_triples(rng)
         x = self.noisy(model, batch.tokens, clock.t(times.s), rng)
-        target = core.semigroup_target(model, space, clock, x, times)
-        value = model(x, times.s, times.t).cross_entropy(target)
+        answer = partial(model, rng=rng)
+        target = core.semigroup_target(answer, space, clock, x, times)
+        value = answer(x, times.s, times.t).cross_entropy(target)
         return core.Loss(value, batch.weight, {"jump": value.detach().mean()})
 
     def frames(

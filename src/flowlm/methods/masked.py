@@ -52,4 +52,4 @@ class Masked(Method):
         """An unbiased draw of the bound: masked tokens pay their nll over the share masked."""
         t = rng.stratified()
         noisy = core.mask(batch.tokens, t, model.vocab, rng)
-        return model(noisy).nll(batch.tokens) * core.bound_weight(noisy == model.vocab, t)
+        return model(noisy, rng=rng).nll(batch.tokens) * core.bound_weight(noisy == model.vocab, t)

@@ -6,14 +6,16 @@ import math
 from functools import reduce
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from flowlm.core.distribution import TokenDistribution
+from flowlm.core.rng import Streams
 from flowlm.core.types import Time
 from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
+from flowlm.nn.dropout import block_keys, dropped
 from flowlm.nn.encoder import Encoder
 from flowlm.nn.head import Head
 from flowlm.nn.size import Size
@@ -49,7 +51,7 @@ class Block(nn.Module):
             nn.Linear(d, 4 * d), nn.GELU(approximate="tanh"), nn.Linear(4 * d, d)
         )
         self.modulation = _zero(nn.Linear(size.condition, 6 * d))
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = size.dropout
 
     def forward(
         self,
@@ -58,13 +60,18 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         block: int = 0,
+        keys: Int[Tensor, "b 2"] | None = None,
     ) -> Float[Tensor, "b l d"]:
-        """One block; `block` is its place in the cache."""
+        """One block; `block` is its place in the cache. With `keys`, numbers are dropped."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, -1)
         y = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
-        x = torch.addcmul(x, gate1, self.dropout(self.attention(y, rotary, cache, block)))
+        mixed = self.attention(y, rotary, cache, block)
+        x = torch.addcmul(x, gate1, self._dropped(mixed, keys, 0))
         y = torch.addcmul(shift2, self.norm2(x), 1 + scale2)
-        return torch.addcmul(x, gate2, self.dropout(self.mlp(y)))
+        return torch.addcmul(x, gate2, self._dropped(self.mlp(y), keys, 1))
+
+    def _dropped(self, x: Tensor, keys: Tensor | None, site: int) -> Tensor:
+        return x if keys is None else dropped(x, keys[:, site], self.dropout)
 
 
 class DiT(nn.Module):
@@ -102,11 +109,14 @@ class DiT(nn.Module):
         if times == 2:
             _zero(self.times[1].get_submodule("last"))
 
-    def forward(self, x: Tensor, *taus: Time, cache: Cache | None = None) -> TokenDistribution:
+    def forward(
+        self, x: Tensor, *taus: Time, cache: Cache | None = None, rng: Streams | None = None
+    ) -> TokenDistribution:
         """The distribution of every token.
 
         x: a point of the encoder's space, or tokens. taus: clock times, (b, 1) or (b, l), as many
-        as the network reads. cache: for a causal trunk, x continues what the cache holds.
+        as the network reads. cache: for a causal trunk, x continues what the cache holds. rng: one
+        stream a text; a network with dropout draws from it in training mode, and only then.
         """
         assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
         y = self.encoder(x, taus[0] if taus else None)
@@ -120,13 +130,21 @@ class DiT(nn.Module):
             rotary = rotary_tables(y.shape[1], per_head, y.device, first)
         # Blocks may be stored in a narrower type than the encoder and the time embeddings.
         y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
+        seeds = self._seeds(rng)
         for i, block in enumerate(self.blocks):
+            keys = None if seeds is None else block_keys(seeds, i)
             if self.recompute and torch.is_grad_enabled():
-                y = checkpoint(block, y, condition, rotary, use_reentrant=False)
+                y = checkpoint(block, y, condition, rotary, None, i, keys, use_reentrant=False)
             else:
-                y = block(y, condition, rotary, cache, i)
+                y = block(y, condition, rotary, cache, i, keys)
         shift, scale = self.modulation(condition).chunk(2, -1)
         return self.head(torch.addcmul(shift, self.norm(y), 1 + scale))
+
+    def _seeds(self, rng: Streams | None) -> Int[Tensor, " b"] | None:
+        if not self.training or self.size.dropout == 0:
+            return None
+        assert rng is not None, "dropout draws from the streams of the texts: pass rng"
+        return rng.integers()
 
     def _condition(self, like: Tensor, *taus: Time) -> Float[Tensor, "#b #l c"]:
         if not taus:
