@@ -64,11 +64,15 @@ class Experiment:
                 raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
             if self.data.vocab < 300:
                 raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
-        if isinstance(self.method, FlowMap) and self.train.batch % 2:
-            raise Refusal(
-                f"--train.batch {self.train.batch} must be even: half of a flow map's batch learns "
-                "the flow and half learns to jump."
-            )
+        if isinstance(self.method, FlowMap):
+            for name, texts in (
+                ("batch", self.train.batch), ("micro-batch", self.train.micro_batch),
+            ):  # fmt: skip
+                if texts % 2:
+                    raise Refusal(
+                        f"--train.{name} {texts} must be even: half of a flow map's batch learns "
+                        "the flow and half learns to jump."
+                    )
 
 
 def to_json(experiment: Experiment) -> str:

@@ -27,9 +27,12 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def set_threads(wanted: int, width: int) -> int:
-    """Set and return the number of CPU threads: by default one for small models, else all."""
-    threads = wanted or (1 if width <= SMALL else os.cpu_count() or 1)
+def set_threads(wanted: int, width: int, processes: int = 1) -> int:
+    """Set and return the number of CPU threads of each of `processes` on this machine.
+
+    By default one for small models, else an equal share of all.
+    """
+    threads = wanted or (1 if width <= SMALL else max(1, (os.cpu_count() or 1) // processes))
     torch.set_num_threads(threads)
     return threads
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,8 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
-from flowlm.source import open_source
-from flowlm.train import Log, State, restore, train
+from flowlm.source import Source, open_source
+from flowlm.train import Checkpoints, Log, State, World, joined, train
 from flowlm.train.checkpoint import found
 
 if TYPE_CHECKING:
@@ -45,19 +46,13 @@ def train_run(
 
     Writes experiment.json, tokenizer.json, metrics.jsonl, checkpoints/, samples/ and, with every
     checkpoint, model.safetensors (the averaged weights). Ctrl-C and SIGTERM finish the step, save,
-    and raise Interrupted.
+    and raise Interrupted. Started by torchrun, all processes call it, and process 0 writes.
     """
-    if not resume and found(directory / "checkpoints"):
-        raise Refusal(
-            f"{directory} already holds a run: choose another --out, or continue it with "
-            f"flowlm train --resume {directory}."
-        )
-    if resume and not found(directory / "checkpoints"):
-        raise Refusal(
-            f"{directory / 'checkpoints'} holds no checkpoint to resume from: train from the start."
-        )
+    plan = experiment.train
+    device = choose_device(plan.device)
     try:
-        _train_run(experiment, directory, console, resume)
+        with joined(device, plan.shard) as world:
+            _train_run(experiment, directory, console, resume, device, world)
     except OSError as error:
         raise Refusal(
             f"{directory} could not be written ({error.strerror or error}): free some space or "
@@ -65,61 +60,134 @@ def train_run(
         ) from error
 
 
-def _train_run(experiment: Experiment, directory: Path, console: Console, resume: bool) -> None:
+def _train_run(
+    experiment: Experiment,
+    directory: Path,
+    console: Console,
+    resume: bool,
+    device: torch.device,
+    world: World,
+) -> None:
     plan = experiment.train
-    device = choose_device(plan.device)
-    threads = set_threads(plan.threads, experiment.size.width)
+    threads = set_threads(plan.threads, experiment.size.width, world.beside)
     kept = device.type == "cpu" and keep_memory()
-    teacher = _teacher(experiment)
-    with _begun_or_nothing(directory, resume):
-        likeness = None if teacher is None else teacher.tokenizer
-        if resume:
-            likeness = Tokenizer.load(directory / "tokenizer.json")
-        source = open_source(experiment, directory / "tokens", likeness)
-        torch.manual_seed(plan.seed)
-        guide = None if teacher is None else teacher.network
-        network = experiment.method.network(
-            experiment.size, source.tokenizer.vocab, source.length, guide
-        ).to(device)
-        guide = None if guide is None else guide.to(device)
-        network.recompute = plan.recompute
-        for part in (network, guide):
-            if plan.compile and part is not None:
-                compile_parts(part)
-        state = State(network, plan)
-        if resume:
-            for sentence in restore(state, directory / "checkpoints"):
-                console.print(sentence, soft_wrap=True, markup=False, emoji=False, highlight=False)
-            write_weights(state.average.weights, directory / "model.safetensors")
-        else:
+    checkpoints = Checkpoints(directory / "checkpoints", plan.keep, world)
+    with ExitStack() as beginning:
+        with world.together():
+            _require_room(directory, resume)
+            _require_pairs(experiment, world)
+            teacher = _teacher(experiment)
+            if world.leads:
+                beginning.enter_context(_begun_or_nothing(directory, resume))
+        source = _open_together(experiment, directory, resume, teacher, world)
+        network, guide = _networks(experiment, source, teacher, device)
+        state = State(network, plan, world, list(network.blocks))
+        skipped = checkpoints.restore(state) if resume else []
+        weights = state.average.whole()
+        if world.leads:
             directory.mkdir(parents=True, exist_ok=True)
-            source.tokenizer.save(directory / "tokenizer.json")
-            write_text(to_json(experiment), directory / "experiment.json")
-    count = sum(p.numel() for p in network.parameters())
-    console.print(
-        f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
-        f"vocabulary, {device}, {threads} CPU thread{'s' * (threads > 1)}"
-        f"{', memory kept' * kept}, into {directory}",
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=True,
-    )
-    log = Log(directory / "metrics.jsonl", experiment.name, state.step, plan.steps, console)
-    desk = Desk(experiment, directory, state, network, source, guide, log)
+            if resume:
+                write_weights(weights, directory / "model.safetensors")
+            else:
+                source.tokenizer.save(directory / "tokenizer.json")
+                write_text(to_json(experiment), directory / "experiment.json")
+    log = None
+    if world.leads:
+        count = sum(p.numel() for p in network.parameters())
+        for sentence in (
+            *skipped,
+            f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
+            f"vocabulary, {device}, {_counted(world.size, 'process', 'es') * (world.size > 1)}"
+            f"{_counted(threads, 'CPU thread')}{', memory kept' * kept}, into {directory}",
+        ):
+            console.print(sentence, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        log = Log(directory / "metrics.jsonl", experiment.name, state.step, plan.steps, console)
+    _steps(Desk(experiment, directory, state, source, guide, checkpoints, log))
+
+
+def _steps(desk: Desk) -> None:
+    """Take the steps; every process stops at the same one."""
+    experiment, world = desk.experiment, desk.state.world
 
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
-        return experiment.method.loss(model, batch, rng, guide)
+        return experiment.method.loss(model, batch, rng, desk.teacher)
 
-    with log, _asked_to_stop() as stop:
-        for step in train(state, loss, source.batches, plan):
+    with desk.log or nullcontext(), desk.checkpoints, _asked_to_stop() as stop:
+        for step in train(desk.state, loss, desk.source.batches, experiment.train):
             desk.after(step)
-            if stop.is_set() and step.number < plan.steps:
+            stopping = world.any(stop.is_set() or desk.checkpoints.failed)
+            if stopping and step.number < experiment.train.steps:
                 desk.save()
+                desk.checkpoints.finish()
                 raise Interrupted(
                     f"Stopped after step {step.number} and saved; go on with: "
-                    f"flowlm train --resume {directory}"
+                    f"flowlm train --resume {desk.directory}"
                 )
+
+
+def _require_room(directory: Path, resume: bool) -> None:
+    there = found(directory / "checkpoints")
+    if there and not resume:
+        raise Refusal(
+            f"{directory} already holds a run: choose another --out, or continue it with "
+            f"flowlm train --resume {directory}."
+        )
+    if resume and not there:
+        raise Refusal(
+            f"{directory / 'checkpoints'} holds no checkpoint to resume from: train from the start."
+        )
+
+
+def _require_pairs(experiment: Experiment, world: World) -> None:
+    if isinstance(experiment.method, FlowMap) and experiment.train.batch // world.size % 2:
+        raise Refusal(
+            f"--train.batch {experiment.train.batch} gives each of {world.size} processes an odd "
+            "number of texts, and a flow map takes them in pairs: choose a multiple of "
+            f"{2 * world.size}."
+        )
+
+
+def _open_together(
+    experiment: Experiment,
+    directory: Path,
+    resume: bool,
+    teacher: LanguageModel | None,
+    world: World,
+) -> Source:
+    """Open the data in every process: the first one prepares it before the others look."""
+    source = None
+    for turn in (world.leads, not world.leads):
+        with world.together():
+            if turn:
+                likeness = None if teacher is None else teacher.tokenizer
+                if resume:
+                    likeness = Tokenizer.load(directory / "tokenizer.json")
+                tokens = directory / "tokens"
+                source = open_source(experiment, tokens, likeness, world.rank, world.size)
+    assert source is not None
+    return source
+
+
+def _networks(
+    experiment: Experiment, source: Source, teacher: LanguageModel | None, device: torch.device
+) -> tuple[DiT, DiT | None]:
+    """The network at its start, the same in every process, and the teacher's."""
+    plan = experiment.train
+    guide = None if teacher is None else teacher.network
+    torch.manual_seed(plan.seed)
+    network = experiment.method.network(
+        experiment.size, source.tokenizer.vocab, source.length, guide
+    ).to(device)
+    guide = None if guide is None else guide.to(device)
+    network.recompute = plan.recompute
+    for part in (network, guide):
+        if plan.compile and part is not None:
+            compile_parts(part)
+    return network, guide
+
+
+def _counted(number: int, what: str, ending: str = "s") -> str:
+    return f"{number} {what}{ending * (number > 1)}"
 
 
 def _teacher(experiment: Experiment) -> LanguageModel | None:
@@ -174,12 +242,14 @@ def _begun_or_nothing(directory: Path, resume: bool) -> Iterator[None]:
 @contextmanager
 def _asked_to_stop() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, so that the step under way is finished first."""
+    # torchrun passes on what the terminal has sent to everybody already: twice is once there.
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
     asked = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in signals}
 
     def ask(number: int, frame: object) -> None:
-        if asked.is_set():  # asked twice: stop at once, the last checkpoint stands
+        if asked.is_set() and not launched:  # asked twice: stop at once, the last checkpoint stands
             raise KeyboardInterrupt
         asked.set()
 

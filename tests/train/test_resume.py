@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from stored import stored
 
 METHODS = [
     "flow", "flow in projected space", "flow map", "flow map with a teacher", "masked",
@@ -19,8 +20,7 @@ METHODS = [
 
 
 def state(directory: Path, step: int) -> dict[str, Any]:
-    file = directory / "checkpoints" / f"step-{step:08d}" / "state.pt"
-    return torch.load(file, weights_only=True)
+    return stored(directory / "checkpoints" / f"step-{step:08d}")
 
 
 def stop_at(directory: Path, step: int, to: Path) -> Path:

@@ -94,8 +94,8 @@ class Projected(Space):
         """x0 @ E ~ N(0, E^T E), (b, l, d), from d numbers a token (v of them if v <= d)."""
         vocab, width = self.table.shape
         if vocab <= width:
-            return _product(rng.normal(length, vocab), self.table)
-        return _product(rng.normal(length, width), self.factor)
+            return _product(rng.normal(length, vocab, dtype=self.table.dtype), self.table)
+        return _product(rng.normal(length, width, dtype=self.table.dtype), self.factor)
 
     def clean(self, tokens: Tokens) -> Point:
         """E[token], (b, l, d)."""

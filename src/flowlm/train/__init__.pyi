@@ -1,7 +1,9 @@
-from .checkpoint import restore as restore
-from .checkpoint import save as save
+from .checkpoint import Checkpoints as Checkpoints
 from .ema import Average as Average
 from .log import Log as Log
+from .parallel import World as World
+from .parallel import joined as joined
+from .parallel import passes as passes
 from .plan import Plan as Plan
 from .trainer import State as State
 from .trainer import Step as Step

@@ -1,78 +1,185 @@
-"""Checkpoints: the whole state of training, written atomically and checked when read."""
+"""Checkpoints: the whole state of training, written in the background and checked when read.
+
+A checkpoint is a directory step-00001000 with what torch.distributed.checkpoint wrote, a file per
+process, and checkpoint.json: the checksum of every other file and the validation loss. It is
+filled under another name and renamed when it is complete. Any number of processes can read it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-import torch
-
 from flowlm.errors import Refusal
+from flowlm.train.parallel import ALONE, World
 from flowlm.train.trainer import State
 
+STAMP = "checkpoint.json"
 
-def save(state: State[Any], directory: Path, keep: int) -> Path:
-    """Write `directory/step-00001000/` and remove all but the newest `keep`.
 
-    The checkpoint is built under a temporary name and renamed when complete. A Refusal if the disk
-    is full or not writable; older checkpoints are untouched then.
+class Checkpoints:
+    """The checkpoints of a run; a context manager that leaves no half-written one behind.
+
+    Of them the newest `keep` stay, and the one with the lowest validation loss. Everything here is
+    to be called by all processes.
     """
-    target = directory / f"step-{state.step:08d}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=directory) as scratch:
-            built = Path(scratch) / "checkpoint"
-            built.mkdir()
-            torch.save(_content(state), built / "state.pt")
-            digest = _sha256(built / "state.pt")
-            stamp = {"step": state.step, "sha256": digest}
-            (built / "checkpoint.json").write_text(json.dumps(stamp))
+
+    def __init__(self, directory: Path, keep: int, world: World = ALONE) -> None:
+        self._directory, self._keep, self._world = directory, keep, world
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._newest: int | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.finish()
+        elif self._writing is not None:
+            wait([self._writing])
+        self._thread.shutdown()
+
+    @property
+    def failed(self) -> bool:
+        """Whether this process knows that the last save went wrong: `finish` says how."""
+        writing = self._writing
+        return writing is not None and writing.done() and writing.exception() is not None
+
+    def save(
+        self,
+        state: State[Any],
+        valid: float | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Copy the state and begin to write it; `valid` is its validation loss, if it is known.
+
+        Process 0 calls `then` when the checkpoint is complete. Waits for the save before this one.
+        """
+        if state.step == self._newest:
+            return  # asked to stop at a step that is saved already
+        self.finish()
+        target = self._directory / f"step-{state.step:08d}"
+        partial = self._directory / f".partial-{target.name}"
+        with self._world.together():
+            if self._world.leads:
+                try:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    partial.mkdir(parents=True)
+                except OSError as error:
+                    raise _unwritten(target, error) from error
+        from torch.distributed.checkpoint.state_dict_saver import async_save
+
+        _quieten()
+        written = async_save(
+            _content(state),
+            checkpoint_id=partial,
+            process_group=self._world.aside,
+            no_dist=self._world.mesh is None,
+        )
+        assert isinstance(written, Future)
+        self._newest = state.step
+        self._writing = self._thread.submit(self._complete, written, partial, target, valid, then)
+
+    def finish(self) -> None:
+        """Wait for what is being written. A Refusal if it could not be."""
+        writing, self._writing = self._writing, None
+        with self._world.together():
+            if writing is not None:
+                writing.result()
+
+    def restore(self, state: State[Any]) -> list[str]:
+        """Load the newest checkpoint that is whole. Returns a sentence for each one skipped.
+
+        A Refusal if there is none, or if it is of another network.
+        """
+        if self._world.leads:
+            for leftover in self._directory.glob(".partial-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        skipped: list[str] = []
+        for path in reversed(self._world.gathered(found(self._directory))[0]):
+            if (path / "state.pt").exists():
+                raise Refusal(
+                    f"{path} was written by an earlier version of flowlm, whose checkpoints this "
+                    "one does not read: train from the start."
+                )
+            faults = [fault for fault in self._world.gathered(self._fault(path)) if fault]
+            if faults:
+                skipped.append(f"Skipped {path}, which is damaged ({faults[0]}).")
+                continue
+            _load(state, path, self._world)
+            self._newest = state.step
+            return skipped
+        damaged = f" ({len(skipped)} are damaged)" if skipped else ""
+        raise Refusal(
+            f"{self._directory} holds no checkpoint to resume from{damaged}: train from the start."
+        )
+
+    def _complete(
+        self,
+        written: Future[Any],
+        partial: Path,
+        target: Path,
+        valid: float | None,
+        then: Callable[[], None] | None,
+    ) -> None:
+        """What follows when every process has written its file (in the background)."""
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        try:
+            written.result()
+            if not self._world.leads:
+                return
+            files = sorted(file for file in partial.iterdir() if file.is_file())
+            stamp = {"valid": valid, "sha256": {file.name: _sha256(file) for file in files}}
+            (partial / STAMP).write_text(json.dumps(stamp))
+            _settle(partial / STAMP)
             if target.exists():
                 shutil.rmtree(target)
-            os.replace(built, target)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise Refusal(
-            f"The checkpoint {target} could not be written ({_reason(error)}): free some space or "
-            "choose another --out; the checkpoints before it are intact."
-        ) from error
-    for old in found(directory)[:-keep]:
-        shutil.rmtree(old)
-    return target
+            os.replace(partial, target)
+            _settle(self._directory)
+        except (OSError, RuntimeError, CheckpointException) as error:
+            if self._world.leads:
+                shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, CheckpointException):
+                error, _ = next(iter(error.failures.values()))  # of the first process that failed
+            raise _unwritten(target, error) from error
+        self._prune()
+        if then is not None:
+            then()
 
+    def _prune(self) -> None:
+        paths = found(self._directory)
+        best = min(paths, key=_valid)
+        for path in paths[: -self._keep]:
+            if path != best or _valid(best) == math.inf:
+                shutil.rmtree(path)
 
-def restore(state: State[Any], directory: Path) -> list[str]:
-    """Load the newest checkpoint that is whole. Returns a sentence for each one skipped.
-
-    A Refusal if there is none.
-    """
-    skipped: list[str] = []
-    for path in reversed(found(directory)):
+    def _fault(self, path: Path) -> str | None:
+        """What is wrong with this process's share of the files, if anything is."""
         try:
-            stamp = json.loads((path / "checkpoint.json").read_text())
-            if _sha256(path / "state.pt") != stamp["sha256"]:
-                raise ValueError("its checksum differs")
-            content = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-            skipped.append(f"Skipped {path}, which is damaged ({_reason(error)}).")
-            continue
-        try:
-            state.model.load_state_dict(content["model"])
-        except RuntimeError as error:
-            raise Refusal(
-                f"{path} holds another network than experiment.json says: put back the "
-                "experiment.json that the run was started with."
-            ) from error
-        state.average.load(content["average"])
-        state.optimizer.load_state_dict(content["optimizer"])
-        state.step = content["step"]
-        return skipped
-    damaged = f" ({len(skipped)} are damaged)" if skipped else ""
-    raise Refusal(f"{directory} holds no checkpoint to resume from{damaged}: train from the start.")
+            stamp = json.loads((path / STAMP).read_text())
+            files = sorted(stamp["sha256"].items())
+            for name, digest in files[self._world.rank :: self._world.size]:
+                if _sha256(path / name) != digest:
+                    return "its checksum differs"
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            return _reason(error)
+        return None
 
 
 def found(directory: Path) -> list[Path]:
@@ -80,13 +187,46 @@ def found(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"))
 
 
-def _content(state: State[Any]) -> dict[str, object]:
-    return {
-        "step": state.step,
-        "model": state.model.state_dict(),
-        "average": state.average.weights,
-        "optimizer": state.optimizer.state_dict(),
-    }
+def _content(state: State[Any]) -> dict[str, Any]:
+    """Everything that a step changes, under the plain names of the network."""
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    model, optimizer = get_state_dict(state.model, state.optimizer)
+    average = state.average.weights
+    return {"step": state.step, "model": model, "average": average, "optimizer": optimizer}
+
+
+def _load(state: State[Any], path: Path, world: World) -> None:
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict import set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    _quieten()
+    content = _content(state)
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    theirs = {name: vars(kept)["size"] for name, kept in stored.items() if name[:6] == "model."}
+    if theirs != {f"model.{name}": weight.shape for name, weight in content["model"].items()}:
+        raise Refusal(
+            f"{path} holds another network than experiment.json says: put back the "
+            "experiment.json that the run was started with."
+        )
+    load(content, checkpoint_id=path, process_group=world.aside, no_dist=world.mesh is None)
+    set_state_dict(
+        state.model,
+        state.optimizer,
+        model_state_dict=content["model"],
+        optim_state_dict=content["optimizer"],
+    )
+    state.step = content["step"]
+
+
+def _valid(path: Path) -> float:
+    """The validation loss of a checkpoint; infinite if it has none."""
+    try:
+        valid = float(json.loads((path / STAMP).read_text())["valid"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return math.inf
+    return valid if math.isfinite(valid) else math.inf
 
 
 def _sha256(file: Path) -> str:
@@ -94,5 +234,26 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _reason(error: Exception) -> str:
+def _settle(path: Path) -> None:
+    """Wait until the disk has it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unwritten(target: Path, error: BaseException) -> Refusal:
+    return Refusal(
+        f"The checkpoint {target} could not be written ({_reason(error)}): free some space or "
+        "choose another --out; the checkpoints before it are intact."
+    )
+
+
+def _reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _quieten() -> None:
+    # One process has no group, says torch at every save.
+    warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")

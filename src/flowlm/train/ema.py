@@ -5,22 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from flowlm.train.parallel import ALONE, World
+
 
 class Average:
-    """A second set of weights that follows the first; these are the ones that are used."""
+    """A second set of weights that follows the first; these are the ones that are used.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    It is spread over the world as the weights are.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, world: World = ALONE) -> None:
         self.decay = decay
         self.weights = {k: v.detach().clone() for k, v in model.named_parameters()}
+        self._world = world
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards the weights after step number `step` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, weight in model.named_parameters():
-            self.weights[name].lerp_(weight, 1 - decay)
+        averages = [self._world.local(average) for average in self.weights.values()]
+        weights = [self._world.local(weight) for weight in model.parameters()]
+        share = 1 - decay
+        torch._foreach_lerp_(averages, weights, share)  # pyright: ignore[reportPrivateImportUsage]
 
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Continue from saved averages."""
-        for name, average in self.weights.items():
-            average.copy_(weights[name])
+    def whole(self) -> dict[str, Tensor]:
+        """All of it, on every process; the tensors may be the live ones."""
+        return {name: self._world.whole(weight) for name, weight in self.weights.items()}

@@ -16,7 +16,11 @@ class Plan:
     steps: int = 10_000
     """Optimizer steps."""
     batch: int = 512
-    """Texts per step."""
+    """Texts per step, of all processes together."""
+    micro_batch: int = 0
+    """Texts per process and pass: gradients of several passes add up to a step; 0 takes one."""
+    shard: int = 0
+    """Processes that share one copy of weights and optimizer (torchrun); 0 for all of them."""
     lr: float = 3e-4
     """Learning rate of AdamW after warm-up."""
     warmup: int = 2_500
@@ -70,6 +74,7 @@ class Plan:
                 raise Refusal(f"--train.{name} must lie between 0 and 1, not {share}.")
         for name, number in (
             ("warmup", self.warmup), ("threads", self.threads), ("weight-decay", self.weight_decay),
+            ("micro-batch", self.micro_batch), ("shard", self.shard),
         ):  # fmt: skip
             if not 0 <= number < math.inf:
                 raise Refusal(f"--train.{name} must not be negative, and it is {number}.")

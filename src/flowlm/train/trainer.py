@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,17 +14,26 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.errors import Refusal
 from flowlm.train.ema import Average
+from flowlm.train.parallel import ALONE, Objective, World, passes, spread
 from flowlm.train.plan import Plan
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 class State(Generic[Model]):
-    """What training changes: weights, their average, the optimizer, and the step reached."""
+    """What training changes: weights, their average, the optimizer, and the step reached.
 
-    def __init__(self, model: Model, plan: Plan) -> None:
-        self.model = model
-        self.average = Average(model, plan.ema)
+    Making it spreads the model over the world; `parts` are modules to gather one at a time, such
+    as the blocks of a trunk.
+    """
+
+    def __init__(
+        self, model: Model, plan: Plan, world: World = ALONE, parts: Sequence[nn.Module] = ()
+    ) -> None:
+        self.model, self.world = model, world
+        self.objective = Objective(model)
+        spread(self.objective, parts, world)
+        self.average = Average(model, plan.ema, world)
         self.optimizer = _optimizer(model, plan)
         self.step = 0
         device = next(model.parameters()).device
@@ -70,11 +79,11 @@ def train(
 ) -> Iterator[Step]:
     """Take steps until the plan's number, yielding after each.
 
-    `batches(step)` and all randomness are pure functions of (seed, step), so a run that is
-    stopped and resumed takes the same steps as one that is not: bit for bit on the CPU.
+    `batches(step)` are this process's rows of the global batch, equally many everywhere. They and
+    all randomness are pure functions of (seed, step), so a run that is stopped and resumed takes
+    the same steps as one that is not: bit for bit on the CPU.
     """
-    device = next(state.model.parameters()).device
-    lowered = plan.precision == "bfloat16"
+    world = state.world
     state.model.train()
     while state.step < plan.steps:
         began = time.perf_counter()
@@ -82,28 +91,54 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         batch = batches(state.step)
-        batch = Batch(
-            batch.tokens.to(device, non_blocking=True), batch.weight.to(device, non_blocking=True)
-        )
-        rng = Streams.of(plan.seed, state.step, count=len(batch.tokens), device=device)
-        torch.manual_seed(plan.seed * 2**32 + state.step)  # dropout draws from torch's own stream
-        with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
-            paid = loss(state.model, batch, rng)
-        value = reduce(paid)
         state.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip)
-        state.watch(value.detach() + norm)
+        value, norm, logs = _descend(state, loss, batch, plan)
+        state.watch(value + norm)
         state.optimizer.step()
         state.average.update(state.model, state.step)
         state.step += 1
         seconds = time.perf_counter() - began
-        yield Step(state.step, value.detach(), norm, lr, batch.tokens.numel(), seconds, paid.logs)
+        tokens = batch.tokens.numel() * world.size
+        yield Step(state.step, value, norm, lr, tokens, seconds, logs)
 
 
-def reduce(loss: Loss) -> Tensor:
-    """Nats per token by the global weight: the one place where losses are reduced."""
-    return (loss.value * loss.weight).sum() / loss.weight.sum().clamp(min=1e-9)
+def _descend(
+    state: State[Model], loss: Callable[[Model, Batch, Streams], Loss], batch: Batch, plan: Plan
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Leave clipped gradients in the weights; returns the global loss, gradient norm and logs.
+
+    This is the one place where losses are reduced: their sum is differentiated, pass by pass, and
+    divided by the weight of all passes and processes, which is known at the end.
+    """
+    world, rows = state.world, len(batch.tokens)
+    device = next(state.model.parameters()).device
+    lowered = plan.precision == "bfloat16"
+    found, names = [], []
+    for part in passes(range(rows), plan.micro_batch):
+        piece = Batch(
+            batch.tokens[part].to(device, non_blocking=True),
+            batch.weight[part].to(device, non_blocking=True),
+        )
+        rng = Streams.of(
+            plan.seed, state.step, count=len(piece.tokens),
+            first=world.rank * rows + part.start, total=world.size * rows, device=device,
+        )  # fmt: skip
+        with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
+            value, weight, logs = state.objective(loss, piece, rng)
+        value.backward()
+        share = len(rng) / rng.total
+        names = list(logs)
+        found.append(torch.stack((value.detach(), weight, *(x * share for x in logs.values()))))
+    gradients = [world.local(p.grad) for p in state.model.parameters() if p.grad is not None]
+    # Shards add up to one gradient, and there are as many of those as copies of the state.
+    square = nn.utils.get_total_norm(gradients).square() / world.copies
+    sums = world.sum(torch.cat((torch.stack(found).sum(0), square[None])))
+    value, weight, *shares, square = sums.unbind()
+    weight = weight.clamp(min=1e-9)
+    norm = square.sqrt() / weight
+    scale = (plan.clip / (norm + 1e-6)).clamp(max=1) / weight
+    torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
+    return value / weight, norm, dict(zip(names, shares))
 
 
 def learning_rate(plan: Plan, step: int) -> float:

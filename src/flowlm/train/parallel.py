@@ -1,0 +1,185 @@
+"""Several processes as one: who takes part, and how a model is spread over them.
+
+Every process holds its rows of the global batch and its shard of weights, gradients, moments and
+averages (`fully_shard`). Alone, every function here gives back what it was given: there is one
+training loop, and no machinery where there is nothing to spread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, distributed, nn
+
+from flowlm.core.rng import Streams
+from flowlm.core.types import Batch, Loss
+from flowlm.errors import Refusal
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together. By default this one, alone.
+
+    What is exchanged about numbers on a device goes over its own network, the rest over the
+    processors'. Every method must be called by all processes, in the same order.
+    """
+
+    rank: int = 0
+    """Number of this process; process 0 writes and prints."""
+    size: int = 1
+    """How many there are."""
+    beside: int = 1
+    """How many there are on this machine."""
+    mesh: DeviceMesh | None = None
+    """(replicate, shard) of the processes; None for one alone."""
+    aside: ProcessGroup | None = None
+    """All processes once more, for a thread that works in the background."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    @property
+    def copies(self) -> int:
+        """How many copies of the state there are, each spread over the processes of a row."""
+        return 1 if self.mesh is None else self.mesh.size(0)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.mesh is None:
+            return flag
+        flags = torch.tensor(int(flag))
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        return bool(flags)
+
+    def sum(self, numbers: Tensor) -> Tensor:
+        """The sum over processes; `numbers` is overwritten."""
+        if self.mesh is not None:
+            distributed.all_reduce(numbers)
+        return numbers
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What every process says, in the order of their numbers; small things."""
+        said = [value]
+        if self.mesh is not None:
+            said = [None] * self.size
+            distributed.all_gather_object(said, value)
+        return said
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """If a process refuses inside, all stop: process 0 says why, the others say nothing.
+
+        Inside, no process may wait for another.
+        """
+        mine: Refusal | None = None
+        try:
+            yield
+        except Refusal as refusal:
+            mine = refusal
+        for refusal in self.gathered(mine):
+            if refusal is not None:
+                raise refusal if self.leads else SystemExit(2)
+
+    def share(self, count: int) -> range:
+        """Which of `count` texts this process takes: consecutive pairs, and maybe none."""
+        pairs = -(-count // 2)
+        first, last = (2 * (pairs * rank // self.size) for rank in (self.rank, self.rank + 1))
+        return range(first, min(last, count))
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """This process's shard of a tensor that is spread, sharing its memory."""
+        return tensor if self.mesh is None else cast("DTensor", tensor).to_local()
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """All of a tensor that is spread; it may share its memory."""
+        return tensor if self.mesh is None else cast("DTensor", tensor).full_tensor()
+
+
+ALONE = World()
+"""One process."""
+
+
+@contextmanager
+def joined(device: torch.device, shard: int = 0) -> Iterator[World]:
+    """The processes that torchrun started; without torchrun, this one alone.
+
+    `shard` of them share one copy of the state (0: all of them), and there are as many copies as
+    that makes. A Refusal if they do not come out even.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    shard = shard or size
+    if size % shard:
+        raise Refusal(
+            f"{size} processes cannot form groups of --train.shard {shard}: choose a divisor."
+        )
+    if device.type == "mps":
+        raise Refusal("An mps device takes one process: start without torchrun.")
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        names = ("replicate", "shard")
+        mesh = init_device_mesh(device.type, (size // shard, shard), mesh_dim_names=names)
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        aside = cast("ProcessGroup", distributed.new_group(backend="gloo"))
+        yield World(distributed.get_rank(), size, beside, mesh, aside)
+    finally:
+        distributed.destroy_process_group()
+
+
+class Objective(nn.Module):
+    """All that is differentiated, as one module.
+
+    `fully_shard` gathers a module's weights when its forward is called. Losses use the token table
+    and the head outside the network's forward as well, so the root that is spread is the loss.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, loss: Callable[[Any, Batch, Streams], Loss], batch: Batch, rng: Streams
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Weighted sum of the losses, sum of the weights, and the logs."""
+        paid = loss(self.model, batch, rng)
+        return (paid.value * paid.weight).sum(), paid.weight.sum(), dict(paid.logs)
+
+
+def spread(objective: Objective, parts: Sequence[nn.Module], world: World) -> None:
+    """Spread the weights over the world, in place: each of `parts` is gathered on its own.
+
+    Gradients are summed over processes, in the type of the weights.
+    """
+    if world.mesh is None:
+        return
+    from torch.distributed.fsdp import fully_shard
+
+    for module in (*parts, objective):
+        sharded = fully_shard(module, mesh=world.mesh)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def passes(rows: range, at_once: int) -> Iterator[slice]:
+    """Consecutive texts, `at_once` at a time (0: all)."""
+    step = at_once or max(1, len(rows))
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))
