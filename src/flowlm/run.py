@@ -97,8 +97,8 @@ def _train_run(
         for sentence in (
             *skipped,
             f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
-            f"vocabulary, {device}, {_counted(world.size, 'process', 'es') * (world.size > 1)}"
-            f"{_counted(threads, 'CPU thread')}{', memory kept' * kept}, into {directory}",
+            f"vocabulary, {device}, {f'{world.size} processes, ' * (world.size > 1)}"
+            f"{threads} CPU thread{'s' * (threads > 1)}{', memory kept' * kept}, into {directory}",
         ):
             console.print(sentence, soft_wrap=True, markup=False, emoji=False, highlight=False)
         log = Log(directory / "metrics.jsonl", experiment.name, state.step, plan.steps, console)
@@ -184,10 +184,6 @@ def _networks(
         if plan.compile and part is not None:
             compile_parts(part)
     return network, guide
-
-
-def _counted(number: int, what: str, ending: str = "s") -> str:
-    return f"{number} {what}{ending * (number > 1)}"
 
 
 def _teacher(experiment: Experiment) -> LanguageModel | None:

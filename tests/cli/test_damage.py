@@ -137,22 +137,22 @@ def test_an_evaluation_without_a_tokenizer_is_refused(flowlm: Callable, flow_run
 
 
 def truncate(checkpoint: Path) -> None:
-    file = checkpoint / "state.pt"
+    file = checkpoint / "__0_0.distcp"
     file.write_bytes(file.read_bytes()[:-100])
 
 
 def empty(checkpoint: Path) -> None:
-    (checkpoint / "state.pt").write_bytes(b"")
+    (checkpoint / "__0_0.distcp").write_bytes(b"")
 
 
 def flip(checkpoint: Path) -> None:
-    file = checkpoint / "state.pt"
+    file = checkpoint / "__0_0.distcp"
     data = file.read_bytes()
     file.write_bytes(flipped(data, len(data) // 2))
 
 
 def lose_state(checkpoint: Path) -> None:
-    (checkpoint / "state.pt").unlink()
+    (checkpoint / "__0_0.distcp").unlink()
 
 
 def lose_stamp(checkpoint: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert "step 4/4" in answer.out
     # Steps 3 and 4 are taken again, and they are the same.
     assert (flow_run / "model.safetensors").read_bytes() == weights
-    assert (newest / "state.pt").exists()
+    assert (newest / "__0_0.distcp").exists()
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

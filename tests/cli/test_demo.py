@@ -81,16 +81,16 @@ def test_the_demo_trains_measures_and_reports(flowlm: Callable, tmp_path: Path) 
     assert len(report["curves"]) == 4
     assert "FMLM" in (out / "report.html").read_text()
     # A second time there is nothing left to train, and the answer is the same.
-    stamps = {file: file.stat().st_mtime_ns for file in out.glob("*/checkpoints/*/state.pt")}
+    stamps = {file: file.stat().st_mtime_ns for file in out.glob("*/checkpoints/*/.metadata")}
     assert len(stamps) == 4
     again = flowlm("demo", "--out", out)
     assert again.status == 0
-    assert {f: f.stat().st_mtime_ns for f in out.glob("*/checkpoints/*/state.pt")} == stamps
+    assert {f: f.stat().st_mtime_ns for f in out.glob("*/checkpoints/*/.metadata")} == stamps
     assert json.loads((out / "report.json").read_text())["rows"] == report["rows"]
     # Another seed would be another demo.
     refused = flowlm("demo", "--out", out, "--seed", 1)
     assert "another seed" in refused.refusal(out)
-    assert {f: f.stat().st_mtime_ns for f in out.glob("*/checkpoints/*/state.pt")} == stamps
+    assert {f: f.stat().st_mtime_ns for f in out.glob("*/checkpoints/*/.metadata")} == stamps
 
 
 def test_a_place_that_is_a_file_is_refused(flowlm: Callable, tmp_path: Path) -> None:

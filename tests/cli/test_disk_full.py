@@ -16,6 +16,9 @@ from safetensors import SafetensorError
 
 import flowlm.directory
 
+STATE = "__0_0.distcp"
+"""What the first process writes into a checkpoint."""
+
 FULL = OSError(errno.ENOSPC, "No space left on device")
 WRITERS = {
     # Where to put the broken function, its name, and what it raises on a full disk.
@@ -67,7 +70,8 @@ def test_whichever_write_fails_nothing_is_lost(
     assert counted.calls >= CALLS.get(writer, 4)
     whole = (runs / "flow" / "model.safetensors").read_bytes()
     lost = []
-    for bad in range(counted.calls):
+    # Every tensor of a checkpoint is a call of torch.save: some of them will do.
+    for bad in range(0, counted.calls, max(1, counted.calls // 12)):
         home = tmp_path / str(bad)
         home.mkdir()
         out = home / "run"
@@ -97,7 +101,7 @@ def nearly_full() -> Iterator[Callable[[int], None]]:
     signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.parametrize("size", [100, 5_000, 20_000, 60_000])
+@pytest.mark.parametrize("size", [100, 5_000, 20_000, 60_000, 150_000])
 def test_files_that_cannot_grow_leave_older_ones_whole(
     size: int,
     nearly_full: Callable[[int], None],
@@ -116,16 +120,16 @@ def test_files_that_cannot_grow_leave_older_ones_whole(
     answer.refusal(out)
     assert not list(tmp_path.rglob("*partial*"))
     for checkpoint in out.glob("checkpoints/step-*"):
-        assert (flow_run / checkpoint.relative_to(out) / "state.pt").read_bytes() == (
-            checkpoint / "state.pt"
-        ).read_bytes()
+        there = flow_run / checkpoint.relative_to(out)
+        assert (there / STATE).read_bytes() == (checkpoint / STATE).read_bytes()
 
 
 def test_a_full_disk_at_a_later_checkpoint_keeps_the_earlier(
     train: Callable, flowlm: Callable, runs: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    answer, _ = started(train, "torch.save as torch", 1, out)
+    _, counted = started(train, "torch.save as torch", -1, tmp_path / "counted")
+    answer, _ = started(train, "torch.save as torch", counted.calls // 2, out)
     answer.refusal(out / "checkpoints" / "step-00000004", "space", "intact")
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002"]
     resumed = flowlm("train", "--resume", out)

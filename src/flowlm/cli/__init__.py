@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _plain_notices():
                 return run_command(command, rest)
     except Refusal as refusal:
-        print(f"flowlm: {refusal}", file=sys.stderr)
+        if leads():
+            print(f"flowlm: {refusal}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nflowlm: stopped.", file=sys.stderr)
@@ -54,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def leads() -> bool:
+    """Whether this process speaks for all that torchrun started: the others are quiet."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

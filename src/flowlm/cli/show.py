@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from flowlm.cli import leads
 from flowlm.core.types import FREE
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Paper(Console):
 
 def console() -> Paper:
     """Where commands print."""
-    return Paper(highlight=False, markup=False, emoji=False)
+    return Paper(highlight=False, markup=False, emoji=False, quiet=not leads())
 
 
 def results(console: Console, report: Mapping[str, Any]) -> None:
