@@ -31,7 +31,8 @@ class Text:
     tokenizer: str | None = None
     """characters, bpe, or a tokenizer.json; by default the teacher's, or characters."""
     vocab: int = 4096
-    """Size of a BPE vocabulary trained here."""
+    """Size of a BPE vocabulary trained here; of text that is not prepared yet, what
+    --dry-run assumes."""
     valid: float = 0.05
     """Share of the documents held out for validation."""
 
@@ -62,7 +63,7 @@ class Experiment:
                 raise Refusal("--data.length must be at least 2 tokens.")
             if not 0 < self.data.valid < 1:
                 raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
-            if self.data.vocab < 300:
+            if self.data.tokenizer == "bpe" and self.data.vocab < 300:
                 raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
         if isinstance(self.method, FlowMap) and self.train.batch % 2:
             raise Refusal(
