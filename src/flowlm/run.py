@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import threading
@@ -29,6 +30,7 @@ from flowlm.nn.dit import DiT
 from flowlm.source import open_source
 from flowlm.train import Log, State, restore, train
 from flowlm.train.checkpoint import found
+from flowlm.train.track import Track
 
 if TYPE_CHECKING:
     from rich.console import Console  # cli.py makes it; only train/log.py and cli.py use rich
@@ -67,6 +69,7 @@ def train_run(
 
 def _train_run(experiment: Experiment, directory: Path, console: Console, resume: bool) -> None:
     plan = experiment.train
+    track = _track(experiment, directory)
     device = choose_device(plan.device)
     threads = set_threads(plan.threads, experiment.size.width)
     kept = device.type == "cpu" and keep_memory()
@@ -105,7 +108,8 @@ def _train_run(experiment: Experiment, directory: Path, console: Console, resume
         emoji=False,
         soft_wrap=True,
     )
-    log = Log(directory / "metrics.jsonl", experiment.name, state.step, plan.steps, console)
+    file = directory / "metrics.jsonl"
+    log = Log(file, experiment.name, state.step, plan.steps, console, track)
     desk = Desk(experiment, directory, state, network, source, guide, log)
 
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
@@ -120,6 +124,15 @@ def _train_run(experiment: Experiment, directory: Path, console: Console, resume
                     f"Stopped after step {step.number} and saved; go on with: "
                     f"flowlm train --resume {directory}"
                 )
+
+
+def _track(experiment: Experiment, directory: Path) -> Track | None:
+    to = experiment.train.track
+    if to is None:
+        return None
+    track = Track(to, directory, json.loads(to_json(experiment)))
+    track.require()
+    return track
 
 
 def _teacher(experiment: Experiment) -> LanguageModel | None:
