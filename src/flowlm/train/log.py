@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from flowlm.train.track import Sink, Track
 
@@ -54,9 +55,10 @@ class Log:
         self._began, self._first, self._last_line = time.monotonic(), first, 0.0
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            # On a narrow terminal these may take two lines: nothing is cut off.
+            TextColumn("{task.fields[figures]}", table_column=Column()),
             TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
