@@ -21,6 +21,10 @@ lint: .venv/developed
 bench: .venv/developed
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.memory --measured
+	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.growth
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
