@@ -25,6 +25,7 @@ bench: .venv/developed
 	$(BIN)/python -m benchmarks.memory --measured
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.data
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the one warning."""
+"""What ends a command with a sentence, and what only tells the user something."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ class Refusal(Exception):
 
     The message is one sentence for the person at the keyboard: what is wrong and what to do about
     it. The command line prints it and exits with status 2; nothing has been written by then.
+    """
+
+
+class CutShort(Refusal):
+    """Work that something outside of it ended, such as a lost connection: what is done stays good.
+
+    Work that can be resumed keeps it, and the same command goes on from there.
     """
 
 

@@ -23,13 +23,15 @@ class Text:
     """Text from files."""
 
     path: str | None = None
-    """A UTF-8 text file, a directory of .txt files, a glob, or what `flowlm prepare` wrote."""
+    """What `flowlm prepare` wrote, or text: a UTF-8 text file, a directory of .txt files, a glob, a
+    parquet or JSON file with a column `text`, or a directory of them."""
     length: int = 128
     """Tokens in a training text; documents are packed to this length."""
     documents: Literal["line", "blank"] = "line"
     """What separates documents: the end of a line, or a blank line."""
     tokenizer: str | None = None
-    """characters, bpe, or a tokenizer.json; by default the teacher's, or characters."""
+    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or a hub id; by default the
+    teacher's, or characters."""
     vocab: int = 4096
     """Size of a BPE vocabulary trained here; of text that is not prepared yet, what
     --dry-run assumes."""

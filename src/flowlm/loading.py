@@ -116,7 +116,7 @@ def _tokenizer(
             )
     if found is None:
         return None
-    if official and found.vocab == vocab - 1 and found.has(GPT2_END):
+    if official and found.vocab == vocab - 1 and found.id_of(GPT2_END) is not None:
         found = padded(found)
     if found.vocab != vocab:
         raise Refusal(

@@ -12,13 +12,14 @@ import torch
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
-from flowlm.data.corpora import documents
 from flowlm.data.language import Sentences, demo_language
-from flowlm.data.loader import Windows, sequential
+from flowlm.data.loader import Ahead, Windows, sequential
+from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.data.tokens import Prepared, is_prepared, open_tokens, prepare
+from flowlm.data.tokens import Prepared, is_prepared, open_tokens
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text
+from flowlm.prepare import find_corpus, make_tokenizer
 
 HELD_OUT = 512
 """Texts on which a run validates, at most."""
@@ -58,7 +59,10 @@ def open_source(
             return Source(batches, [valid], Tokenizer.words(words), language.length)
         case Text() as text:
             prepared = _prepared(text, tokens, likeness, verify=rank == 0)
-            batches = Windows(prepared.train, text.length, plan.batch, plan.seed, rank, world)
+            _require_length(prepared, text)
+            row, pad = prepared.row is not None, prepared.pad
+            cut = (prepared.train, text.length, plan.batch, plan.seed, rank, world, row, pad)
+            batches = Ahead(Windows(*cut), pinned=torch.cuda.is_available())
             size = min(plan.batch, HELD_OUT)
             if len(prepared.valid) < text.length:
                 raise Refusal(
@@ -66,26 +70,11 @@ def open_source(
                     f"window needs {text.length:,}: choose a shorter --data.length, a larger "
                     "--data.valid, or give more text."
                 )
-            held_out = sequential(prepared.valid, text.length, size)
+            held_out = sequential(prepared.valid, text.length, size, pad)
             valid = list(islice(held_out, -(-HELD_OUT // size)))
             return Source(batches, valid, prepared.tokenizer, text.length)
         case other:
             assert_never(other)
-
-
-def make_tokenizer(text: Text, likeness: Tokenizer | None = None) -> Tokenizer:
-    """The tokenizer that an experiment asks for; trained on its text, if it is not a file."""
-    if text.path is None:
-        raise Refusal("There is no text to learn from: give --data.path FILE.")
-    match text.tokenizer:
-        case None if likeness is not None:
-            return likeness
-        case None | "characters":
-            return Tokenizer.characters(documents(text.path, text.documents))
-        case "bpe":
-            return Tokenizer.bpe(documents(text.path, text.documents), text.vocab)
-        case file:
-            return Tokenizer.load(file)
 
 
 def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None, verify: bool) -> Prepared:
@@ -97,9 +86,21 @@ def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None, verify: bool
         return prepared
     if is_prepared(tokens):
         return open_tokens(tokens, verify)
-    tokenizer = make_tokenizer(text, likeness)
+    corpus = find_corpus(text.path, text.documents, text.valid)
+    if text.tokenizer is None and likeness is not None:
+        tokenizer = likeness
+    else:
+        tokenizer = make_tokenizer(text.tokenizer, text.vocab, corpus)
     _require_same(tokenizer, likeness)
-    return prepare(text.path, tokens, tokenizer, text.documents, text.valid)
+    return prepare(corpus, tokens, tokenizer)
+
+
+def _require_length(prepared: Prepared, text: Text) -> None:
+    if prepared.row not in (None, text.length):
+        raise Refusal(
+            f"The texts in {text.path} are rows of {prepared.row} tokens: give --data.length "
+            f"{prepared.row}."
+        )
 
 
 def _require_same(tokenizer: Tokenizer, likeness: Tokenizer | None) -> None:

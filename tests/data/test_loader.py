@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from flowlm.data import loader
 from flowlm.data.language import Sentences, demo_language
-from flowlm.data.loader import Windows, sequential
+from flowlm.data.loader import Ahead, Windows, sequential
 
 
 def row(n: int) -> np.ndarray:
@@ -145,18 +147,18 @@ def test_processes_hold_the_consecutive_parts_of_one_global_batch(n, rows, world
     assert torch.equal(torch.cat([part.tokens for part in parts]), whole.tokens)
 
 
-def test_a_process_reads_its_own_rows_and_no_other() -> None:
-    class Watched(np.ndarray):
-        read = 0
+def test_a_process_reads_its_own_rows_and_no_other(monkeypatch) -> None:
+    cut, read = loader._cut, []
 
-        def __getitem__(self, key):
-            if isinstance(key, slice):
-                Watched.read += key.stop - key.start
-            return np.asarray(super().__getitem__(key))
+    def watched(tokens, starts, length, pad):
+        read.append(starts)
+        return cut(tokens, starts, length, pad)
 
-    windows = Windows(row(1000).view(Watched), 10, 12, 0, rank=1, world=3)
-    windows(0)
-    assert Watched.read == 4 * 10
+    monkeypatch.setattr(loader, "_cut", watched)
+    batch = Windows(row(1000), 10, 12, 0, rank=1, world=3)(0)
+    (starts,) = read
+    assert starts.tolist() == batch.tokens[:, 0].tolist()
+    assert len(starts) == 4
 
 
 def test_sentences_are_shared_in_the_same_way() -> None:
@@ -175,3 +177,58 @@ def test_a_batch_that_cannot_be_shared_is_refused(refused) -> None:
         for rank, world in ((2, 2), (-1, 2), (0, 0)):
             with refused(f"{rank} of {world}"):
                 make(4, 0, rank, world)
+
+
+# --- rows that are packed already -------------------------------------------------------------
+
+
+@given(rows=st.integers(1, 12), batch=st.integers(1, 7), epoch=st.integers(0, 3))
+def test_rows_are_visited_as_they_are(rows: int, batch: int, epoch: int) -> None:
+    windows = Windows(row(10 * rows), 10, batch, 3, rows=True)
+    assert windows.windows_per_epoch == rows
+    assert sorted(starts(windows, epoch)) == list(range(0, 10 * rows, 10))
+
+
+def test_padding_has_no_weight() -> None:
+    tokens = np.array([[1, 2, 0, 0], [3, 4, 5, 6], [7, 0, 0, 0]], np.uint16).reshape(-1)
+    for batch in (Windows(tokens, 4, 3, 0, rows=True, pad=0)(0), *sequential(tokens, 4, 3, pad=0)):
+        assert batch.weight.dtype == torch.float32
+        assert torch.equal(batch.weight, (batch.tokens != 0).float())
+        assert batch.weight.sum() == 7
+    assert Windows(tokens, 4, 3, 0, rows=True)(0).weight.sum() == 12
+
+
+# --- ahead of time ----------------------------------------------------------------------------
+
+
+def test_batches_made_ahead_are_the_batches() -> None:
+    windows = Windows(row(500), 7, 4, 3)
+    ahead = Ahead(windows, pinned=False)
+    for step in (0, 1, 2, 7, 8, 3, 3, 0):
+        assert torch.equal(ahead(step).tokens, windows(step).tokens)
+
+
+def test_the_next_batch_is_made_while_this_one_is_used() -> None:
+    made = {step: threading.Event() for step in range(4)}
+    windows = Windows(row(500), 7, 4, 3)
+
+    def watched(step: int):
+        made[step].set()
+        return windows(step)
+
+    ahead = Ahead(watched, pinned=False)
+    ahead(1)
+    assert made[2].wait(timeout=10)
+    assert not made[3].is_set()
+
+
+def test_an_error_in_a_batch_made_ahead_is_raised_when_it_is_asked_for() -> None:
+    def broken(step: int):
+        if step == 2:
+            raise OSError("the disk is gone")
+        return Windows(row(500), 7, 4, 3)(step)
+
+    ahead = Ahead(broken, pinned=False)
+    ahead(1)
+    with pytest.raises(OSError, match="gone"):
+        ahead(2)

@@ -18,7 +18,7 @@ in one step, judge it honestly, use it.
 commands:
   demo                 train all methods on a small exact language and compare them (5 minutes)
   recipes              list the recipes
-  prepare PATH         tokenise text once, for many runs
+  prepare NAME | PATH  tokenise a published corpus or any text once, for many runs
   train RECIPE         train a recipe; `flowlm train RECIPE --help` shows its options
   train --resume RUN   continue a run that was stopped
   sample RUN           write texts

@@ -86,40 +86,68 @@ def _train(experiment, directory: Path, again: bool) -> int:
 
 
 def prepare(chosen: options.Prepare) -> int:
-    """Tokenise text into memory-mapped files."""
+    """Tokenise a corpus into memory-mapped files."""
     from rich.progress import Progress
 
+    from flowlm import prepare as found
     from flowlm.cli import show
-    from flowlm.data.tokens import prepare
-    from flowlm.experiment import Text
-    from flowlm.source import make_tokenizer
+    from flowlm.data.corpora.published import PUBLISHED
+    from flowlm.data.layout import Stream
+    from flowlm.data.preparation import prepare
+    from flowlm.data.processes import cores
 
-    text = Text(
-        path=chosen.path,
-        documents=chosen.documents,
-        tokenizer=chosen.tokenizer,
-        vocab=chosen.vocab,
-        valid=chosen.valid,
-    )
+    known = chosen.path in PUBLISHED
+    _require_fitting(chosen, known)
+    if known:
+        out = chosen.out or Path("data") / chosen.path
+        corpus, tokenizer, layout = found.published(
+            chosen.path, chosen.source, chosen.tokenizer, chosen.whole
+        )
+    elif chosen.out is None:
+        raise Refusal("Say where the tokens should go: --out DIRECTORY.")
+    else:
+        out, layout = chosen.out, Stream()
+        if found.is_elsewhere(chosen.path):
+            corpus = found.hub_corpus(
+                chosen.path, chosen.subset, chosen.column, chosen.valid, chosen.whole
+            )
+        else:
+            corpus = found.find_corpus(chosen.path, chosen.documents, chosen.valid, chosen.column)
+        tokenizer = found.make_tokenizer(chosen.tokenizer, chosen.vocab, corpus)
     console = show.console()
-    tokenizer = make_tokenizer(text)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding")
+
+        def progress(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
         prepared = prepare(
-            chosen.path,
-            chosen.out,
-            tokenizer,
-            chosen.documents,
-            chosen.valid,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            corpus, out, tokenizer, layout, chosen.jobs or cores(), resume=True, progress=progress
         )
+    length = "" if prepared.row is None else f" --data.length {prepared.row}"
     console.print(
-        f"{chosen.out}: {len(prepared.train):,} tokens to train on, {len(prepared.valid):,} held "
-        f"out, a vocabulary of {tokenizer.vocab:,}. Use it as --data.path {chosen.out}",
+        f"{out}: {len(prepared.train):,} tokens to train on, {len(prepared.valid):,} held out, a "
+        f"vocabulary of {tokenizer.vocab:,}. Use it as --data.path {out}{length}",
         highlight=False,
         soft_wrap=True,
     )
     return 0
+
+
+def _require_fitting(chosen: options.Prepare, published: bool) -> None:
+    """Refuse options that would be ignored."""
+    if chosen.jobs < 0:
+        raise Refusal(f"--jobs must not be negative, and it is {chosen.jobs}.")
+    if not published:
+        if chosen.source is not None:
+            raise Refusal("--source is for a published corpus: name the files themselves.")
+        if chosen.subset is not None and Path(chosen.path).exists():
+            raise Refusal("--subset is for a data set on the hub: leave it out.")
+        return
+    usual = options.Prepare(chosen.path)
+    for name in ("documents", "vocab", "valid", "column", "subset"):
+        if getattr(chosen, name) != getattr(usual, name):
+            raise Refusal(f"{chosen.path} is prepared as it is published: leave --{name} out.")
 
 
 def sample(chosen: options.Sample) -> int:

@@ -23,20 +23,36 @@ class Demo:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Tokenise text once, into memory-mapped files that many runs can share."""
+    """Tokenise text once, into memory-mapped files that many runs can share.
+
+    Published corpora: lm1b, lm1b-cls, lm1b-unpacked, openwebtext, text8, wikitext103, fineweb-edu.
+    What was interrupted goes on with the same command.
+    """
 
     path: tyro.conf.Positional[str]
-    """A UTF-8 text file, a directory of .txt files, or a glob."""
-    out: Path
-    """The new directory."""
+    """A published corpus; a UTF-8 text file, a directory of .txt files, or a glob; a parquet or
+    JSON file, or a directory of them; or owner/name[@revision] on the Hugging Face hub."""
+    out: Path | None = None
+    """The new directory; by default data/NAME for a published corpus."""
     tokenizer: str | None = None
-    """characters, bpe, or a tokenizer.json."""
+    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or a hub id; for a published
+    corpus, a copy of its own."""
     vocab: int = 4096
     """Size of a BPE vocabulary trained here."""
     documents: Literal["line", "blank"] = "line"
     """What separates documents: the end of a line, or a blank line."""
     valid: float = 0.05
     """Share of the documents held out for validation."""
+    column: str = "text"
+    """The column of a table that holds the text."""
+    subset: str | None = None
+    """Of a data set on the hub."""
+    source: Path | None = None
+    """A directory that holds the files of a published corpus."""
+    whole: bool = False
+    """Fetch everything from the hub before the first document is read."""
+    jobs: int = 0
+    """Processes that tokenise; 0 takes one a core."""
 
 
 @dataclass(frozen=True)

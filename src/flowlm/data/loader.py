@@ -7,13 +7,15 @@ uninterrupted one sees. For evaluation `sequential`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Int, Integer
+from numpy.lib.stride_tricks import sliding_window_view
 
 from flowlm.core.types import Batch
 from flowlm.errors import Refusal
@@ -45,6 +47,9 @@ class Windows:
     into `windows_per_epoch` windows that do not overlap, and visits each once, in an order of its
     own. A batch that crosses the end of an epoch goes on in the next one.
 
+    If the text is in `rows` of `length` already, every epoch visits these; `pad` is an id in them
+    that has no weight.
+
     A Refusal if `tokens` is shorter than one window, or the batch cannot be shared evenly.
     """
 
@@ -54,6 +59,8 @@ class Windows:
     seed: int
     rank: int = 0
     world: int = 1
+    rows: bool = False
+    pad: int | None = None
 
     def __post_init__(self) -> None:
         _check(self.tokens, self.length, self.batch)
@@ -66,36 +73,68 @@ class Windows:
         """The same for every epoch, so that a step knows its epoch; at least one.
 
         It leaves room to begin at any of `length` places or more: every cut of the text comes up,
-        and so does every token, the first and the last included.
+        and so does every token, the first and the last included. Rows need no such room.
         """
+        if self.rows:
+            return len(self.tokens) // self.length
         return max(1, (len(self.tokens) - self.length + 1) // self.length)
 
     def __call__(self, step: int) -> Batch:
-        """The rows of step 0, 1, 2, ...: tokens int64 (rows, length), weights one."""
+        """This process's part of step 0, 1, 2, ...: tokens int64 and weights, (b, length)."""
         windows = self.windows_per_epoch
-        offsets = len(self.tokens) - windows * self.length + 1
-        rows = share(self.batch, self.rank, self.world)
-        starts: list[int] = []
-        while len(starts) < len(rows):
-            epoch, index = divmod(step * self.batch + rows.start + len(starts), windows)
+        offsets = 1 if self.rows else len(self.tokens) - windows * self.length + 1
+        own = share(self.batch, self.rank, self.world)
+        starts = np.empty(0, np.int64)
+        while len(starts) < len(own):
+            epoch, index = divmod(step * self.batch + own.start + len(starts), windows)
             offset, order = _epoch(self.seed, epoch, windows, offsets)
-            chosen = order[index : index + len(rows) - len(starts)]
-            starts += (offset + chosen * self.length).tolist()
-        return _cut(self.tokens, starts, self.length)
+            chosen = order[index : index + len(own) - len(starts)]
+            starts = np.append(starts, offset + chosen * self.length)
+        return _cut(self.tokens, starts, self.length, self.pad)
 
 
-def sequential(tokens: Integer[np.ndarray, " n"], length: int, batch: int) -> Iterator[Batch]:
-    """Every window of `tokens` once and in order, for evaluation.
+def sequential(
+    tokens: Integer[np.ndarray, " n"], length: int, batch: int, pad: int | None = None
+) -> Iterator[Batch]:
+    """Every window of `tokens` once and in order, for evaluation; the id `pad` has no weight.
 
     Batches of (batch, length); the last holds what is left and may be smaller. Tokens after the
     last whole window, fewer than `length`, are not part of any. Refuses what `Windows` refuses.
     """
     _check(tokens, length, batch)
-    starts = range(0, len(tokens) - length + 1, length)
+    starts = np.arange(0, len(tokens) - length + 1, length)
     return (
-        _cut(tokens, starts[first : first + batch], length)
+        _cut(tokens, starts[first : first + batch], length, pad)
         for first in range(0, len(starts), batch)
     )
+
+
+class Ahead:
+    """Batches of which the next one is made while the last one is used.
+
+    `ahead(step)` is `batches(step)`, at once if the step before was asked for last. With `pinned`
+    a batch lies in page-locked memory, from which a copy to a GPU runs beside the GPU's work.
+    """
+
+    def __init__(self, batches: Callable[[int], Batch], pinned: bool) -> None:
+        self._batches = batches
+        self._pinned = pinned
+        self._thread = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step."""
+        if self._next is None or self._next[0] != step:
+            self._next = step, self._thread.submit(self._made, step)
+        batch = self._next[1].result()
+        self._next = step + 1, self._thread.submit(self._made, step + 1)
+        return batch
+
+    def _made(self, step: int) -> Batch:
+        batch = self._batches(step)
+        if self._pinned:
+            return Batch(batch.tokens.pin_memory(), batch.weight.pin_memory())
+        return batch
 
 
 @lru_cache(maxsize=2)  # the epoch of now, and the one that a batch may cross into
@@ -108,10 +147,12 @@ def _epoch(seed: int, epoch: int, windows: int, offsets: int) -> tuple[int, Int[
     return offset, order
 
 
-def _cut(tokens: Integer[np.ndarray, " n"], starts: Sequence[int], length: int) -> Batch:
-    rows = np.stack([tokens[start : start + length] for start in starts])
-    ids = torch.from_numpy(rows.astype(np.int64))
-    return Batch(tokens=ids, weight=torch.ones(ids.shape, dtype=torch.float32))
+def _cut(
+    tokens: Integer[np.ndarray, " n"], starts: Int[np.ndarray, " b"], length: int, pad: int | None
+) -> Batch:
+    ids = sliding_window_view(tokens, length)[starts].astype(np.int64)
+    weight = np.ones(ids.shape, np.float32) if pad is None else (ids != pad).astype(np.float32)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(weight))
 
 
 def _check(tokens: Integer[np.ndarray, " n"], length: int, batch: int) -> None:

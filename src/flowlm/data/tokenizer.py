@@ -47,6 +47,10 @@ class Tokenizer:
         library.encode_special_tokens = True
         self._library = library
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process as JSON: the library's own way forgets `encode_special_tokens`.
+        return Tokenizer.from_json, (self.to_json(), "A tokenizer")
+
     @staticmethod
     def characters(documents: Iterable[str]) -> Tokenizer:
         """Every character of `documents` is a token: ids 2 and up, in the order of code points.
@@ -171,9 +175,9 @@ class Tokenizer:
                 documents[-1].append(id)
         return "\n".join(self._library.decode_batch(documents, skip_special_tokens=False))
 
-    def has(self, token: str) -> bool:
-        """Whether a token of this spelling has an id."""
-        return self._library.token_to_id(token) is not None
+    def id_of(self, token: str) -> int | None:
+        """The id of the token of this spelling, special ones included, or None."""
+        return self._library.token_to_id(token)
 
     @cached_property
     def vocab(self) -> int:

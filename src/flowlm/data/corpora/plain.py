@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from flowlm.data.corpora.corpus import Corpus, divided
 from flowlm.errors import Refusal
 
 Separator = Literal["line", "blank"]
@@ -59,6 +60,15 @@ def sources(path: str) -> list[Path]:
             "write the text to a file first."
         )
     return [Path(path)]
+
+
+def text_corpus(path: str, separator: Separator, valid: float) -> Corpus:
+    """The corpus at `path`, of which the share `valid` is held out; read in bytes."""
+    files = sources(path)
+    listed = [{"name": str(file), "bytes": file.stat().st_size} for file in files]
+    origin = {"sources": listed, "separator": separator}
+    total = sum(entry["bytes"] for entry in listed)
+    return divided(lambda: measured(path, separator), valid, origin, total)
 
 
 def documents(path: str, separator: Separator) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowlm.data.corpora import documents, measured, sources
+from flowlm.data.corpora.plain import documents, measured, sources
 from flowlm.errors import Refusal
 
 
@@ -121,6 +121,7 @@ def zipped(text: bytes) -> bytes:
         (zipped(b"text"), "unzip"),
         (b"\x28\xb5\x2f\xfd rest", "zstd -d"),
     ],
+    ids=["xz", "gzip", "bzip2", "zip", "zstd"],  # gzip's bytes hold the time
 )
 def test_compressed_files_are_refused_with_the_command(tmp_path, refused, content, command) -> None:
     path = write(tmp_path / "my text.bin", content)

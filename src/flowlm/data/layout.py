@@ -1,0 +1,170 @@
+"""How the ids of documents lie in a token file.
+
+A `Stream` has no lines: whoever reads it cuts windows of any length. `Packed` and `Padded` are rows
+of one length, which are read as they are. An `Encoder` turns documents into either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from flowlm.data.corpora.corpus import Split
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.errors import Refusal
+
+GROUP = 1000
+"""Documents that are packed together. What is left at the end of a group, less than a row, is
+dropped: the published preparations work in groups of this size."""
+
+_AT_ONCE = 2**20  # characters
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Documents one after the other, each followed by the tokenizer's `end` where it has one.
+
+    Without `ended` nothing stands between them: they are one text that was cut for reading.
+    """
+
+    ended: bool = True
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of `length` ids: `begin`, a piece of the documents one after the other, `end`.
+
+    Every document is followed by `between`; a piece may begin and stop anywhere.
+    """
+
+    length: int
+    begin: str
+    between: str
+    end: str
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A row of `length` ids for every document: `begin`, what fits of it, `end`, then `pad`."""
+
+    length: int
+    begin: str
+    end: str
+    pad: str
+
+
+Layout = Stream | Packed | Padded
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Documents of one split that are encoded together.
+
+    A long document comes in pieces; each piece says whether its document ends with it. `documents`
+    counts those ends, and `done` what has been read of the corpus.
+    """
+
+    split: Split
+    pieces: Sequence[tuple[str, bool]]
+    documents: int
+    done: int
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Text to the bytes of a token file: little-endian ids of `dtype`."""
+
+    tokenizer: Tokenizer
+    layout: Layout
+    clean: Callable[[str], str]
+
+    def __post_init__(self) -> None:
+        layout = self.layout
+        if isinstance(layout, Packed):
+            self._ids(layout.begin, layout.between, layout.end)
+        elif isinstance(layout, Padded):
+            self._ids(layout.begin, layout.end, layout.pad)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Two bytes an id for up to 65,536 ids, else four."""
+        return np.dtype("<u2" if self.tokenizer.vocab <= 65536 else "<u4")
+
+    @property
+    def row(self) -> int | None:
+        """Ids in a row; None for a stream."""
+        return None if isinstance(self.layout, Stream) else self.layout.length
+
+    @property
+    def pad(self) -> int | None:
+        """The id that fills rows up, where there is one."""
+        return self._ids(self.layout.pad)[0] if isinstance(self.layout, Padded) else None
+
+    def __call__(self, chunk: Chunk) -> bytes:
+        """The bytes of a chunk. They depend on nothing but the chunk."""
+        encoded = self._encoded([self.clean(text) for text, _ in chunk.pieces])
+        ends = [last for _, last in chunk.pieces]
+        match self.layout:
+            case Stream(ended):
+                end = self.tokenizer.end if ended else None
+                ids = _joined(encoded, ends, [] if end is None else [end])
+            case Packed(length, begin, between, end):
+                first, stop, last = self._ids(begin, between, end)
+                text = _joined(encoded, ends, [stop])
+                rows = len(text) // (length - 2)
+                ids = np.empty((rows, length), np.int64)
+                ids[:, 0], ids[:, -1] = first, last
+                ids[:, 1:-1] = text[: rows * (length - 2)].reshape(rows, length - 2)
+            case Padded(length, begin, end, pad):
+                first, last, fill = self._ids(begin, end, pad)
+                ids = np.full((chunk.documents, length), fill)
+                parts = iter(zip(encoded, ends))
+                for row in ids:
+                    document = list[int]()
+                    for part, ended in parts:
+                        document += part
+                        if ended:
+                            break
+                    kept = [first, *document[: length - 2], last]
+                    row[: len(kept)] = kept
+        return self._packed(ids)
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """Some texts at a time: the library needs hundreds of bytes a character while it works."""
+        encoded: list[list[int]] = []
+        some: list[str] = []
+        size = 0
+        for text in texts:
+            some.append(text)
+            size += len(text)
+            if size >= _AT_ONCE:
+                encoded += self.tokenizer.encode_many(some)
+                some, size = [], 0
+        return encoded + self.tokenizer.encode_many(some)
+
+    def _ids(self, *tokens: str) -> list[int]:
+        found = [self.tokenizer.id_of(token) for token in tokens]
+        for token, id in zip(tokens, found):
+            if id is None:
+                raise Refusal(
+                    f"The tokenizer has no token {token}, which this corpus is packed with: use "
+                    "the corpus's own, by leaving --tokenizer out."
+                )
+        return [id for id in found if id is not None]
+
+    def _packed(self, ids: np.ndarray) -> bytes:
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.vocab:
+            raise Refusal(
+                f"There is an id outside the tokenizer's {self.tokenizer.vocab}: encode again."
+            )
+        return ids.astype(self.dtype).tobytes()
+
+
+def _joined(
+    encoded: Sequence[Sequence[int]], ends: Sequence[bool], mark: Sequence[int]
+) -> np.ndarray:
+    parts = ((ids, mark) if last else (ids,) for ids, last in zip(encoded, ends))
+    return np.fromiter(chain.from_iterable(chain.from_iterable(parts)), np.int64)

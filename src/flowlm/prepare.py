@@ -1,0 +1,84 @@
+"""What there is to prepare: corpora and tokenizers, found by their names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from flowlm.data.corpora.corpus import Corpus
+from flowlm.data.corpora.plain import Separator, text_corpus
+from flowlm.data.corpora.published import PUBLISHED
+from flowlm.data.corpora.tables import Table, is_table, table_corpus, table_files
+from flowlm.data.corpora.text8 import LETTERS
+from flowlm.data.layout import Layout, Stream
+from flowlm.data.pretrained import padded
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.errors import Refusal
+from flowlm.hub import is_hub_id
+from flowlm.loading import find_tokenizer
+
+
+def find_corpus(path: str, separator: Separator, valid: float, column: str = "text") -> Corpus:
+    """The corpus that a path means, of which the share `valid` is held out.
+
+    Parquet or JSON files with a text in `column`, or else plain text with a `separator` between
+    documents. A Refusal if there is no such file.
+    """
+    if is_table(path):
+        return table_corpus(replace(table_files(path), column=column), valid)
+    name = Path(path).name
+    if name in PUBLISHED and not Path(path).exists():
+        raise Refusal(f"{path} does not exist: make it with `flowlm prepare {name} --out {path}`.")
+    return text_corpus(path, separator, valid)
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether `path` reads as a data set on the hub, and not as a file that is missing here."""
+    return not Path(path).exists() and Path(path).suffix != ".txt" and is_hub_id(path)
+
+
+def hub_corpus(hub_id: str, subset: str | None, column: str, valid: float, whole: bool) -> Corpus:
+    """A data set on the hub, owner/name or owner/name@revision, of which `valid` is held out.
+
+    It is read as it comes, or fetched first if it is to be `whole`.
+    """
+    name, _, revision = hub_id.partition("@")
+    return table_corpus(Table(name, (), column, subset, revision or None, whole), valid)
+
+
+def make_tokenizer(chosen: str | None, vocab: int, corpus: Corpus) -> Tokenizer:
+    """The tokenizer that is `chosen`: one that learns from the corpus, or one that exists.
+
+    "characters" (also None) and "bpe" with `vocab` ids learn; anything else is a file, a folder or
+    a name, as everywhere.
+    """
+    match chosen:
+        case None | "characters":
+            return Tokenizer.characters(corpus.documents())
+        case "bpe":
+            return Tokenizer.bpe(corpus.documents(), vocab)
+        case name:
+            return find_tokenizer(name)
+
+
+def published(
+    name: str, place: Path | None = None, tokenizer: str | None = None, whole: bool = False
+) -> tuple[Corpus, Tokenizer, Layout]:
+    """What makes a corpus of `PUBLISHED` exactly as it is published.
+
+    `place` holds its files, otherwise they come from the hub, at once if `whole`; `tokenizer` says
+    where a copy of its tokenizer is, if not on the hub.
+    """
+    known = PUBLISHED[name]
+    corpus = known.source.corpus(name, place, whole)
+    if known.tokenizer == "characters":
+        return corpus, Tokenizer.characters([LETTERS]), known.layout
+    own = find_tokenizer(tokenizer or known.tokenizer)
+    if own.vocab == known.vocab - 1:
+        own = padded(own)
+    if own.vocab != known.vocab and not isinstance(known.layout, Stream):
+        raise Refusal(
+            f"{name} is published with {known.tokenizer}, which has {known.vocab:,} ids here, and "
+            f"{tokenizer} has {own.vocab:,}: leave --tokenizer out, or name a copy of it."
+        )
+    return corpus, own, known.layout
