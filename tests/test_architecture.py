@@ -39,6 +39,9 @@ ONLY_IN = {
     "tyro": ("cli",),
     "rich": ("cli", "train/log.py", "demo.py"),
     "torch.distributed": ("train/",),
+    "trackio": ("train/track.py",),
+    "wandb": ("train/track.py",),
+    "torch.utils.tensorboard": ("train/track.py",),
 }
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +15,9 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
 from flowlm.directory import write_text, write_weights
 from flowlm.experiment import Experiment
+from flowlm.forecast import work
+from flowlm.machine import memory_held, peak
+from flowlm.methods.continuous import Continuous
 from flowlm.model import LanguageModel
 from flowlm.nn.dit import DiT
 from flowlm.source import Source
@@ -18,6 +25,12 @@ from flowlm.train import Checkpoints, Log, State, Step, World, passes
 
 SAMPLE_STEPS = 32
 """Steps of the sample texts that are written at every validation."""
+
+LEVELS = tuple(0.05 + 0.1 * i for i in range(10))
+"""Clock times tau at which a flow is validated."""
+
+LEVEL_TEXTS = 64
+"""Held-out texts of that, at most: the same at every level."""
 
 
 @dataclass
@@ -33,7 +46,8 @@ class Desk:
     log: Log | None
     """None in processes that do not write."""
     _tokens: int = 0
-    _seconds: float = 0.0
+    _since: float = field(default_factory=time.perf_counter)
+    """When the steps since the last record began, as if nothing had been done between steps."""
 
     def after(self, step: Step) -> None:
         """Log, validate and save, each in its own rhythm and all at the last step."""
@@ -43,14 +57,14 @@ class Desk:
         if last or any(step.number % every == 0 for every in due):
             self.state.check(plan)
         self._tokens += step.tokens
-        self._seconds += step.seconds
         if last or step.number % plan.log_every == 0:
             self._record(step)
-        valid = None
+        began, valid = time.perf_counter(), None
         if last or step.number % plan.validate_every == 0:
             valid = self._validate(step.number)
         if last or step.number % plan.save_every == 0:
             self.save(valid)
+        self._since += time.perf_counter() - began
 
     def save(self, valid: float | None = None) -> None:
         """A checkpoint, and the averaged weights for everybody else (in the background)."""
@@ -64,33 +78,53 @@ class Desk:
     def _record(self, step: Step) -> None:
         if self.log is None:
             return
-        speed = self._tokens / max(self._seconds, 1e-9)
-        loss = float(step.loss)
+        loss = float(step.loss)  # waits for the device, so the clock is read after it
+        seconds = time.perf_counter() - self._since
+        speed = self._tokens / seconds
         figures = {key: float(value) for key, value in step.logs.items()}
+        share = self._share_of_peak(speed)
+        memory = memory_held(self.state.model.head.weight.device)
         self.log.record(
             step.number,
             loss=loss,
             norm=float(step.norm),
             lr=step.lr,
             tokens_per_second=speed,
-            seconds=self._seconds,
+            seconds=seconds,
+            share_of_peak=share,
+            memory_bytes=memory,
             **figures,
         )
-        self.log.show(step.number, loss, speed)
-        self._tokens, self._seconds = 0, 0.0
+        self.log.show(
+            step.number, loss, speed, peak=f"{share:.1%}", memory=f"{memory / 2**30:.2f} GiB"
+        )
+        self._tokens, self._since = 0, time.perf_counter()
+
+    def _share_of_peak(self, tokens_per_second: float) -> float:
+        """Useful operations a second over those of a large matrix product on these devices."""
+        method, plan, length = self.experiment.method, self.experiment.train, self.source.length
+        model, world = self.state.model, self.state.world
+        counted = work(method, self.experiment.size, model.vocab, length)
+        token = counted.token + counted.step / (plan.batch * length)
+        dtype = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
+        best = peak(model.head.weight.device, dtype, torch.get_num_threads())
+        return tokens_per_second * token / (best * world.size)
 
     def _validate(self, step: int) -> float:
-        averaged = self._averaged()
-        loss = evaluate_loss(self.experiment, averaged, self.source, self.teacher, self.state.world)
+        averaged, world = self._averaged(), self.state.world
+        loss = evaluate_loss(self.experiment, averaged, self.source, self.teacher, world)
+        levels = evaluate_by_tau(self.experiment, averaged, self.source, world)
         if self.log is None:
             return loss
-        self.log.record(step, valid=loss)
+        by_tau = {f"valid/tau_{tau:.2f}": paid for tau, paid in levels.items()}
+        self.log.record(step, valid=loss, **by_tau)
         self.log.say(f"step {step}: held-out loss {loss:.4f} nats per token")
         model = LanguageModel(self.experiment, averaged, self.source.tokenizer, self.source.length)
         texts = model.generate(4, steps=SAMPLE_STEPS)
         folder = self.directory / "samples"
         folder.mkdir(exist_ok=True)
         write_text("\n\n".join(texts) + "\n", folder / f"step-{step:08d}.txt")
+        self.log.samples(step, texts)
         return loss
 
     def _averaged(self) -> DiT:
@@ -111,20 +145,66 @@ def evaluate_loss(
 
     Every process takes its share of the texts; all get the mean.
     """
-    network.eval()
-    device, plan = network.head.weight.device, experiment.train
     sums = torch.zeros(2, dtype=torch.float64)
-    with torch.no_grad():
-        for i, batch in enumerate(source.valid):
-            total = len(batch.tokens)
-            for part in passes(world.share(total), plan.micro_batch):
-                own = Batch(batch.tokens[part].to(device), batch.weight[part].to(device))
-                rng = Streams.of(
-                    plan.seed, i, count=len(own.tokens), first=part.start, total=total,
-                    device=device,
-                )  # fmt: skip
-                paid = experiment.method.loss(network, own, rng, teacher)
-                sums[0] += float((paid.value * paid.weight).sum())
-                sums[1] += float(paid.weight.sum())
+    with _as_trained(experiment, network):
+        for batch, noise in _own_texts(experiment, network, source.valid, world):
+            paid = experiment.method.loss(network, batch, noise(), teacher)
+            sums[0] += float((paid.value * paid.weight).sum())
+            sums[1] += float(paid.weight.sum())
     total, weight = world.sum(sums).tolist()
     return total / weight
+
+
+def evaluate_by_tau(
+    experiment: Experiment, network: DiT, source: Source, world: World
+) -> dict[float, float]:
+    """Cross-entropy of held-out text at each of LEVELS, nats per token; nothing without a clock.
+
+    The same texts and the same noise at every level and at every call. Of a flow map, that of its
+    diagonal against the text, whatever it learns from: a flow and its map compare.
+    """
+    method = experiment.method
+    if not isinstance(method, Continuous):
+        return {}
+    sums = torch.zeros(len(LEVELS) + 1, dtype=torch.float64)
+    few = list(_first_texts(source.valid, LEVEL_TEXTS))
+    with _as_trained(experiment, network):
+        for batch, noise in _own_texts(experiment, network, few, world):
+            for place, level in enumerate(LEVELS):
+                rng = noise()
+                tau = torch.full((len(rng), 1), level, device=rng.device)
+                paid = method.nll_at(network, batch, tau, rng)
+                sums[place] += float((paid * batch.weight).sum())
+            sums[-1] += float(batch.weight.sum())
+    *totals, weight = world.sum(sums).tolist()
+    return {level: total / weight for level, total in zip(LEVELS, totals)}
+
+
+def _first_texts(batches: Sequence[Batch], most: int) -> Iterator[Batch]:
+    for batch in batches:
+        if most > 0:
+            yield Batch(batch.tokens[:most], batch.weight[:most])
+        most -= len(batch.tokens)
+
+
+def _own_texts(
+    experiment: Experiment, network: DiT, batches: Sequence[Batch], world: World
+) -> Iterator[tuple[Batch, Callable[[], Streams]]]:
+    """This process's share of held-out texts, on the device, and what makes their noise."""
+    plan, device = experiment.train, network.head.weight.device
+    for i, batch in enumerate(batches):
+        total = len(batch.tokens)
+        for part in passes(world.share(total), plan.micro_batch):
+            own = Batch(batch.tokens[part].to(device), batch.weight[part].to(device))
+            place = {"count": len(own.tokens), "first": part.start, "total": total}
+            yield own, partial(Streams.of, plan.seed, i, **place, device=device)
+
+
+@contextmanager
+def _as_trained(experiment: Experiment, network: DiT) -> Iterator[None]:
+    """In the precision of training, without gradients or dropout."""
+    network.eval()
+    kind = network.head.weight.device.type
+    lowered = experiment.train.precision == "bfloat16"
+    with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=lowered):
+        yield

@@ -33,7 +33,8 @@ class Text:
     """characters, bpe, a file or folder, bert-base-uncased, gpt2, or a hub id; by default the
     teacher's, or characters."""
     vocab: int = 4096
-    """Size of a BPE vocabulary trained here."""
+    """Size of a BPE vocabulary trained here; of text that is not prepared yet, what
+    --dry-run assumes."""
     valid: float = 0.05
     """Share of the documents held out for validation."""
 
@@ -64,7 +65,7 @@ class Experiment:
                 raise Refusal("--data.length must be at least 2 tokens.")
             if not 0 < self.data.valid < 1:
                 raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
-            if self.data.vocab < 300:
+            if self.data.tokenizer == "bpe" and self.data.vocab < 300:
                 raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
         if isinstance(self.method, FlowMap):
             for name, texts in (

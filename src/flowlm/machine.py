@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -50,3 +53,39 @@ def keep_memory() -> bool:
     except AttributeError:  # another C library
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def memory_held(device: torch.device) -> int:
+    """Most bytes held so far: by tensors on CUDA, by the process on a CPU; on MPS held now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage, which on Linux begins with the peak of the process that started this one.
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@cache
+def peak(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    """Operations a second of a large matrix product: the fastest of five, measured once a process.
+
+    A multiplication and an addition are two operations. `threads` is how many a CPU has now.
+    """
+    side = 1024 if device.type == "cpu" else 8192
+    # A generator of its own: measuring changes no number of the run. Not zeros, which draw less
+    # power and are multiplied faster.
+    own = torch.Generator(device).manual_seed(0)
+    a = torch.randn(side, side, generator=own, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        product = a @ a
+        float(product[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / min(seconds[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ from flowlm.nn.dit import DiT
 from flowlm.source import Source, open_source
 from flowlm.train import Checkpoints, Log, State, World, joined, train
 from flowlm.train.checkpoint import found
+from flowlm.train.track import Track
 
 if TYPE_CHECKING:
     from rich.console import Console  # cli.py makes it; only train/log.py and cli.py use rich
@@ -77,6 +79,7 @@ def _train_run(
             _require_room(directory, resume)
             _require_pairs(experiment, world)
             teacher = _teacher(experiment)
+            track = _track(experiment, directory)
             if world.leads:
                 beginning.enter_context(_begun_or_nothing(directory, resume))
         source = _open_together(experiment, directory, resume, teacher, world)
@@ -101,7 +104,8 @@ def _train_run(
             f"{threads} CPU thread{'s' * (threads > 1)}{', memory kept' * kept}, into {directory}",
         ):
             console.print(sentence, soft_wrap=True, markup=False, emoji=False, highlight=False)
-        log = Log(directory / "metrics.jsonl", experiment.name, state.step, plan.steps, console)
+        file = directory / "metrics.jsonl"
+        log = Log(file, experiment.name, state.step, plan.steps, console, track)
     _steps(Desk(experiment, directory, state, source, guide, checkpoints, log))
 
 
@@ -184,6 +188,15 @@ def _networks(
         if plan.compile and part is not None:
             compile_parts(part)
     return network, guide
+
+
+def _track(experiment: Experiment, directory: Path) -> Track | None:
+    to = experiment.train.track
+    if to is None:
+        return None
+    track = Track(to, directory, json.loads(to_json(experiment)))
+    track.require()
+    return track
 
 
 def _teacher(experiment: Experiment) -> LanguageModel | None:

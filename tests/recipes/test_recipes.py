@@ -15,7 +15,8 @@ from flowlm.cli.parse import train_options
 from flowlm.core import Batch, Loss, Streams
 from flowlm.data.language import Sentences, demo_language
 from flowlm.experiment import Experiment, Generated, Text
-from flowlm.nn import DiT
+from flowlm.forecast import speed_of, vocabulary, work
+from flowlm.nn import DiT, Size
 from flowlm.recipes import RECIPES
 from flowlm.train import State, train
 
@@ -34,7 +35,8 @@ def test_a_recipe_has_its_name_and_its_command(name: str) -> None:
         recipe, *words = command.split()
         assert recipe == name
         if "--method.teacher" not in words:
-            assert train_options([recipe, *words]).experiment.name == name
+            # A dry run, because the teacher of a published recipe need not be there yet.
+            assert train_options([recipe, *words, "--dry-run"]).experiment.name == name
     assert commands or isinstance(experiment.data, Generated)
 
 
@@ -58,6 +60,9 @@ def network(experiment: Experiment) -> tuple[DiT, int, int]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
     experiment = RECIPES[name]()
+    if experiment.size.width > 192:  # as published: two narrow blocks of it are enough here
+        size = replace(experiment.size, blocks=2, width=48)
+        experiment = replace(experiment, size=size, data=replace(experiment.data, length=16))
     plan = replace(experiment.train, batch=2)
     model, vocab, length = network(experiment)
     state = State(model, plan)
@@ -90,6 +95,53 @@ def test_the_recipes_of_text_share_one_trunk_of_three_million() -> None:
         assert sum(shape.numel() for shape in trunk.values()) == pytest.approx(3e6, rel=0.1)
         trunks.append((trunk, RECIPES[name]().train))
     assert all(trunk == trunks[0] for trunk in trunks)
+
+
+CORPORA = {
+    "lm1b": ("data/lm1b", 128, 30_522),
+    "owt": ("data/openwebtext", 1024, 50_258),
+    "text8": ("data/text8", 256, 29),
+}
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
+    path, length, vocab = CORPORA[corpus]
+    recipes = {n: r() for n, r in RECIPES.items() if n.startswith(f"{corpus}-")}
+    assert len(recipes) == 6
+    for name, experiment in recipes.items():
+        assert experiment.data == Text(path=path, length=length, vocab=vocab)
+        assert experiment.size == Size()
+        batch = 128 if name.startswith("owt-flow-map") else 512
+        assert (experiment.train.steps, experiment.train.batch) == (1_000_000, batch)
+    encoders = {n: e.method.encoder for n, e in recipes.items() if "flow" in n}
+    assert all(encoders[n] == ("posterior" if "posterior" in n else "projected") for n in encoders)
+    for kind in ("", "-posterior"):
+        # A map is distilled from where its teacher's recipe goes, and must be alike.
+        teacher = recipes[f"{corpus}-flow{kind}"]
+        student = recipes[f"{corpus}-flow-map{kind}"].method
+        assert student.teacher == f"runs/{teacher.name}"
+        assert (student.encoder, student.clock) == (teacher.method.encoder, teacher.method.clock)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("lm1b-flow", "owt-flow-map")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in RECIPES
+        if name.startswith(tuple(CORPORA))
+    ],
+)
+def test_the_hours_of_a_recipe_are_those_of_its_dry_run(name: str) -> None:
+    experiment = RECIPES[name]()
+    vocab, _ = vocabulary(experiment)
+    counted = work(experiment.method, experiment.size, vocab, experiment.data.length)
+    plan, speed = experiment.train, 8 * speed_of("h200")[0]
+    step = plan.batch * experiment.data.length * counted.token + counted.step
+    (said,) = re.findall(r"8 H100 or H200: ([\d.]+) hours", inspect.getdoc(RECIPES[name]) or "")
+    assert float(said) == pytest.approx(plan.steps * step / speed / 3600, rel=0.005)
 
 
 # --- equal compute ------------------------------------------------------------------------------

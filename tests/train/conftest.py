@@ -38,7 +38,7 @@ METHODS = {
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "share_of_peak", "memory_bytes")
 
 Run = Callable[..., str]
 

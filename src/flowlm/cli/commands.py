@@ -50,8 +50,15 @@ def recipes() -> int:
 
 
 def train(chosen: options.Train) -> int:
-    """Train a recipe into its run directory."""
+    """Train a recipe into its run directory, or say what that would take."""
     experiment = chosen.experiment
+    if chosen.dry_run:
+        from flowlm.cli import show
+        from flowlm.forecast import forecast
+
+        ahead = forecast(experiment, chosen.accelerator, chosen.devices)
+        show.forecast(show.console(), experiment, ahead, chosen.devices)
+        return 0
     return _train(experiment, chosen.out or Path("runs") / experiment.name, again=False)
 
 

@@ -63,6 +63,12 @@ class Train:
     """The recipe, each part of which is an option."""
     out: Path | None = None
     """Run directory; by default runs/RECIPE."""
+    dry_run: bool = False
+    """Train nothing: print parameters, memory, operations, tokens and hours, in seconds."""
+    accelerator: str = "h200"
+    """Of --dry-run: a100, l40s, h100, h200, b200, mi300x, or the TFLOP/s that one reaches."""
+    devices: int = 1
+    """Of --dry-run: accelerators, which share the batch and the state."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -48,12 +49,22 @@ def train_options(words: Sequence[str]) -> Train:
             f"There is no recipe {name!r}{meant(name, list(RECIPES))}; `flowlm recipes` lists them."
         )
     experiment = RECIPES[name]()
+    usual = experiment.method.teacher if isinstance(experiment.method, FlowMap) else None
     teacher = _value_of("--method.teacher", words)
-    if isinstance(experiment.method, FlowMap) and teacher is not None:
+    if teacher is None and usual is not None and Path(usual).exists():
+        teacher = usual
+    if isinstance(experiment.method, FlowMap) and teacher not in (None, "None"):
         from flowlm.loading import experiment_of
 
         experiment = in_likeness(experiment, experiment_of(teacher))
-    return parsed(Train, f"train {name}", words[1:], Train(experiment))
+    chosen = parsed(Train, f"train {name}", words[1:], Train(experiment))
+    # A dry run takes a teacher of the recipe's own size for granted.
+    if usual is not None and teacher is None and not chosen.dry_run:
+        raise Refusal(
+            f"There is no {usual} to distil: train it with `flowlm train {Path(usual).name}`, or "
+            "name another teacher with --method.teacher."
+        )
+    return chosen
 
 
 def meant(word: str, known: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from flowlm.core import Tokens
     from flowlm.data.tokenizer import Tokenizer
     from flowlm.demo import Progress
+    from flowlm.experiment import Experiment
+    from flowlm.forecast import Forecast
 
 FRAME = 0.15
 """Seconds that a frame of a film stays, at least."""
@@ -89,6 +92,30 @@ def progress(console: Console, parts: Iterable[Mapping[str, Progress]]) -> None:
                 if name not in tasks:
                     tasks[name] = bars.add_task(name, total=part.steps)
                 bars.update(tasks[name], completed=part.step)
+
+
+def forecast(console: Console, experiment: Experiment, ahead: Forecast, devices: int) -> None:
+    """What a run will take, a line a question."""
+    plan, held = experiment.train, ahead.memory
+    assumed = " (assumed: the text is not prepared)" * ahead.assumed
+    gib = {name: f"{value / 2**30:.2f}" for name, value in asdict(held).items() if value}
+    parts = ", ".join(f"{name} {size}" for name, size in gib.items())
+    each = "" if devices == 1 else f" of each of {devices} devices"
+    lines = {
+        "parameters": f"{ahead.parameters:,}",
+        "vocabulary": f"{ahead.vocab:,}{assumed}",
+        "tokens": f"{ahead.tokens:,} = {plan.steps:,} steps x {plan.batch:,} texts x "
+        f"{ahead.length:,} tokens",
+        "operations": f"{ahead.operations / ahead.tokens / 1e9:.3f} GFLOP a token, forward and "
+        f"back; {ahead.operations:.3g} in all",
+        "memory": f"{held.total / 2**30:.2f} GiB{each}, with {ahead.texts:,} texts at once",
+        "": f"GiB: {parts} (a tile of the head: {ahead.tile / 2**30:.2f})",
+        "time": f"{ahead.hours:,.1f} h at {ahead.speed / 1e12:,.0f} TFLOP/s: {devices} x "
+        f"{ahead.reached}",
+    }
+    console.print(f"{experiment.name}, counted; nothing was trained.")
+    for name, line in lines.items():
+        console.print(f"  {name:12}{line}", soft_wrap=True)
 
 
 def film(console: Console, frames: Iterable[Tokens], tokenizer: Tokenizer | None) -> None:

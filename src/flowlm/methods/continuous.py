@@ -52,6 +52,17 @@ class Continuous(Method, ABC):
         space = self.space(model)
         return core.interpolate(space.noise(rng, tokens.shape[1]), space.clean(tokens), t)
 
+    @abstractmethod
+    def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
+        """D_t at a point of clock time tau."""
+
+    def nll_at(
+        self, model: nn.DiT, batch: core.Batch, tau: core.Time, rng: core.Streams
+    ) -> Float[Tensor, "b l"]:
+        """-log D_t(x_t)[token], nats: what the clean text costs, seen at clock time tau."""
+        x = self.noisy(model, batch.tokens, self.time(model.vocab).t(tau), rng)
+        return self.denoise(model, x, tau).nll(batch.tokens)
+
     def start(
         self, model: nn.DiT, prompt: core.Tokens, rng: core.Streams
     ) -> tuple[core.Point, Bool[Tensor, "b l"] | None]:

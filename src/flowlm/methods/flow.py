@@ -31,6 +31,10 @@ class Flow(Continuous):
         x = self.noisy(model, batch.tokens, clock.t(tau), rng)
         return core.Loss(model(x, tau, rng=rng).nll(batch.tokens), batch.weight)
 
+    def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
+        """The network's answer."""
+        return model(x, tau)
+
     def frames(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
     ) -> Iterator[sampling.Frame]:

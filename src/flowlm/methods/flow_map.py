@@ -63,6 +63,10 @@ class FlowMap(Continuous):
             value = prediction.cross_entropy(core.Mixture.only(teacher(x, tau), tau))
         return core.Loss(value, batch.weight, {"diagonal": value.detach().mean()})
 
+    def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
+        """delta_{t,t}, the jump of no length."""
+        return model(x, tau, tau)
+
     def _jump(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> core.Loss:
         """delta_{s,t} against the student's own two shorter jumps (semigroup)."""
         clock, space = self.time(model.vocab), self.space(model)

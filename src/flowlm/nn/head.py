@@ -117,15 +117,19 @@ def tile_side(kind: str) -> int:
 
 
 class Head(nn.Module):
-    """The last layer, zero at the start: every token is equally likely."""
+    """The last layer, zero at the start: every token is equally likely.
+
+    `side` and `fused` may be set from outside, as in HeadDistribution: they change no answer.
+    """
 
     def __init__(self, width: int, vocab: int, cap: float | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(vocab, width))
         self.bias = nn.Parameter(torch.zeros(vocab))
         self.cap = cap
+        self.side: int | None = None
         self.fused = False
 
     def forward(self, features: Float[Tensor, "b l d"]) -> HeadDistribution:
         """The distribution, nothing of which is computed yet."""
-        return HeadDistribution(features, self.weight, self.bias, self.cap, fused=self.fused)
+        return HeadDistribution(features, self.weight, self.bias, self.cap, self.side, self.fused)

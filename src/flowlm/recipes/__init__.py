@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flowlm.experiment import Experiment
-from flowlm.recipes import demo, text
+from flowlm.recipes import demo, lm1b, openwebtext, text, text8
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "text-flow": text.flow,
@@ -16,4 +16,22 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "demo-flow-map": demo.flow_map,
     "demo-masked": demo.masked,
     "demo-autoregressive": demo.autoregressive,
+    "lm1b-flow": lm1b.flow,
+    "lm1b-flow-map": lm1b.flow_map,
+    "lm1b-flow-posterior": lm1b.flow_posterior,
+    "lm1b-flow-map-posterior": lm1b.flow_map_posterior,
+    "lm1b-masked": lm1b.masked,
+    "lm1b-autoregressive": lm1b.autoregressive,
+    "owt-flow": openwebtext.flow,
+    "owt-flow-map": openwebtext.flow_map,
+    "owt-flow-posterior": openwebtext.flow_posterior,
+    "owt-flow-map-posterior": openwebtext.flow_map_posterior,
+    "owt-masked": openwebtext.masked,
+    "owt-autoregressive": openwebtext.autoregressive,
+    "text8-flow": text8.flow,
+    "text8-flow-map": text8.flow_map,
+    "text8-flow-posterior": text8.flow_posterior,
+    "text8-flow-map-posterior": text8.flow_map_posterior,
+    "text8-masked": text8.masked,
+    "text8-autoregressive": text8.autoregressive,
 }

@@ -1,9 +1,11 @@
-"""Watching a run: metrics.jsonl always, and a live line on the terminal."""
+"""Watching a run: metrics.jsonl always, a live line on the terminal, a tracker if one is named."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -16,6 +18,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+
+from flowlm.train.track import Sink, Track
 
 
 def plain(file: IO[str]) -> Console:
@@ -29,18 +34,31 @@ class Log:
     On a terminal there is a live bar; elsewhere a plain line every few seconds. When a run resumes
     at `first`, records of later steps are dropped from the file, so that it reads as if the run
     had never stopped.
+
+    A tracker is told the same records, each once: what a resumed run repeats it has heard already.
+    One that fails is let go with a sentence, and the training goes on.
     """
 
-    def __init__(self, path: Path, name: str, first: int, steps: int, console: Console) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        first: int,
+        steps: int,
+        console: Console,
+        track: Track | None = None,
+    ) -> None:
         self._path, self._name, self._steps, self._console = path, name, steps, console
-        _keep_until(path, first)
+        self._track, self._sink = track, None
+        self._told = _keep_until(path, first)
         self._file = path.open("a", encoding="utf-8")
         self._began, self._first, self._last_line = time.monotonic(), first, 0.0
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            # On a narrow terminal these may take two lines: nothing is cut off.
+            TextColumn("{task.fields[figures]}", table_column=Column()),
             TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
@@ -49,6 +67,11 @@ class Log:
         self._task = self._bar.add_task(name, total=steps, completed=first, figures="")
 
     def __enter__(self) -> Log:
+        if self._track is not None:
+            try:
+                self._sink = self._track.open()
+            except Exception as error:
+                self._let_go(error)
         self._bar.start()
         return self
 
@@ -60,11 +83,19 @@ class Log:
     ) -> None:
         self._bar.stop()
         self._file.close()
+        self._tell(lambda sink: sink.close())
 
     def record(self, step: int, **figures: float) -> None:
         """Append {"step": step, **figures} to the file, at once."""
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
         self._file.flush()
+        if step > self._told:
+            self._tell(lambda sink: sink.figures(step, figures))
+
+    def samples(self, step: int, texts: Sequence[str]) -> None:
+        """Show sample texts to the tracker; their file is written by whoever made them."""
+        if step > self._told:
+            self._tell(lambda sink: sink.texts(step, texts))
 
     def show(self, step: int, loss: float, tokens_per_second: float, **others: Any) -> None:
         """Move the bar to `step`, or print a plain line if the last one is long ago."""
@@ -78,26 +109,47 @@ class Log:
         done = step - self._first
         left = (now - self._began) / max(1, done) * (self._steps - step)
         self._console.print(
-            f"{self._name}  step {step}/{self._steps}  {figures}  {left:,.0f} s left",
+            f"{self._name}  step {step}/{self._steps}  {figures}  "
+            f"{timedelta(seconds=round(left))} left",
             highlight=False,
             soft_wrap=True,
         )
 
     def say(self, sentence: str) -> None:
         """Print a sentence above the bar."""
-        self._console.print(sentence, highlight=False, soft_wrap=True)
+        self._console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+
+    def _tell(self, act: Callable[[Sink], None]) -> None:
+        if self._sink is not None:
+            try:
+                act(self._sink)
+            except Exception as error:  # whatever a tracker raises, the training is worth more
+                self._let_go(error)
+
+    def _let_go(self, error: Exception) -> None:
+        assert self._track is not None
+        self._sink = None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        self.say(
+            f"{self._track.to} stopped working ({reason}): training goes on, and metrics.jsonl "
+            "has everything."
+        )
 
 
-def _keep_until(path: Path, step: int) -> None:
+def _keep_until(path: Path, step: int) -> int:
+    """Drop the records after a step; returns the last step that had one."""
     if not path.exists():
-        return
-    kept = []
+        return 0
+    kept, last = [], 0
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            at = json.loads(line)["step"]
+            if at <= step:
                 kept.append(line + "\n")
+            last = max(last, at)
         except (ValueError, LookupError, TypeError):
             continue  # the line that was being written when the run was cut off
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)
+    return last

@@ -56,6 +56,8 @@ class Plan:
     """Keep one tensor a block instead of all its activations, and run it again going back."""
     threads: int = 0
     """CPU threads; 0 takes one for small models and all cores for large ones."""
+    track: Literal["trackio", "wandb", "tensorboard"] | None = None
+    """Where figures and sample texts go besides metrics.jsonl and samples/ (the extra `track`)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

@@ -1,0 +1,299 @@
+"""What a run will take, counted before anything is allocated or computed: `flowlm train --dry-run`.
+
+Networks and a training step are made of tensors that are shapes alone (torch's FakeTensorMode). So
+the counts are those of the code that will run, on any machine, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from flowlm.core.rng import Streams
+from flowlm.core.types import Batch
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.data.tokens import is_prepared
+from flowlm.errors import Refusal
+from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.methods.continuous import Continuous
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.model import text_length
+from flowlm.nn.dit import DiT
+from flowlm.nn.head import tile_side
+from flowlm.nn.size import Size
+from flowlm.train import State
+from flowlm.train.footprint import Footprint
+from flowlm.train.parallel import Objective
+
+TERA = 1e12
+
+PEAKS = {
+    "a100": 312 * TERA,  # A100 80 GB SXM
+    "l40s": 362 * TERA,
+    "h100": 989 * TERA,  # H100 SXM
+    "h200": 989 * TERA,  # H200 SXM
+    "b200": 2250 * TERA,  # HGX B200, each GPU
+    "mi300x": 1307 * TERA,
+}
+"""Operations a second of dense bfloat16 matrix products, from the makers' data sheets (which put
+twice the number where they count the zeros of 2:4 sparsity)."""
+
+TOKENS = 2**15
+"""Up to so many tokens at once a step is counted as it is; beyond, along a line."""
+
+REACHED = 0.4
+"""Share of a published peak that is assumed to be reached in useful operations."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a device by what they hold, where a step holds most."""
+
+    weights: int
+    teacher: int
+    gradients: int
+    optimizer: int
+    average: int
+    activations: int
+    """What a forward pass keeps for going back: of the texts that are on the device at once."""
+    working: int
+    """What is in hand at the worst moment besides, tiles of the head's logits among it."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(astuple(self))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Useful operations: what is computed again for going back (activations, tiles) counts once.
+
+    A multiplication and an addition are two; only matrix products count.
+    """
+
+    token: float
+    """Of a token, forward and back."""
+    step: float
+    """Of an optimizer step, whatever its batch: a table's Gram matrix."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take."""
+
+    parameters: int
+    vocab: int
+    assumed: bool
+    """Whether the vocabulary is what the experiment states, for want of its text."""
+    length: int
+    tokens: int
+    texts: int
+    """On a device at once."""
+    memory: Memory
+    tile: int
+    """Bytes of a tile of the head's logits."""
+    operations: float
+    """Useful ones, of the whole run."""
+    speed: float
+    """Useful operations a second, of all devices."""
+    reached: str
+    """Where the speed comes from, in words."""
+    hours: float
+
+
+def forecast(experiment: Experiment, accelerator: str, devices: int) -> Forecast:
+    """Count a run on `devices` accelerators, of a name in PEAKS or of so many TFLOP/s reached."""
+    each, reached = speed_of(accelerator)
+    plan, length = experiment.train, text_length(experiment)
+    if devices < 1 or plan.batch % devices:
+        raise Refusal(
+            f"--train.batch {plan.batch} cannot be shared evenly by {devices} devices: choose "
+            "--devices that divide it."
+        )
+    vocab, assumed = vocabulary(experiment)
+    texts = plan.batch // devices
+    texts = min(texts, plan.micro_batch or texts)
+    counted = work(experiment.method, experiment.size, vocab, length)
+    tokens = plan.steps * plan.batch * length
+    operations = tokens * counted.token + plan.steps * counted.step
+    with imagined(experiment.method, vocab):
+        network, _ = networks(experiment.method, experiment.size, vocab, length)
+        parameters = sum(p.numel() for p in network.parameters())
+    return Forecast(
+        parameters,
+        vocab,
+        assumed,
+        length,
+        tokens,
+        texts,
+        memory(experiment, vocab, length, texts, devices),
+        4 * tile_side("cuda") ** 2,
+        operations,
+        devices * each,
+        reached,
+        operations / (devices * each) / 3600,
+    )
+
+
+def speed_of(accelerator: str) -> tuple[float, str]:
+    """Useful operations a second: of a name in PEAKS at the share REACHED, or TFLOP/s; in words."""
+    if accelerator in PEAKS:
+        peak = PEAKS[accelerator]
+        share = f"{100 * REACHED:.0f} % of its {peak / TERA:,.0f}"
+        return REACHED * peak, f"{accelerator} at {share} (dense bfloat16; the share is assumed)"
+    try:
+        speed = float(accelerator) * TERA
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise Refusal(
+            f"--accelerator {accelerator} is neither one of {', '.join(PEAKS)} nor a number of "
+            "TFLOP/s that are reached."
+        )
+    return speed, f"{speed / TERA:,.0f} (given)"
+
+
+def vocabulary(experiment: Experiment) -> tuple[int, bool]:
+    """The number of tokens, and whether it is only what the experiment states."""
+    data = experiment.data
+    if not isinstance(data, Text):
+        from flowlm.data.language import demo_language
+
+        return demo_language()[0].vocab, False
+    if data.path is not None and is_prepared(data.path):
+        return Tokenizer.load(Path(data.path) / "tokenizer.json").vocab, False
+    return data.vocab, True
+
+
+@cache
+def work(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
+    """Count the operations of training."""
+    # Every block takes the same, and so does every text: two of each tell all.
+    one, two = (_work(method, replace(size, blocks=n), vocab, length) for n in (1, 2))
+    more = size.blocks - 1
+    return Work(one.token + more * (two.token - one.token), one.step + more * (two.step - one.step))
+
+
+def memory(experiment: Experiment, vocab: int, length: int, texts: int, devices: int = 1) -> Memory:
+    """Bytes of a step on `texts` texts; of several devices each holds a share of the state.
+
+    A teacher is whole on every device.
+
+    Counted byte by byte up to TOKENS tokens. What more of them take is a multiple of what the
+    second half of these takes: exact for the activations, near for what is in hand.
+    """
+    most = max(2, TOKENS // length // 2 * 2)
+    whole = count_memory(experiment, vocab, length, min(texts, most))
+    if texts > most:
+        half = count_memory(experiment, vocab, length, most // 2)
+        more = (texts - most) / (most - most // 2)
+        whole = replace(
+            whole,
+            activations=round(whole.activations + more * (whole.activations - half.activations)),
+            working=round(whole.working + more * (whole.working - half.working)),
+        )
+    share = experiment.train.shard or devices
+    return replace(
+        whole,
+        weights=whole.weights // share,
+        gradients=whole.gradients // share,
+        optimizer=whole.optimizer // share,
+        average=whole.average // share,
+    )
+
+
+def count_memory(experiment: Experiment, vocab: int, length: int, texts: int) -> Memory:
+    """Count the bytes of a step on one device, the second or a later one, byte by byte.
+
+    Gradients are there already, as they are when several passes share a step.
+    """
+    plan, method = experiment.train, experiment.method
+    with imagined(method, vocab):
+        network, teacher = networks(method, experiment.size, vocab, length)
+        network.recompute = plan.recompute
+        network.head.side = tile_side("cuda")
+        state = State(network, plan)
+        learnt = [p for p in network.parameters() if p.requires_grad]
+        for parameter in learnt:
+            parameter.grad = torch.zeros_like(parameter)
+        state.optimizer.step()
+        weights, average = list(network.parameters()), list(state.average.weights.values())
+        guide = [] if teacher is None else list(teacher.parameters())
+        gradients = [p.grad for p in learnt if p.grad is not None]
+        moments = [t for of in state.optimizer.state.values() for t in of.values()]
+        held = (*weights, *guide, *gradients, *moments, *average)
+        with Footprint(*held) as seen:
+            before = seen.live
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
+                rng = Streams.of(0, count=texts)
+                loss = partial(method.loss, teacher=teacher)
+                value, *_ = state.objective(loss, _texts(texts, length), rng)
+            activations = seen.live - before
+            value.backward()
+        return Memory(
+            weights=_bytes(weights),
+            teacher=_bytes(guide),
+            gradients=_bytes(gradients),
+            optimizer=_bytes(moments),
+            average=_bytes(average),
+            activations=activations,
+            working=seen.peak - before - activations,
+        )
+
+
+@contextmanager
+def imagined(method: AnyMethod, vocab: int) -> Iterator[None]:
+    """Tensors that are shapes alone. The clock's table is numbers, and made before."""
+    if isinstance(method, Continuous):
+        method.time(vocab).t(torch.zeros(1, 1))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def networks(method: AnyMethod, size: Size, vocab: int, length: int) -> tuple[DiT, DiT | None]:
+    """A new network, and its teacher if it has one."""
+    teacher = None
+    if isinstance(method, FlowMap) and method.teacher is not None:
+        flow = Flow(encoder=method.encoder, clock=method.clock)
+        teacher = flow.network(size, vocab, length).eval().requires_grad_(False)
+    return method.network(size, vocab, length, teacher), teacher
+
+
+def _work(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
+    few, many = (_operations(method, size, vocab, length, texts) for texts in (2, 4))
+    text = (many - few) / 2
+    return Work(text / length, few - 2 * text)
+
+
+def _operations(method: AnyMethod, size: Size, vocab: int, length: int, texts: int) -> int:
+    with imagined(method, vocab):
+        network, teacher = networks(method, size, vocab, length)
+        for part in (network, teacher):
+            if part is not None:
+                # One tile for all: then nothing is computed twice.
+                part.head.side = 2**30
+        # Attention as plain matrix products: they are counted on every machine.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            rng = Streams.of(0, count=texts)
+            loss = partial(method.loss, teacher=teacher)
+            Objective(network)(loss, _texts(texts, length), rng)[0].backward()
+    return counter.get_total_flops()
+
+
+def _texts(count: int, length: int) -> Batch:
+    return Batch(torch.zeros(count, length, dtype=torch.long), torch.ones(count, length))
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(t.untyped_storage().nbytes() for t in tensors)

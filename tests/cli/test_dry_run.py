@@ -1,0 +1,99 @@
+"""`flowlm train RECIPE --dry-run`: the published models, in seconds, without their memory."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowlm.experiment import Text
+from flowlm.forecast import vocabulary
+from flowlm.recipes import RECIPES
+
+
+def test_the_vocabulary_of_prepared_text_is_its_own(
+    flowlm: Callable, corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "prepared"
+    assert flowlm("prepare", corpus, "--out", out).status == 0
+    data = Text(path=str(out), vocab=5000)
+    assert vocabulary(replace(RECIPES["text-masked"](), data=data)) == (18, False)
+
+
+PUBLISHED = {
+    "lm1b-flow": 139_293_018,
+    "lm1b-flow-map": 139_342_426,
+    "owt-flow": 169_627_250,
+    "owt-flow-map": 169_676_658,
+}
+"""Of the released models, 32 rotary frequencies of each included."""
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_dry_runs_have_the_published_counts_in_seconds(recipe: str, flowlm: Callable) -> None:
+    began = time.perf_counter()
+    answer = flowlm("train", recipe, "--dry-run", "--devices", 64)
+    assert time.perf_counter() - began < 60
+    assert (answer.status, answer.err) == (0, "")
+    said = {line[2:14].strip(): line[14:] for line in answer.out.splitlines()}
+    assert said["parameters"] == f"{PUBLISHED[recipe] - 32:,}"
+    plan = RECIPES[recipe]().train
+    assert said["tokens"].startswith(
+        f"{plan.steps * plan.batch * RECIPES[recipe]().data.length:,} "
+    )
+
+
+def test_a_dry_run_allocates_nothing() -> None:
+    """A network of a billion parameters takes 4 GB, and its state four times that."""
+    code = (
+        "import torch\n"
+        "from flowlm.cli import main\n"
+        "from flowlm.machine import memory_held\n"
+        "cpu = torch.device('cpu')\n"
+        "before = memory_held(cpu)\n"
+        "words = '--dry-run --size.width 4096 --size.heads 32 --size.blocks 3'.split()\n"
+        "assert main(['train', 'lm1b-masked', *words, '--devices', '64']) == 0\n"
+        "print(memory_held(cpu) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, grown = done.stdout.splitlines()
+    count = re.findall(r"parameters +([\d,]+)", "\n".join(lines))[0]
+    assert int(count.replace(",", "")) > 850e6
+    assert int(grown) < 2**29
+
+
+def test_a_map_of_a_corpus_needs_its_teacher(
+    flowlm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flowlm("train", "text8-flow-map").refusal("runs/text8-flow", "flowlm train text8-flow")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_that_is_there_says_how_large_the_map_is(
+    flowlm: Callable, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs / "flow", tmp_path / "runs" / "text8-flow")
+    answers = [
+        flowlm("train", "text8-flow-map", "--dry-run", "--train.batch", 2, *words)
+        for words in ([], ["--method.teacher", runs / "flow"])
+    ]
+    assert answers[0] == answers[1]
+    # One block of width 16 and the second time embedding: far from 12 of width 768.
+    assert 10_000 < parameters(answers[0]) < 400_000
+    alone = flowlm("train", "text8-flow-map", "--dry-run", "--method.teacher", "None")
+    assert parameters(alone) > 85_000_000
+    assert "teacher" not in alone.out
+
+
+def parameters(answer: Any) -> int:
+    return int(re.findall(r"parameters +([\d,]+)", answer.out)[0].replace(",", ""))

@@ -1,0 +1,136 @@
+"""What is measured between steps: validation by tau, speed against the peak, memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowlm import core
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.desk import LEVELS, evaluate_by_tau, evaluate_loss
+from flowlm.experiment import Experiment
+from flowlm.forecast import work
+from flowlm.machine import memory_held, peak
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.nn import DiT
+from flowlm.source import Source
+
+VOCAB, LENGTH = 7, 16
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def flow(experiments: Callable[..., Experiment]) -> Experiment:
+    return replace(experiments("flow"), method=Flow())
+
+
+def built(experiment: Experiment, teacher: DiT | None = None) -> DiT:
+    network = experiment.method.network(experiment.size, VOCAB, LENGTH, teacher)
+    if teacher is None:
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return network.requires_grad_(False)
+
+
+def held_out(*counts: int) -> Source:
+    batches = []
+    for count in counts:
+        weight = torch.ones(count, LENGTH)
+        weight[:, LENGTH // 2 :] = 0.25
+        batches.append(core.Batch(torch.randint(VOCAB, (count, LENGTH)), weight))
+    return Source(lambda step: batches[0], batches, Tokenizer.words(list("abcdefg")), LENGTH)
+
+
+def test_a_network_that_knows_nothing_pays_log_v_at_every_level(flow: Experiment) -> None:
+    network = flow.method.network(flow.size, VOCAB, LENGTH)
+    levels = evaluate_by_tau(flow, network, held_out(5, 3))
+    assert list(levels) == [pytest.approx(0.05 + 0.1 * i) for i in range(10)]
+    assert list(levels.values()) == [pytest.approx(math.log(VOCAB))] * 10
+
+
+def test_levels_are_weighted_means_over_the_first_64_texts(flow: Experiment) -> None:
+    source, network = held_out(50, 50, 50), built(flow)
+    found = evaluate_by_tau(flow, network, source)
+    assert found == evaluate_by_tau(flow, network, source), "the same noise at every call"
+    total, weight = 0.0, 0.0
+    for i, (batch, count) in enumerate(zip(source.valid, (50, 14))):
+        texts = core.Batch(batch.tokens[:count], batch.weight[:count])
+        rng = core.Streams.of(flow.train.seed, i, count=count)
+        tau = torch.full((count, 1), LEVELS[7])
+        paid = flow.method.nll_at(network, texts, tau, rng) * texts.weight
+        total, weight = total + float(paid.sum()), weight + float(texts.weight.sum())
+    assert found[LEVELS[7]] == pytest.approx(total / weight, rel=1e-5)
+    assert len({round(paid, 4) for paid in found.values()}) == 10
+
+
+def test_the_mean_over_levels_is_the_loss(flow: Experiment) -> None:
+    """Both estimate the mean over tau: one on a grid, the other from stratified draws."""
+    source, network = held_out(64), built(flow)
+    source.valid[0] = core.Batch(source.valid[0].tokens, torch.ones(64, LENGTH))
+    levels = evaluate_by_tau(flow, network, source)
+    loss = evaluate_loss(flow, network, source, None)
+    assert sum(levels.values()) / 10 == pytest.approx(loss, rel=0.05)
+
+
+def test_a_map_that_has_learnt_nothing_pays_what_its_teacher_pays(flow: Experiment) -> None:
+    teacher = built(flow)
+    student = replace(flow, method=FlowMap())
+    source, network = held_out(8), built(student, teacher)
+    assert evaluate_by_tau(student, network, source) == evaluate_by_tau(flow, teacher, source)
+
+
+@pytest.mark.parametrize("method", ["masked", "autoregressive"])
+def test_without_a_clock_there_are_no_levels(
+    method: str, experiments: Callable[..., Experiment]
+) -> None:
+    experiment = experiments(method)
+    assert evaluate_by_tau(experiment, built(experiment), held_out(4)) == {}
+
+
+def test_a_run_records_levels_share_of_peak_and_memory(
+    experiments: Callable[..., Experiment], run: Callable[..., str], tmp_path: Path
+) -> None:
+    experiment = experiments("flow", log_every=2)
+    began = time.perf_counter()
+    printed = run(experiment, tmp_path)
+    took = time.perf_counter() - began
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps, valid = ([r for r in rows if key in r] for key in ("loss", "valid"))
+    assert [r["step"] for r in valid] == [3, 6]
+    assert all(f"valid/tau_{tau:.2f}" in r for r in valid for tau in LEVELS)
+    assert all(r["tokens_per_second"] * r["seconds"] == pytest.approx(2 * 4 * 16) for r in steps)
+    assert 0 < sum(r["seconds"] for r in steps) < took
+    vocab = 8  # a to e, the space, the end of a document, the unknown
+    counted = work(experiment.method, experiment.size, vocab, 16)
+    best = peak(CPU, torch.float32, 1)
+    for row in steps:
+        done = row["tokens_per_second"] * (counted.token + counted.step / (4 * 16))
+        assert row["share_of_peak"] == pytest.approx(done / best)
+        assert 0 < row["share_of_peak"] < 1
+        assert 2**27 < row["memory_bytes"] <= 1.1 * memory_held(CPU)
+    assert f"peak {steps[-1]['share_of_peak']:.1%}  memory " in printed
+    assert printed.count(" left") == 2
+
+
+def test_the_peak_is_measured_once_and_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    first = peak(CPU, torch.float32, 1)
+    assert peak(CPU, torch.float32, 1) == first > 1e8
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_memory_held_is_a_high_water_mark() -> None:
+    before = memory_held(CPU)
+    block = torch.ones(before // 4 + 2**26)  # as many floats take more bytes than before
+    with_block = memory_held(CPU)
+    assert with_block >= block.nbytes > before
+    del block
+    assert memory_held(CPU) >= with_block
