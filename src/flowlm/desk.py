@@ -21,7 +21,7 @@ from flowlm.methods.continuous import Continuous
 from flowlm.model import LanguageModel
 from flowlm.nn.dit import DiT
 from flowlm.source import Source
-from flowlm.train import Checkpoints, Log, State, Step, World, passes
+from flowlm.train import ALONE, Checkpoints, Log, State, Step, World, passes
 
 SAMPLE_STEPS = 32
 """Steps of the sample texts that are written at every validation."""
@@ -139,7 +139,7 @@ class Desk:
 
 
 def evaluate_loss(
-    experiment: Experiment, network: DiT, source: Source, teacher: DiT | None, world: World
+    experiment: Experiment, network: DiT, source: Source, teacher: DiT | None, world: World = ALONE
 ) -> float:
     """Mean training loss on held-out text, nats per token, with the same noise at every call.
 
@@ -156,7 +156,7 @@ def evaluate_loss(
 
 
 def evaluate_by_tau(
-    experiment: Experiment, network: DiT, source: Source, world: World
+    experiment: Experiment, network: DiT, source: Source, world: World = ALONE
 ) -> dict[float, float]:
     """Cross-entropy of held-out text at each of LEVELS, nats per token; nothing without a clock.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowlm.core.rng import Streams
-from flowlm.core.types import Batch
+from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
@@ -122,8 +122,7 @@ def forecast(experiment: Experiment, accelerator: str, devices: int) -> Forecast
             "--devices that divide it."
         )
     vocab, assumed = vocabulary(experiment)
-    texts = plan.batch // devices
-    texts = min(texts, plan.micro_batch or texts)
+    texts = min(plan.batch // devices, plan.micro_batch or plan.batch)
     counted = work(experiment.method, experiment.size, vocab, length)
     tokens = plan.steps * plan.batch * length
     operations = tokens * counted.token + plan.steps * counted.step
@@ -186,9 +185,7 @@ def work(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
 
 
 def memory(experiment: Experiment, vocab: int, length: int, texts: int, devices: int = 1) -> Memory:
-    """Bytes of a step on `texts` texts; of several devices each holds a share of the state.
-
-    A teacher is whole on every device.
+    """Bytes of a step on `texts` texts; several devices share the state, but not a teacher.
 
     Counted byte by byte up to TOKENS tokens. What more of them take is a multiple of what the
     second half of these takes: exact for the activations, near for what is in hand.
@@ -236,9 +233,7 @@ def count_memory(experiment: Experiment, vocab: int, length: int, texts: int) ->
         with Footprint(*held) as seen:
             before = seen.live
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-                rng = Streams.of(0, count=texts)
-                loss = partial(method.loss, teacher=teacher)
-                value, *_ = state.objective(loss, _texts(texts, length), rng)
+                value = _paid(state.objective, method, teacher, texts, length)
             activations = seen.live - before
             value.backward()
         return Memory(
@@ -285,14 +280,21 @@ def _operations(method: AnyMethod, size: Size, vocab: int, length: int, texts: i
                 part.head.side = 2**30
         # Attention as plain matrix products: they are counted on every machine.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            rng = Streams.of(0, count=texts)
-            loss = partial(method.loss, teacher=teacher)
-            Objective(network)(loss, _texts(texts, length), rng)[0].backward()
+            _paid(Objective(network), method, teacher, texts, length).backward()
     return counter.get_total_flops()
 
 
-def _texts(count: int, length: int) -> Batch:
-    return Batch(torch.zeros(count, length, dtype=torch.long), torch.ones(count, length))
+def _paid(
+    objective: Objective, method: AnyMethod, teacher: DiT | None, texts: int, length: int
+) -> Tensor:
+    """What a step differentiates."""
+    batch = Batch(torch.zeros(texts, length, dtype=torch.long), torch.ones(texts, length))
+    rng = Streams.of(0, count=texts)
+
+    def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
+        return method.loss(model, batch, rng, teacher)
+
+    return objective(loss, batch, rng)[0]
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:

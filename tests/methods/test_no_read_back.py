@@ -84,7 +84,7 @@ def step(method: Method) -> Copies:
     size, teacher = nn.Size(blocks=2), None
     with META:
         if isinstance(method, FlowMap) and method.teacher is not None:
-            teacher = Flow(encoder=method.encoder).network(size, VOCAB, LENGTH)
+            teacher = Flow(encoder=method.encoder).network(size, VOCAB, LENGTH).eval()
         network = method.network(size, VOCAB, LENGTH, teacher)
         tokens = torch.zeros(TEXTS, LENGTH, dtype=torch.long)
         batch = core.Batch(tokens, torch.ones(TEXTS, LENGTH))

@@ -81,6 +81,7 @@ def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
         key for key, weight in model.named_parameters() if not torch.equal(before[key], weight)
     ]
     assert {"head.weight", "head.bias"} <= set(moved)
+    model.eval()
     written = list(
         experiment.method.sample(model, torch.full((1, 8), -1), 1, Streams.of(0, count=1))
     )

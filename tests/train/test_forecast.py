@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ from flowlm.nn import Size
 from flowlm.train import State
 from flowlm.train.footprint import Footprint
 from flowlm.train.plan import Plan
-from flowlm.train.trainer import reduce
 
 SIZE = Size(blocks=3, width=64, heads=4, condition=32, dropout=0.0)
 VOCAB, LENGTH = 5000, 32
@@ -110,7 +110,8 @@ def test_memory_is_that_of_a_real_step(name: str) -> None:
 
     def loss() -> torch.Tensor:
         batch = core.Batch(torch.zeros(8, LENGTH, dtype=torch.long), torch.ones(8, LENGTH))
-        return reduce(method.loss(network, batch, core.Streams.of(0, count=8), teacher))
+        rng = core.Streams.of(0, count=8)
+        return state.objective(partial(method.loss, teacher=teacher), batch, rng)[0]
 
     loss().backward()
     state.optimizer.step()

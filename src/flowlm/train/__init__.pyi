@@ -1,6 +1,7 @@
 from .checkpoint import Checkpoints as Checkpoints
 from .ema import Average as Average
 from .log import Log as Log
+from .parallel import ALONE as ALONE
 from .parallel import World as World
 from .parallel import joined as joined
 from .parallel import passes as passes
