@@ -289,12 +289,11 @@ def _paid(
 ) -> Tensor:
     """What a step differentiates."""
     batch = Batch(torch.zeros(texts, length, dtype=torch.long), torch.ones(texts, length))
-    rng = Streams.of(0, count=texts)
 
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
         return method.loss(model, batch, rng, teacher)
 
-    return objective(loss, batch, rng)[0]
+    return objective(loss, batch, Streams.of(0, count=texts))[0]
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
