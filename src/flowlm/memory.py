@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flowlm.core.implicit import KEPT
+from flowlm.core.rows import most_written
 from flowlm.experiment import AnyMethod
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
@@ -15,7 +17,7 @@ BUDGET = 2**30
 def texts_at_once(method: AnyMethod, network: DiT, length: int, budget: int) -> int:
     """The largest number of texts whose `bytes_needed` stay within the budget, at least one."""
     text, row, most = _parts(method, network, length)
-    # The head's share grows with the texts up to what it has in hand at once, and not beyond.
+    # What is worked on in parts grows with the texts up to what is in hand at once, not beyond.
     return max(1, budget // (text + row), (budget - most) // text)
 
 
@@ -28,20 +30,29 @@ def bytes_needed(method: AnyMethod, network: DiT, length: int, texts: int) -> in
 def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]:
     """Bytes of a text outside the head, of its logits, and of the most logits that exist at once.
 
-    The factors count the tensors that are alive together at the worst moment of a step.
+    Where rows are read in parts as well, they count with the logits. The factors count the tensors
+    that are alive together at the worst moment of a step.
     """
     size, vocab = network.size, network.vocab
-    number = network.head.weight.element_size()
+    kind, number = network.head.weight.device.type, network.head.weight.element_size()
     # Left to right, one place at a time is worked on, and keys and values of the rest are kept.
     one = isinstance(method, Autoregressive)
     places = 1 if one else length
     cached = 2 * (size.blocks + 1) * length * size.width * number if one else 0
     trunk = 24 * places * size.width * number
-    dense = isinstance(method, Continuous) and method.encoder != "projected"
-    state = 8 * places * (vocab if dense else size.width) * 4
     # The explicit attention of a capped trunk: logits, their tanh, and the softmax in float32.
     scores = 0 if size.attention_cap is None else 12 * size.heads * places * length
     # The likeliest token and the mean need a tile of float32, a draw needs whole rows of float64.
-    tile = tile_side(network.head.weight.device.type) ** 2
+    tile = tile_side(kind) ** 2
     entry, most = (24, tile) if isinstance(method, Continuous) else (64, max(4 * tile, vocab))
-    return trunk + state + scores + cached, entry * places * vocab, entry * most
+    row, most, state = entry * places * vocab, entry * most, 8 * places * size.width * 4
+    match method:
+        case Continuous(encoder="linear"):
+            state = 8 * places * vocab * 4
+        case Continuous(encoder="posterior"):
+            # Seeds, and what is kept of predictions, old and new.
+            state = 24 * places * min(KEPT, vocab)
+            row, most = row + 24 * places * vocab, most + 24 * max(most_written(kind), vocab)
+        case _:
+            pass
+    return trunk + state + scores + cached, row, most

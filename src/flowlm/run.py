@@ -28,6 +28,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
+from flowlm.nn.encoder import Posterior
 from flowlm.source import Source, open_source
 from flowlm.train import Checkpoints, Log, State, World, joined, train
 from flowlm.train.checkpoint import found
@@ -182,6 +183,8 @@ def _networks(
     network = experiment.method.network(
         experiment.size, source.tokenizer.vocab, source.length, guide
     ).to(device)
+    if guide is None and isinstance(network.encoder, Posterior):
+        network.encoder.believe(source.counts())
     guide = None if guide is None else guide.to(device)
     network.recompute = plan.recompute
     for part in (network, guide):

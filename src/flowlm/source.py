@@ -8,11 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
+import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
-from flowlm.data.language import Sentences, demo_language
+from flowlm.data.language import AHEAD, Sentences, demo_language
 from flowlm.data.loader import Ahead, Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
@@ -24,12 +27,17 @@ from flowlm.prepare import find_corpus, make_tokenizer
 HELD_OUT = 512
 """Texts on which a run validates, at most."""
 
+COUNTED = 2**24
+"""Tokens whose frequencies are counted, at most: those at the beginning of the text."""
+
 
 @dataclass(frozen=True)
 class Source:
     """Where batches come from."""
 
     batches: Callable[[int], Batch]
+    counts: Callable[[], Int[Tensor, " v"]]
+    """How often every token comes up in the text to learn from, or in a long beginning of it."""
     valid: list[Batch]
     tokenizer: Tokenizer
     length: int
@@ -56,7 +64,13 @@ def open_source(
             drawn = language.sample(Streams.of(plan.seed + 1, 0, 1, count=HELD_OUT))
             valid = Batch(drawn, torch.ones(drawn.shape))
             batches = Sentences(language, plan.batch, plan.seed, rank, world)
-            return Source(batches, [valid], Tokenizer.words(words), language.length)
+
+            def drawn_counts() -> Tensor:
+                whole = Sentences(language, plan.batch, plan.seed)
+                tokens = torch.cat([whole(step).tokens for step in range(AHEAD)])
+                return tokens.flatten().bincount(minlength=language.vocab)
+
+            return Source(batches, drawn_counts, [valid], Tokenizer.words(words), language.length)
         case Text() as text:
             prepared = _prepared(text, tokens, likeness, verify=rank == 0)
             _require_length(prepared, text)
@@ -72,7 +86,13 @@ def open_source(
                 )
             held_out = sequential(prepared.valid, text.length, size, pad)
             valid = list(islice(held_out, -(-HELD_OUT // size)))
-            return Source(batches, valid, prepared.tokenizer, text.length)
+            vocab = prepared.tokenizer.vocab
+
+            def read_counts() -> Tensor:
+                beginning = torch.from_numpy(prepared.train[:COUNTED].astype(np.int64))
+                return beginning.bincount(minlength=vocab)
+
+            return Source(batches, read_counts, valid, prepared.tokenizer, text.length)
         case other:
             assert_never(other)
 

@@ -17,8 +17,10 @@ from .flow_map import jump as jump
 from .flow_map import renoise as renoise
 from .flow_map import semigroup_target as semigroup_target
 from .flow_map import semigroup_weight as semigroup_weight
+from .implicit import Implicit as Implicit
 from .oracle import Language as Language
 from .rng import Streams as Streams
+from .rows import Rows as Rows
 from .space import OneHot as OneHot
 from .space import Projected as Projected
 from .space import Space as Space

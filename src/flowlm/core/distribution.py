@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.core.rng import Streams
+from flowlm.core.rows import Part
 from flowlm.core.types import Probs, Time, Tokens
 
 
@@ -21,9 +22,23 @@ class TokenDistribution(ABC):
     a tile at a time.
     """
 
+    @property
+    @abstractmethod
+    def shape(self) -> torch.Size:
+        """Texts and places, (b, l)."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where its rows would be."""
+
     @abstractmethod
     def log_probs(self) -> Probs:
         """Log-probabilities in nats, (b, l, v): the one call that takes vocabulary-sized memory."""
+
+    @abstractmethod
+    def cut(self, part: Part) -> TokenDistribution:
+        """Some of its texts, and some of their places."""
 
     @abstractmethod
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
@@ -64,9 +79,23 @@ class Dense(TokenDistribution):
 
     logp: Probs
 
+    @property
+    def shape(self) -> torch.Size:
+        """Texts and places, (b, l)."""
+        return self.logp.shape[:2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.logp.device
+
     def log_probs(self) -> Probs:
         """The rows."""
         return self.logp
+
+    def cut(self, part: Part) -> Dense:
+        """Some of its texts, and some of their places."""
+        return Dense(self.logp[part])
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """p @ table."""

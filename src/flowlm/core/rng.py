@@ -60,6 +60,18 @@ class Streams:
         index = tuple(i // step for i in self.index[start::step])
         return Streams(self.generators[start::step], index, len(range(start, self.total, step)))
 
+    def seeds(self) -> tuple[int, ...]:
+        """One seed a text, for numbers that are drawn later, or again; the streams start afresh.
+
+        The generator of a seed is the stream that the text had, so whoever takes the seeds draws
+        with `scattered` ones. Texts that had different seeds have different ones again.
+        """
+        found = tuple(generator.initial_seed() % 2**32 for generator in self.generators)
+        for generator, seed in zip(self.generators, found):
+            # An odd multiplier makes this a permutation (L'Ecuyer 1999: of good spectral quality).
+            generator.manual_seed((seed * 1664525 + 1013904223) % 2**32)
+        return found
+
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers, (b, *shape)."""
         out = torch.empty(len(self), *shape, dtype=dtype, device=self.device)

@@ -38,6 +38,10 @@ class Space(ABC):
         """E[x1] under a prediction."""
 
     @abstractmethod
+    def settle(self, x: Point) -> Point:
+        """The point as a sampler carries it to the next step: what many steps add up to."""
+
+    @abstractmethod
     def of(self, rows: Float[Tensor, "b l v"]) -> Point:
         """The point here of a point in one-hot space."""
 
@@ -61,6 +65,10 @@ class OneHot(Space):
     def mean(self, prediction: TokenDistribution) -> Point:
         """The probabilities, (b, l, v)."""
         return prediction.log_probs().exp()
+
+    def settle(self, x: Point) -> Point:
+        """The point itself."""
+        return x
 
     def of(self, rows: Float[Tensor, "b l v"]) -> Point:
         """The point itself."""
@@ -104,6 +112,10 @@ class Projected(Space):
     def mean(self, prediction: TokenDistribution) -> Point:
         """p @ E, (b, l, d)."""
         return prediction.expect(self.table)
+
+    def settle(self, x: Point) -> Point:
+        """The point itself."""
+        return x
 
     def of(self, rows: Float[Tensor, "b l v"]) -> Point:
         """x @ E."""

@@ -13,14 +13,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from flowlm.core.rows import Rows
+
 Tokens = Int[Tensor, "b l"]
 """Token ids."""
 
 FREE = -1
 """In a prompt, the place of a token that is not given; in a film, one not written yet."""
 
-Point = Float[Tensor, "b l _"]
-"""A place in a space (core/space.py): (b, l, v) where text is one-hot, (b, l, d) projected."""
+Point = Float[Tensor, "b l _"] | Rows
+"""A place in a space (core/space.py): (b, l, v) where text is one-hot, (b, l, d) projected; or
+Rows, a (b, l, v) that is not written out."""
 
 Probs = Float[Tensor, "b l v"]
 """Rows on the simplex, or their logarithms (in nats) where the name says so."""

@@ -22,7 +22,7 @@ class Continuous(Method, ABC):
 
     encoder: Literal["projected", "linear", "posterior"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state;
-    posterior: also sees what each noisy row says of its token (one-hot state)."""
+    posterior: what each noisy row says of its token, without that state too."""
     clock: Literal["decoding", "uniform"] = "decoding"
     """How time is spent: by decoding error (the paper), or uniformly."""
 
@@ -34,6 +34,8 @@ class Continuous(Method, ABC):
         """The space of the states that the model reads."""
         if self.encoder == "projected":
             return model.encoder.derived(core.Projected)
+        if self.encoder == "posterior":
+            return core.Implicit(model.vocab)
         return core.OneHot(model.vocab)
 
     def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:

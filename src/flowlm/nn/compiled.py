@@ -7,6 +7,7 @@ import shutil
 
 from flowlm.errors import Refusal
 from flowlm.nn.dit import DiT
+from flowlm.nn.encoder import Posterior
 
 
 def compile_parts(network: DiT) -> None:
@@ -25,11 +26,14 @@ def compile_parts(network: DiT) -> None:
 def compile_whole(network: DiT) -> None:
     """Compile everything up to the head as one graph, in place, for one size of input at a time.
 
+    A posterior encoder, which works through its rows in parts, stays as it is before that graph.
     For writing many small batches at low latency: on CUDA the whole network is one CUDA graph. A
     Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
-    network.compile(fullgraph=True, dynamic=False, mode="reduce-overhead")
+    network.compile(
+        fullgraph=not isinstance(network.encoder, Posterior), dynamic=False, mode="reduce-overhead"
+    )
 
 
 def _require_compiler(network: DiT) -> None:

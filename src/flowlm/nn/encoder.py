@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from flowlm.core.rows import Rows
+from flowlm.nn.evidence import posterior_mean
 
 Made = TypeVar("Made")
 
@@ -38,7 +42,7 @@ class Encoder(nn.Module, ABC):
         return cast(Made, self._derived[1])
 
     @abstractmethod
-    def forward(self, x: Tensor, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Tensor | Rows, tau: Tensor | None) -> Float[Tensor, "b l d"]:
         """Features of the input x at clock time tau (None where the input has no time)."""
 
 
@@ -67,27 +71,41 @@ class Projected(Encoder):
 
 
 class Posterior(Encoder):
-    """What each noisy row alone says of its token, plus a linear view of the row.
+    """What each noisy row alone says of its token.
 
-    softmax(beta x) with beta_t = t / (1 - t)^2 is the exact posterior of a token given its own
-    row under a uniform prior. At t = 0 it is uniform and forgets the noise, which is all that a
-    one-step map has to go by; so beta never falls below `floor`, and a normalised linear view is
-    added at half weight, so that neither view drowns the other (method notes, section 8).
+    A row (1 - t) z + t e_w has likelihood proportional to exp(beta x_w), beta_t = t / (1 - t)^2, so
+    p = softmax(beta x + log prior) is the exact posterior of its token among words of the
+    frequencies `prior`. Read are the mean p @ E, whose length says how sure the row is, and its
+    deviation from what is known without the row, normalised: where t is small p is nearly the
+    prior, and the deviation is a linear view of the row, at full size (docs/encoders.md).
+
+    At t = 0 the posterior forgets the noise, which is all that a one-step map has to go by; so beta
+    never falls below `FLOOR`.
     """
 
-    def __init__(
-        self, vocab: int, width: int, t_of_tau: Callable[[Tensor], Tensor], floor: float = 3.0
-    ) -> None:
+    def __init__(self, vocab: int, width: int, t_of_tau: Callable[[Tensor], Tensor]) -> None:
         super().__init__(vocab, width)
-        self.linear = nn.Linear(vocab, width, bias=False)
-        self.t_of_tau, self.floor = t_of_tau, floor
+        self.log_prior = nn.Parameter(torch.full((vocab,), -math.log(vocab)), requires_grad=False)
+        self.t_of_tau = t_of_tau
 
-    def forward(self, x: Tensor, tau: Tensor | None) -> Float[Tensor, "b l d"]:
-        """softmax(max(beta_t, floor) x) @ E + normalised(x @ A) / 2."""
+    def believe(self, counts: Int[Tensor, " v"]) -> None:
+        """Take the frequencies of the words in a text for the prior; every word counts once more."""
+        share = (counts.double() + 1) / (counts.sum() + len(counts))
+        with torch.no_grad():
+            self.log_prior.copy_(share.log())
+
+    @torch.compiler.disable  # a loop over parts whose number depends on the size: nothing to gain
+    def forward(self, x: Tensor | Rows, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+        """p @ E + normalised((p - prior) @ E), p = softmax(max(beta_t, FLOOR) x + log prior)."""
         assert tau is not None, "the posterior of a noisy row depends on its time"
+        assert isinstance(x, Rows), "points are those of core.Implicit"
         t = self.t_of_tau(tau)
         # Past beta = 1e4 the posterior is a point mass; the bound keeps t = 1 finite.
-        beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(self.floor, 1e4)
-        posterior = (beta[..., None] * x).softmax(-1)
-        linear = self.linear(x)
-        return posterior @ self.table + 0.5 * F.rms_norm(linear, linear.shape[-1:])
+        beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(FLOOR, 1e4)
+        mean = posterior_mean(self.table, x, beta, self.log_prior)
+        deviation = mean - self.log_prior.exp() @ self.table
+        return mean + F.rms_norm(deviation, deviation.shape[-1:])
+
+
+FLOOR = 3.0
+"""Least beta: reached at t = 0.57, where a large vocabulary's tau is still below 0.003."""

@@ -6,7 +6,7 @@ Rows of the softmax do not see each other and its sums can be kept up to date, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from flowlm.core.distribution import Dense, Mixture, TokenDistribution, draw_tokens
 from flowlm.core.rng import Streams
+from flowlm.core.rows import Part
 from flowlm.core.types import Probs, Tokens
 from flowlm.nn.streamed import CrossEntropy, Expectation, Likelihood, Part, likeliest
 from flowlm.nn.tiles import Logits, Tiling, capped
@@ -33,10 +34,24 @@ class HeadDistribution(TokenDistribution):
     fused: bool = False
     """Whether the work on a tile between its matrix products is compiled."""
 
+    @property
+    def shape(self) -> torch.Size:
+        """Texts and places, (b, l)."""
+        return self.features.shape[:2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where features and head are."""
+        return self.features.device
+
     def log_probs(self) -> Probs:
         """All rows at once, (b, l, v), at least float32."""
         logits = capped(F.linear(self.features, self.weight), self.bias, self.cap)
         return logits.log_softmax(-1)
+
+    def cut(self, part: Part) -> HeadDistribution:
+        """Some of its texts, and some of their places."""
+        return replace(self, features=self.features[part])
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """softmax(y W^T + c) @ table."""

@@ -51,7 +51,7 @@ def euler(
         prediction = denoise(x, now)
         yield Frame(x, now, prediction)
         # x + (t' - t) b_t(x) is the jump whose two-time denoiser is frozen at D_t.
-        x = jump(x, space.mean(prediction), clock.t(now), clock.t(then))
+        x = space.settle(jump(x, space.mean(prediction), clock.t(now), clock.t(then)))
 
 
 def heun(
@@ -74,7 +74,7 @@ def heun(
         ahead = jump(x, mean, t, t_next)
         slope = velocity(mean, x, t) + velocity(space.mean(denoise(ahead, then)), ahead, t_next)
         moved = x + (t_next - t)[..., None] / 2 * slope
-        x = moved if pinned is None else torch.where(pinned[..., None], x, moved)
+        x = space.settle(moved if pinned is None else x.where(pinned[..., None], moved))
 
 
 def token_time(tau: Tensor, x: Point, pinned: Pinned) -> Time:

@@ -1,0 +1,66 @@
+"""The mean of a table under what noisy rows say, for rows that are not written out.
+
+Some rows at a time are written, turned into probabilities, averaged over and let go; going back
+they are written again. So memory grows with tokens and words apart, never with their product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from flowlm.core.rows import Part, Rows
+from flowlm.core.types import Time
+from flowlm.nn.tiles import add_product
+
+
+def posterior_mean(
+    table: Float[Tensor, "v d"], x: Rows, beta: Time, log_prior: Float[Tensor, " v"]
+) -> Float[Tensor, "b l d"]:
+    """softmax(beta x + log_prior) @ table. Gradients flow into the table alone."""
+    kind = table.device.type
+    lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    products = torch.get_autocast_dtype(kind) if lowered else table.dtype
+    return PosteriorMean.apply(table, x, beta.expand(x.shape[0], -1), log_prior, products)
+
+
+class PosteriorMean(torch.autograd.Function):
+    """softmax(beta x + log_prior) @ table, exactly, part by part."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, table: Tensor, x: Rows, beta: Time, log_prior: Tensor, products: torch.dtype
+    ) -> Float[Tensor, "b l d"]:
+        """In the dtype of the table; matrix products in `products`."""
+        values = table.to(products)
+        mean = table.new_empty(*x.shape[:2], table.shape[1])
+        for part in x.parts():
+            mean[part] = (_posterior(x, beta, log_prior, part).to(products) @ values).to(mean.dtype)
+        ctx.x, ctx.products = x, products
+        ctx.save_for_backward(table, beta, log_prior)
+        return mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """d/dtable = p^T g."""
+        table, beta, log_prior = ctx.saved_tensors
+        dtable = torch.zeros_like(table)
+        for part in ctx.x.parts():
+            p = _posterior(ctx.x, beta, log_prior, part).to(ctx.products).flatten(0, 1)
+            add_product(dtable, p.mT, g[part].flatten(0, 1).to(ctx.products))
+        return dtable, None, None, None, None
+
+
+def _posterior(
+    x: Rows, beta: Time, log_prior: Float[Tensor, " v"], part: Part
+) -> Float[Tensor, "n m v"]:
+    """The probabilities of a part, at least float32."""
+    texts, places = part
+    sharpness = beta[texts] if beta.shape[1] == 1 else beta[part]
+    scores = x.write(part)
+    return torch.addcmul(log_prior, scores, sharpness[..., None]).softmax(-1)
