@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.core.rng import Streams
-from flowlm.core.rows import Part
+from flowlm.core.rows import Patch
 from flowlm.core.types import Probs, Time, Tokens
 
 
@@ -37,7 +37,7 @@ class TokenDistribution(ABC):
         """Log-probabilities in nats, (b, l, v): the one call that takes vocabulary-sized memory."""
 
     @abstractmethod
-    def cut(self, part: Part) -> TokenDistribution:
+    def cut(self, patch: Patch) -> TokenDistribution:
         """Some of its texts, and some of their places."""
 
     @abstractmethod
@@ -93,9 +93,9 @@ class Dense(TokenDistribution):
         """The rows."""
         return self.logp
 
-    def cut(self, part: Part) -> Dense:
+    def cut(self, patch: Patch) -> Dense:
         """Some of its texts, and some of their places."""
-        return Dense(self.logp[part])
+        return Dense(self.logp[patch])
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """p @ table."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.rng import Streams
-from flowlm.core.rows import Part, Rows, Term, Weight, strip
+from flowlm.core.rows import Patch, Rows, Term, Weight, strip
 from flowlm.core.space import Space
 from flowlm.core.types import Point, Tokens
 
@@ -28,9 +28,9 @@ class Noise(Term):
     seeds: tuple[int, ...]
     device: torch.device
 
-    def add(self, total: Float[Tensor, "n m v"], weight: Weight, part: Part) -> None:
+    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Draw the rows again, strip by strip."""
-        texts, places = part
+        texts, places = patch
         vocab = total.shape[2]
         height = strip(vocab)
         generator = torch.Generator(self.device)
@@ -50,9 +50,9 @@ class Clean(Term):
 
     tokens: Tokens
 
-    def add(self, total: Float[Tensor, "n m v"], weight: Weight, part: Part) -> None:
+    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """One number a row."""
-        words = self.tokens[part][..., None]
+        words = self.tokens[patch][..., None]
         total.scatter_add_(2, words, weight.expand(words.shape).to(total.dtype))
 
 
@@ -63,9 +63,9 @@ class Mean(Term):
     prediction: TokenDistribution
 
     @torch.no_grad()
-    def add(self, total: Float[Tensor, "n m v"], weight: Weight, part: Part) -> None:
+    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Make the probabilities of these rows again."""
-        total.addcmul_(self.prediction.cut(part).log_probs().exp(), weight)
+        total.addcmul_(self.prediction.cut(patch).log_probs().exp(), weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,9 @@ class Given(Term):
 
     rows: Float[Tensor, "b l v"]
 
-    def add(self, total: Float[Tensor, "n m v"], weight: Weight, part: Part) -> None:
+    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Read them."""
-        total.addcmul_(self.rows[part], weight)
+        total.addcmul_(self.rows[patch], weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +89,10 @@ class Largest(Term):
     even: Float[Tensor, "b l 1"]
     """What each word has."""
 
-    def add(self, total: Float[Tensor, "n m v"], weight: Weight, part: Part) -> None:
+    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """k + 1 numbers a row."""
-        total.scatter_add_(2, self.words[part], self.values[part] * weight)
-        total.add_(self.even[part] * weight)
+        total.scatter_add_(2, self.words[patch], self.values[patch] * weight)
+        total.add_(self.even[patch] * weight)
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ class Implicit(Space):
         words = torch.empty(*x.shape[:2], kept, dtype=torch.long, device=x.device)
         values, even = words.new_empty(words.shape, dtype=torch.float32), None
         even = values.new_empty(*x.shape[:2], 1)
-        for part in x.parts():
-            rows = summed.write(part)
-            top, words[part] = rows.topk(kept, sorted=False)
+        for patch in x.patches():
+            rows = summed.write(patch)
+            top, words[patch] = rows.topk(kept, sorted=False)
             others = rows.sum(-1, keepdim=True) - top.sum(-1, keepdim=True)
-            even[part] = others / max(1, self.vocab - kept)
-            values[part] = top - even[part]
+            even[patch] = others / max(1, self.vocab - kept)
+            values[patch] = top - even[patch]
         once = torch.ones(1, 1, 1, device=x.device)
         return Rows(x.shape, x.device, (*rest, (once, Largest(words, values, even))))
 

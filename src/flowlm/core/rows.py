@@ -18,7 +18,7 @@ from torch import Tensor
 Weight = Float[Tensor, "#b #l 1"]
 """What a term counts, per text or per token."""
 
-Part = tuple[slice, slice]
+Patch = tuple[slice, slice]
 """Some texts, and some of their places."""
 
 STRIP = 2**20
@@ -29,8 +29,8 @@ class Term(ABC):
     """A point of one-hot space that can write any of its rows, and writes the same ones again."""
 
     @abstractmethod
-    def add(self, total: Float[Tensor, "n m v"], weight: Weight, part: Part) -> None:
-        """total += weight * rows, in place, for a part that `parts` gave."""
+    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
+        """total += weight * rows, in place, for a patch that `patches` gave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Rows:
         terms = tuple((torch.where(mask, weight, 0.0), term) for weight, term in self.terms)
         return Rows(self.shape, self.device, terms)
 
-    def parts(self) -> Iterator[Part]:
+    def patches(self) -> Iterator[Patch]:
         """Rectangles of rows that cover the point, of `most_written` numbers or fewer, or of a row.
 
         Whole texts, or strips of one text whose bounds are multiples of `strip`.
@@ -96,13 +96,13 @@ class Rows:
             for first in range(0, length, height):
                 yield slice(text, text + 1), slice(first, min(first + height, length))
 
-    def write(self, part: Part) -> Float[Tensor, "n m v"]:
-        """The rows of a part."""
-        texts, places = part
+    def write(self, patch: Patch) -> Float[Tensor, "n m v"]:
+        """The rows of a patch."""
+        texts, places = patch
         shape = texts.stop - texts.start, places.stop - places.start, self.shape[2]
         total = torch.zeros(shape, device=self.device)
         for weight, term in self.terms:
-            term.add(total, _cut(weight, part), part)
+            term.add(total, _cut(weight, patch), patch)
         return total
 
     def written(self) -> Float[Tensor, "b l v"]:
@@ -113,7 +113,7 @@ class Rows:
 def most_written(kind: str) -> int:
     """Numbers of rows that are written at once on a kind of device.
 
-    A part reads the whole table, so it holds more than a tile of the head's logits does.
+    A patch reads the whole table, so it holds more than a tile of the head's logits does.
     """
     return 2**22 if kind == "cpu" else 2**24
 
@@ -123,9 +123,9 @@ def strip(vocab: int) -> int:
     return max(1, STRIP // vocab)
 
 
-def _cut(weight: Weight, part: Part) -> Weight:
-    """The weights of a part; one that is shared by texts or by places stays as it is."""
-    for axis, piece in enumerate(part):
+def _cut(weight: Weight, patch: Patch) -> Weight:
+    """The weights of a patch; one that is shared by texts or by places stays as it is."""
+    for axis, piece in enumerate(patch):
         if weight.shape[axis] > 1:
             weight = weight.narrow(axis, piece.start, piece.stop - piece.start)
     return weight

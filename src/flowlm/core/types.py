@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,10 @@ Tokens = Int[Tensor, "b l"]
 FREE = -1
 """In a prompt, the place of a token that is not given; in a film, one not written yet."""
 
-Point = Float[Tensor, "b l _"] | Rows
+if TYPE_CHECKING:
+    Point = Any  # Tensors and Rows add and scale alike, which no type here can say of both.
+else:
+    Point = Float[Tensor, "b l _"] | Rows
 """A place in a space (core/space.py): (b, l, v) where text is one-hot, (b, l, d) projected; or
 Rows, a (b, l, v) that is not written out."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowlm.core.rows import Rows
+from flowlm.core.types import Point
 from flowlm.nn.evidence import posterior_mean
 
 Made = TypeVar("Made")
@@ -42,7 +43,7 @@ class Encoder(nn.Module, ABC):
         return cast(Made, self._derived[1])
 
     @abstractmethod
-    def forward(self, x: Tensor | Rows, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Point, tau: Tensor | None) -> Float[Tensor, "b l d"]:
         """Features of the input x at clock time tau (None where the input has no time)."""
 
 
@@ -89,13 +90,12 @@ class Posterior(Encoder):
         self.t_of_tau = t_of_tau
 
     def believe(self, counts: Int[Tensor, " v"]) -> None:
-        """Take the frequencies of the words in a text for the prior; every word counts once more."""
+        """Make the frequencies of the words in a text the prior; each word counts once more."""
         share = (counts.double() + 1) / (counts.sum() + len(counts))
         with torch.no_grad():
             self.log_prior.copy_(share.log())
 
-    @torch.compiler.disable  # a loop over parts whose number depends on the size: nothing to gain
-    def forward(self, x: Tensor | Rows, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Point, tau: Tensor | None) -> Float[Tensor, "b l d"]:
         """p @ E + normalised((p - prior) @ E), p = softmax(max(beta_t, FLOOR) x + log prior)."""
         assert tau is not None, "the posterior of a noisy row depends on its time"
         assert isinstance(x, Rows), "points are those of core.Implicit"

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flowlm.core.rows import Part, Rows
+from flowlm.core.rows import Patch, Rows
 from flowlm.core.types import Time
 from flowlm.nn.tiles import add_product
 
 
+@torch.compiler.disable  # a loop whose length depends on the size: there is nothing to gain
 def posterior_mean(
     table: Float[Tensor, "v d"], x: Rows, beta: Time, log_prior: Float[Tensor, " v"]
 ) -> Float[Tensor, "b l d"]:
@@ -29,7 +30,7 @@ def posterior_mean(
 
 
 class PosteriorMean(torch.autograd.Function):
-    """softmax(beta x + log_prior) @ table, exactly, part by part."""
+    """softmax(beta x + log_prior) @ table, exactly, patch by patch."""
 
     @staticmethod
     def forward(
@@ -38,8 +39,10 @@ class PosteriorMean(torch.autograd.Function):
         """In the dtype of the table; matrix products in `products`."""
         values = table.to(products)
         mean = table.new_empty(*x.shape[:2], table.shape[1])
-        for part in x.parts():
-            mean[part] = (_posterior(x, beta, log_prior, part).to(products) @ values).to(mean.dtype)
+        for patch in x.patches():
+            mean[patch] = (_posterior(x, beta, log_prior, patch).to(products) @ values).to(
+                mean.dtype
+            )
         ctx.x, ctx.products = x, products
         ctx.save_for_backward(table, beta, log_prior)
         return mean
@@ -50,17 +53,15 @@ class PosteriorMean(torch.autograd.Function):
         """d/dtable = p^T g."""
         table, beta, log_prior = ctx.saved_tensors
         dtable = torch.zeros_like(table)
-        for part in ctx.x.parts():
-            p = _posterior(ctx.x, beta, log_prior, part).to(ctx.products).flatten(0, 1)
-            add_product(dtable, p.mT, g[part].flatten(0, 1).to(ctx.products))
+        for patch in ctx.x.patches():
+            p = _posterior(ctx.x, beta, log_prior, patch).to(ctx.products).flatten(0, 1)
+            add_product(dtable, p.mT, g[patch].flatten(0, 1).to(ctx.products))
         return dtable, None, None, None, None
 
 
 def _posterior(
-    x: Rows, beta: Time, log_prior: Float[Tensor, " v"], part: Part
+    x: Rows, beta: Time, log_prior: Float[Tensor, " v"], patch: Patch
 ) -> Float[Tensor, "n m v"]:
-    """The probabilities of a part, at least float32."""
-    texts, places = part
-    sharpness = beta[texts] if beta.shape[1] == 1 else beta[part]
-    scores = x.write(part)
-    return torch.addcmul(log_prior, scores, sharpness[..., None]).softmax(-1)
+    """The probabilities of a patch, at least float32."""
+    sharpness = beta[patch[0]] if beta.shape[1] == 1 else beta[patch]
+    return torch.addcmul(log_prior, x.write(patch), sharpness[..., None]).softmax(-1)

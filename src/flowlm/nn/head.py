@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from flowlm.core.distribution import Dense, Mixture, TokenDistribution, draw_tokens
 from flowlm.core.rng import Streams
-from flowlm.core.rows import Part
+from flowlm.core.rows import Patch
 from flowlm.core.types import Probs, Tokens
 from flowlm.nn.streamed import CrossEntropy, Expectation, Likelihood, Part, likeliest
 from flowlm.nn.tiles import Logits, Tiling, capped
@@ -49,9 +49,9 @@ class HeadDistribution(TokenDistribution):
         logits = capped(F.linear(self.features, self.weight), self.bias, self.cap)
         return logits.log_softmax(-1)
 
-    def cut(self, part: Part) -> HeadDistribution:
+    def cut(self, patch: Patch) -> HeadDistribution:
         """Some of its texts, and some of their places."""
-        return replace(self, features=self.features[part])
+        return replace(self, features=self.features[patch])
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """softmax(y W^T + c) @ table."""
