@@ -102,7 +102,7 @@ class Posterior(Encoder):
         t = self.t_of_tau(tau)
         # Past beta = 1e4 the posterior is a point mass; the bound keeps t = 1 finite.
         beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(FLOOR, 1e4)
-        mean = posterior_mean(self.table, x, beta, self.log_prior)
+        mean = posterior_mean(self.table, x, beta, self.log_prior)  # pyright: ignore[reportCallIssue]
         deviation = mean - self.log_prior.exp() @ self.table
         return mean + F.rms_norm(deviation, deviation.shape[-1:])
 
