@@ -96,7 +96,10 @@ class Posterior(Encoder):
             self.log_prior.copy_(share.log())
 
     def forward(self, x: Point, tau: Tensor | None) -> Float[Tensor, "b l d"]:
-        """p @ E + normalised((p - prior) @ E), p = softmax(max(beta_t, FLOOR) x + log prior)."""
+        """sqrt(d) p @ E + normalised((p - prior) @ E), p = softmax(max(beta, FLOOR) x + log prior).
+
+        Where a row is certain both views are of one size.
+        """
         assert tau is not None, "the posterior of a noisy row depends on its time"
         assert isinstance(x, Rows), "points are those of core.Implicit"
         t = self.t_of_tau(tau)
@@ -104,7 +107,8 @@ class Posterior(Encoder):
         beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(FLOOR, 1e4)
         mean = posterior_mean(self.table, x, beta, self.log_prior)  # pyright: ignore[reportCallIssue]
         deviation = mean - self.log_prior.exp() @ self.table
-        return mean + F.rms_norm(deviation, deviation.shape[-1:])
+        width = self.table.shape[1]
+        return width**0.5 * mean + F.rms_norm(deviation, (width,))
 
 
 FLOOR = 3.0
