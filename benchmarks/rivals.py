@@ -61,6 +61,9 @@ def rival(case: Case) -> tuple[nn.DiT, LossOf]:
             case "flow":
                 method = Flow()
                 loss = method.loss
+            case "posterior":
+                method = Flow(encoder="posterior")
+                loss = method.loss
             case "masked":
                 method = Masked()
                 loss = method.loss

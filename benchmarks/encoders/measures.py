@@ -1,0 +1,168 @@
+"""What is measured beside the trainings: costs, the judge's opinion, what a sampler leaves out."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cells import in_a_process
+from benchmarks.encoders import plan
+from benchmarks.encoders.argument import linear_bound, row_information
+from benchmarks.encoders.cells import TAUS
+from benchmarks.encoders.variants import methods
+from benchmarks.encoders.worlds import World, world
+from benchmarks.rivals import Case
+from flowlm import core
+from flowlm.core import implicit
+from flowlm.core.rng import Streams
+from flowlm.core.types import Batch, Tokens
+from flowlm.evaluate.diversity import sample_entropy
+from flowlm.evaluate.likelihood import mean_nll
+from flowlm.machine import keep_memory
+from flowlm.methods.autoregressive import Autoregressive
+from flowlm.train import Plan, State, train
+
+REPEATS = 15
+
+
+def ratio(folder: Path) -> dict[str, Any]:
+    """Seconds of a step of both encoders, flow and map, taken in turn in one process."""
+    torch.set_num_threads(1)
+    keep_memory()
+    found = {}
+    for template in (plan.TEXT, plan.SENTENCES):
+        where = world(template.world, template.batch, 0, folder / "tokens")
+        for kind in ("flow", "map"):
+            turns = {v.encoder: _steps(v, kind, where) for v in (plan.POSTERIOR, plan.LINEAR)}
+            seconds: dict[str, list[float]] = {name: [] for name in turns}
+            for _ in range(REPEATS):
+                for name, step in turns.items():
+                    seconds[name].append(step())
+            pairs = [p / q for p, q in zip(*(s[3:] for s in seconds.values()))]
+            found[f"{template.world}, {kind}"] = {
+                "ratio": statistics.median(pairs),
+                "lowest": min(pairs),
+                "highest": max(pairs),
+                "seconds": {name: statistics.median(s[3:]) for name, s in seconds.items()},
+            }
+    print(found)
+    return {"ratios": found}
+
+
+def _steps(variant: Any, kind: str, where: World) -> Callable[[], float]:
+    template = plan.TEXT if where.language is None else plan.SENTENCES
+    flow, flow_map = methods(variant)
+    network = flow.network(template.size, where.vocab, where.length)
+    teacher, method = None, flow
+    if kind == "map":
+        plain, flow_map = methods(type(variant)(variant.encoder))
+        teacher = plain.network(template.size, where.vocab, where.length).requires_grad_(False)
+        method = flow_map
+        network = flow_map.network(template.size, where.vocab, where.length, teacher)
+
+    def loss(model: Any, batch: Batch, rng: Streams) -> core.Loss:
+        return method.loss(model, batch, rng, teacher)
+
+    settings = Plan(steps=REPEATS, batch=template.batch)
+    steps = train(State(network, settings), loss, where.batches, settings)
+
+    def one() -> float:
+        began = time.perf_counter()
+        next(steps)
+        return time.perf_counter() - began
+
+    return one
+
+
+def step(folder: Path) -> dict[str, Any]:
+    """Seconds and peak memory of a training step at the published size, v = 30,522, both encoders.
+
+    The linear one is that of the package: projected, without vocabulary-sized state.
+    """
+    threads, found = os.cpu_count() or 1, {}
+    for rival in ("flow", "posterior"):
+        settings = {"repeats": 5, "threads": threads}
+        cell = asdict(Case(rival, 30_522, 32, 128)) | settings
+        found[rival] = in_a_process("benchmarks.training", cell)
+        print(rival, found[rival], flush=True)
+    ours, linear = found["posterior"], found["flow"]
+    seconds = statistics.median(ours["seconds"]) / statistics.median(linear["seconds"])
+    memory = ours["bytes"] / linear["bytes"]
+    print(f"seconds {seconds:.2f} times, peak memory {memory:.2f} times")
+    return {"threads": threads, "found": found, "seconds": seconds, "memory": memory}
+
+
+def judged(folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Nats per token of what was written of the text, under the judge, and of held-out text."""
+    method, where = Autoregressive(), world("text", 8, 0, folder / "tokens")
+    judge = method.network(plan.TEXT.size, where.vocab, where.length).eval()
+    judge.load_state_dict(torch.load(folder / "text-judge" / "weights.pt"))
+
+    def opinion(tokens: Tokens) -> dict[str, float]:
+        batches = [Batch(part, torch.ones(part.shape)) for part in tokens.split(64)]
+        nats = mean_nll(lambda batch, rng: method.nll(judge, batch, rng), batches)
+        assert nats is not None
+        return {"nats": nats, "entropy": sample_entropy(tokens)}
+
+    found = {"held-out text": [opinion(where.valid.tokens)]}
+    # Words drawn by their frequency, without regard to each other.
+    shares = where.counts.double() / where.counts.sum()
+    drawn = torch.multinomial(shares, where.valid.tokens.numel(), True).view_as(where.valid.tokens)
+    found["words by frequency"] = [opinion(drawn)]
+    for cell in plan.study():
+        if cell.world == "text" and cell.writes:
+            found[cell.name] = [
+                {"steps": steps, **opinion(torch.load(folder / cell.name / f"tokens-{steps}.pt"))}
+                for steps, _ in cell.writes
+            ]
+    return found
+
+
+@torch.no_grad()
+def kept(folder: Path) -> dict[str, Any]:
+    """Tokens that differ when a sampler carries on fewer entries of its predictions than all."""
+    torch.set_num_threads(1)
+    cell = plan.flow(plan.TEXT, plan.POSTERIOR, 0)
+    method, _ = methods(cell.variant)
+    where = world("text", cell.batch, 0, folder / "tokens")
+    network = method.network(cell.size, where.vocab, where.length).eval().requires_grad_(False)
+    network.load_state_dict(torch.load(folder / cell.name / "weights.pt"))
+    prompt, rows = torch.full((16, where.length), core.FREE), []
+    for steps in (8, 32):
+        whole = None
+        for entries in (where.vocab, 1024, 256, 64, 16):
+            implicit.KEPT = entries
+            *_, tokens = method.sample(network, prompt, steps, Streams.of(3, count=len(prompt)))
+            whole = tokens if whole is None else whole
+            differ = float((tokens != whole).double().mean())
+            rows.append({"steps": steps, "kept": entries, "differ": differ})
+            print(rows[-1], flush=True)
+    return {"rows": rows}
+
+
+def argument(folder: Path) -> dict[str, Any]:
+    """Nats that a row tells of its token, of what a linear view can tell at most, by time."""
+    where, rows = world("text", 8, 0, folder / "tokens"), []
+    text = (where.counts + 1).double() / (where.counts + 1).sum()
+    even = torch.full((30_522,), 1 / 30_522, dtype=torch.float64)
+    for name, prior, width in (("text", text, 128), ("even", even, 768)):
+        clock = core.Decoding(len(prior))
+        entropy = float(-(prior * prior.log()).sum())
+        for tau in TAUS:
+            t = float(clock.t(torch.tensor([[tau]])))
+            lift = t / (1 - t)
+            bound = min(linear_bound(prior, lift, width), entropy)
+            told = row_information(prior, lift, 2048)
+            rows.append(
+                {"prior": name, "width": width, "tau": tau, "linear": bound, "row": told}
+                | {"entropy": entropy}
+            )
+            print(rows[-1], flush=True)
+    return {"rows": rows}

@@ -1,0 +1,98 @@
+"""Which trainings make up the study.
+
+Equal compute: a step of the posterior encoder takes longer, so the linear one takes more steps, in
+the ratio that `python -m benchmarks.encoders --ratio` measures, rounded in favour of the linear
+one. Learning rates and the linear table's gain are the best of those that were tried (`TUNING`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.encoders.cells import Cell
+from benchmarks.encoders.variants import Variant
+
+SEEDS = (0, 1, 2)
+POSTERIOR = Variant("posterior")
+LINEAR = Variant("linear", gain=10.0)
+
+TEXT = Cell("", "text", "flow", POSTERIOR, 0, 1800, 3e-3, 8, 4, 128)
+SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
+RATIO = {"text": 1.6, "dialects": 1.4, "demo": 1.2}
+"""Steps of the linear encoder for one of the posterior's."""
+
+FLOW_WRITES = {
+    "text": ((8, 64), (32, 64), (128, 64)),
+    "dialects": ((8, 500), (32, 500), (128, 500)),
+}
+MAP_WRITES = {"text": ((1, 256), (2, 256), (4, 256)), "dialects": ((1, 1000), (2, 1000), (4, 1000))}
+MAP_SHARE = 0.5
+"""Steps of a map for one of its flow."""
+
+
+def study() -> list[Cell]:
+    """Flow and map of both encoders in both worlds, three seeds; and the judge of the text."""
+    cells = [replace(TEXT, name="text-judge", kind="judge", steps=4000)]
+    for seed in SEEDS:
+        flows = [
+            flow(world, variant, seed)
+            for world in (TEXT, SENTENCES)
+            for variant in (POSTERIOR, LINEAR)
+        ]
+        cells += [*flows, *map(distilled, flows)]
+    return cells
+
+
+def flow(world: Cell, variant: Variant, seed: int) -> Cell:
+    """A flow, with as many steps as its encoder gets."""
+    more = 1.0 if variant.encoder == "posterior" else RATIO[world.world]
+    return replace(
+        world, name=f"{world.world}-{variant.encoder}-{seed}", variant=variant, seed=seed,
+        steps=round(world.steps * more), writes=FLOW_WRITES[world.world],
+    )  # fmt: skip
+
+
+def distilled(of: Cell) -> Cell:
+    """The map of a flow."""
+    return replace(
+        of, name=of.name + "-map", kind="map", steps=round(of.steps * MAP_SHARE), lr=of.lr / 2,
+        teacher=of.name, writes=MAP_WRITES[of.world], curve=3,
+    )  # fmt: skip
+
+
+def ablations() -> list[Cell]:
+    """Flows of the text, seed 0, shorter: one thing changed at a time."""
+    changed = {
+        "as it is": POSTERIOR,
+        "uniform prior": replace(POSTERIOR, prior=False),
+        "mean alone": replace(POSTERIOR, views="mean"),
+        "deviation alone": replace(POSTERIOR, views="deviation"),
+        "no floor": replace(POSTERIOR, floor=0.0),
+        "table 3 times as large": replace(POSTERIOR, scale=3.0),
+        "clock of 1,056 words": replace(POSTERIOR, clock_words=1056),
+        "linear": LINEAR,
+        "linear, 4 times as wide": Variant("wide", gain=LINEAR.gain),
+    }
+    cells = []
+    for name, variant in changed.items():
+        cell = flow(replace(TEXT, steps=600), variant, 0)
+        cells.append(replace(cell, name=f"ablation: {name}", writes=(), curve=3))
+    for variant in (POSTERIOR, LINEAR):
+        wide = flow(replace(TEXT, steps=600, width=256), variant, 0)
+        name = f"ablation: width 256, {variant.encoder}"
+        cells.append(replace(wide, name=name, writes=(), curve=3))
+    return cells
+
+
+def tuning() -> list[Cell]:
+    """Learning rates of both, and how fast the linear table moves and how large it starts."""
+    tried = [("posterior", lr, 1.0, 1.0) for lr in (1e-3, 3e-3)]
+    tried += [("linear", 1e-3, gain, 1.0) for gain in (3.0, 10.0)]
+    tried += [("linear", 3e-3, gain, scale) for gain, scale in ((1, 1), (3, 1), (10, 1), (10, 0.1))]
+    cells = []
+    for encoder, lr, gain, scale in tried:
+        variant = Variant(encoder, gain=float(gain), scale=float(scale))
+        cell = flow(replace(TEXT, steps=750, lr=lr), variant, 0)
+        name = f"tuning: {encoder}, lr {lr:g}, gain {gain:g}, scale {scale:g}"
+        cells.append(replace(cell, name=name, writes=(), curve=4))
+    return cells

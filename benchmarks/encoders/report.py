@@ -1,0 +1,146 @@
+"""The study's tables, and docs/encoders.svg, from benchmarks/results/encoders.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.cells import table
+from benchmarks.encoders.cells import MEAN, TAUS
+from benchmarks.growth import STYLE
+from benchmarks.provenance import RESULTS
+from flowlm.evaluate.report.charts import Axis, Line, Point, chart, decades_axis, linear_axis
+from flowlm.evaluate.report.markup import Html, element
+
+ENCODERS = ("posterior", "linear")
+WORLDS = {"text": "WikiText-2, v = 8,192", "dialects": "sentences, v = 976"}
+
+Results = dict[str, list[dict[str, Any]]]
+"""The three seeds of a flow or a map, by world, encoder and kind."""
+
+
+def show() -> None:
+    """Print the tables in Markdown and draw the curves."""
+    study = json.loads((RESULTS / "encoders.json").read_text())
+    groups: Results = {}
+    for result in study["cells"]:
+        cell = result["cell"]
+        if cell["kind"] != "judge":
+            key = f"{cell['world']} {cell['variant']['encoder']} {cell['kind']}"
+            groups.setdefault(key, []).append(result)
+    for world, title in WORLDS.items():
+        print(f"\n{title}: nats per held-out token by tau, mean [lowest, highest] of the seeds\n")
+        print(costs(groups, world))
+        print(f"\n{title}: what is written\n")
+        print(writings(groups, world, study["judged"]))
+    for name in ("held-out text", "words by frequency"):
+        only = study["judged"][name][0]
+        print(f"\n{name}: {math.exp(only['nats']):.1f} ({only['entropy']:.2f})")
+    for name in ("tuning", "ablations"):
+        file = RESULTS / f"encoders-{name}.json"
+        if file.exists():
+            print(f"\n{name}\n")
+            print(variants(json.loads(file.read_text())["cells"]))
+    Path("docs/encoders.svg").write_text(drawn(groups))
+
+
+def spread(values: list[float], form: str = ".3f") -> str:
+    """Mean [lowest, highest]."""
+    return f"{fmean(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
+
+
+def costs(groups: Results, world: str) -> str:
+    """A row for each time, and the mean over times."""
+    found = {e: [r["curve"][-1]["nats"] for r in groups[f"{world} {e} flow"]] for e in ENCODERS}
+    rows = []
+    for i, tau in enumerate(TAUS):
+        own, other = ([nats[i] for nats in found[e]] for e in ENCODERS)
+        rows.append([f"{tau}", spread(own), spread(other), f"{fmean(own) / fmean(other):.3f}"])
+    own, other = ([fmean(nats[MEAN]) for nats in found[e]] for e in ENCODERS)
+    rows.append(["mean from 0.05", spread(own), spread(other), f"{fmean(own) / fmean(other):.3f}"])
+    return table(["tau", *ENCODERS, "ratio"], rows)
+
+
+def writings(groups: Results, world: str, judged: dict[str, list[dict[str, float]]]) -> str:
+    """A row for each kind and number of steps: quality with entropy, and seconds a text."""
+    rows = []
+    for kind, name in (("flow", "FLM"), ("map", "FMLM")):
+        found = {e: groups[f"{world} {e} {kind}"] for e in ENCODERS}
+        for k, first in enumerate(found["posterior"][0]["written"]):
+            row = [f"{name}, {first['steps']}"]
+            for encoder in ENCODERS:
+                seeds = [result["written"][k] for result in found[encoder]]
+                if world == "text":
+                    said = [judged[r["cell"]["name"]][k] for r in found[encoder]]
+                    row.append(spread([math.exp(s["nats"]) for s in said], ".0f"))
+                else:
+                    row.append(spread([100 * s["valid"] for s in seeds], ".1f"))
+                    row.append(f"{fmean([s['nll'] for s in seeds]):.2f}")
+                row.append(f"{fmean([s['entropy'] for s in seeds]):.2f}")
+                row.append(f"{1000 * fmean([s['seconds'] for s in seeds]):.0f}")
+            rows.append(row)
+    figures = ["perplexity"] if world == "text" else ["valid %", "nats"]
+    head = [f"{e}: {f}" if not i else f for e in ENCODERS for i, f in enumerate(
+        [*figures, "entropy", "ms a text"])]  # fmt: skip
+    return table(["evaluations", *head], rows)
+
+
+def variants(cells: list[dict[str, Any]]) -> str:
+    """A row for each flow: cross-entropy at some times and the mean."""
+    shown = [TAUS.index(tau) for tau in (0.05, 0.25, 0.45, 0.65, 0.95)]
+    rows = []
+    for result in cells:
+        nats = result["curve"][-1]["nats"]
+        name = result["cell"]["name"].partition(": ")[2]
+        some = [f"{nats[i]:.2f}" for i in shown]
+        rows.append([name, f"{result['cell']['steps']:,}", *some, f"{fmean(nats[MEAN]):.3f}"])
+    return table(["", "steps", *(f"{TAUS[i]}" for i in shown), "mean"], rows)
+
+
+def drawn(groups: Results) -> str:
+    """Cross-entropy as training goes on and by time, in both worlds."""
+    panels = []
+    for world, title in WORLDS.items():
+        lines = []
+        for style, encoder in enumerate(ENCODERS):
+            curves = [r["curve"] for r in groups[f"{world} {encoder} flow"]]
+            points = tuple(
+                _point(fmean(p["seconds"] for p in at), [fmean(p["nats"][MEAN]) for p in at])
+                for at in zip(*curves)
+            )
+            lines.append(Line(encoder, style, points))
+        xs = [p.x for line in lines for p in line.points]
+        panels.append(_panel(f"{title}: training", decades_axis(xs, "seconds, one thread"), lines))
+        lines = []
+        for style, encoder in enumerate(ENCODERS):
+            ends = [r["curve"][-1]["nats"] for r in groups[f"{world} {encoder} flow"]]
+            points = tuple(_point(tau, list(at)) for tau, at in zip(TAUS, zip(*ends)))
+            lines.append(Line(encoder, style, points))
+        axis = linear_axis(0, 1, "tau", lambda x: f"{x:g}")
+        panels.append(_panel(f"{title}: by time", axis, lines))
+    placed = [
+        element("svg", p, x=20 + 440 * (i % 2), y=16 + 300 * (i // 2), width=420, height=290)
+        for i, p in enumerate(panels)
+    ]
+    paper = element("rect", width=900, height=620, fill="#fdfcfa")
+    return (
+        element(
+            "svg", element("style", Html(STYLE)), paper, *placed,
+            xmlns="http://www.w3.org/2000/svg", viewBox="0 0 900 620",
+        ) + "\n"
+    )  # fmt: skip
+
+
+def _point(x: float, values: list[float]) -> Point:
+    mean = fmean(values)
+    return Point(x, mean, f"{x:.3g}: {spread(values)}", (min(values), max(values)))
+
+
+def _panel(title: str, across: Axis, lines: list[Line]) -> Html:
+    most = max(p.y for line in lines for p in line.points)
+    up = linear_axis(0, most, "nats per held-out token", lambda y: f"{y:g}")
+    name = "".join(c if c.isalnum() else "-" for c in title)
+    return chart(name, title, (across, up), lines)

@@ -1,0 +1,135 @@
+"""The encoders that are compared, and the flows that read them.
+
+Those of the package are `linear` (in projected space, with the table's learning rate tuned) and
+`posterior`; the others take one thing away from it, or give the linear one more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from flowlm import core
+from flowlm.methods.continuous import Continuous
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.nn import DiT, Posterior, Projected, Size
+from flowlm.nn.encoder import Encoder
+from flowlm.nn.evidence import posterior_mean
+
+Clock = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An encoder, and how its table learns."""
+
+    encoder: str
+    gain: float = 1.0
+    """The table is `gain` times a parameter: Adam moves it so many times as fast."""
+    scale: float = 1.0
+    """Of the table at the start."""
+    prior: bool = True
+    floor: float = 3.0
+    views: str = "both"
+    """Of the posterior: its mean, its deviation from the prior, or both."""
+    clock_words: int | None = None
+    """Words of the clock, in place of the vocabulary's."""
+
+
+class Scaled(nn.Module):
+    """A table that moves `gain` times as fast as its parameter."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, parameter: Tensor) -> Tensor:
+        return self.gain * parameter
+
+    def right_inverse(self, table: Tensor) -> Tensor:
+        return table / self.gain
+
+
+class Wide(Encoder):
+    """The linear encoder through more than d numbers: (x @ E) @ A, E (v, w) and w > d."""
+
+    def __init__(self, vocab: int, inner: int, width: int) -> None:
+        super().__init__(vocab, inner)
+        self.mix = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor, tau: Tensor | None) -> Tensor:
+        return self.mix(x)
+
+
+class Ablated(Posterior):
+    """The posterior encoder with another floor, or with one of its views alone."""
+
+    def __init__(self, vocab: int, width: int, t_of_tau: Clock, floor: float, views: str) -> None:
+        super().__init__(vocab, width, t_of_tau)
+        self.floor, self.views = floor, views
+
+    def forward(self, x: core.Rows, tau: Tensor | None) -> Tensor:
+        assert tau is not None
+        t, width = self.t_of_tau(tau), self.table.shape[1]
+        beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(max(self.floor, 1e-3), 1e4)
+        mean = posterior_mean(self.table, x, beta, self.log_prior)
+        deviation = F.rms_norm(mean - self.log_prior.exp() @ self.table, (width,))
+        return {"mean": width**0.5 * mean, "deviation": deviation}[self.views]
+
+
+def built(
+    variant: Variant, method: Continuous, size: Size, vocab: int, length: int, times: int
+) -> DiT:
+    """The network of a variant, before it has seen the text."""
+    encoder: Encoder
+    if variant.encoder == "posterior" and variant.views == "both" and variant.floor == 3.0:
+        encoder = Posterior(vocab, size.width, method.time(vocab).t)
+    elif variant.encoder == "posterior":
+        clock = method.time(vocab).t
+        encoder = Ablated(vocab, size.width, clock, variant.floor, variant.views)
+    elif variant.encoder == "wide":
+        encoder = Wide(vocab, 4 * size.width, size.width)
+    else:
+        encoder = Projected(vocab, size.width)
+    with torch.no_grad():
+        encoder.table.mul_(variant.scale)
+    if variant.gain != 1:
+        parametrize.register_parametrization(encoder, "table", Scaled(variant.gain))
+    return DiT(size, encoder, vocab, length, times)
+
+
+@dataclass(frozen=True)
+class VariedFlow(Flow):
+    """A flow whose encoder is a variant."""
+
+    variant: Variant = Variant("linear")
+
+    def time(self, vocab: int) -> core.Clock:
+        return core.Decoding(self.variant.clock_words or vocab)
+
+    def build(self, size: Size, vocab: int, length: int, times: int) -> DiT:
+        return built(self.variant, self, size, vocab, length, times)
+
+
+@dataclass(frozen=True)
+class VariedMap(FlowMap):
+    """A flow map whose encoder is a variant."""
+
+    variant: Variant = Variant("linear")
+
+    def build(self, size: Size, vocab: int, length: int, times: int) -> DiT:
+        return built(self.variant, self, size, vocab, length, times)
+
+
+def methods(variant: Variant) -> tuple[VariedFlow, VariedMap]:
+    """The flow and the flow map of a variant."""
+    name = "posterior" if variant.encoder == "posterior" else "projected"
+    make = partial(dict, encoder=name, variant=variant)
+    return VariedFlow(**make()), VariedMap(**make(teacher="the flow"))

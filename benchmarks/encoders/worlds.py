@@ -1,0 +1,95 @@
+"""What the encoders learn from: a solvable language in many dialects, and real text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowlm.core.oracle import Language
+from flowlm.core.rng import Streams
+from flowlm.core.types import Batch, Tokens
+from flowlm.data.language import AHEAD, Sentences, demo_language
+from flowlm.data.loader import Windows, sequential
+from flowlm.data.preparation import prepare
+from flowlm.data.tokens import is_prepared, open_tokens
+from flowlm.evaluate.quality import heard_nll, valid_share
+from flowlm.prepare import find_corpus, make_tokenizer
+
+DIALECTS = 16
+VOCAB, LENGTH = 8192, 64
+HELD_OUT = 128
+"""Texts on which cross-entropies are measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A text to learn from, and what can be said of what is written."""
+
+    vocab: int
+    length: int
+    batches: Callable[[int], Batch]
+    counts: Tensor
+    valid: Batch
+    language: Language | None
+
+    def quality(self, tokens: Tokens) -> dict[str, float]:
+        """Exact figures, where the language is known."""
+        if self.language is None:
+            return {}
+        return {
+            "valid": valid_share(self.language, tokens),
+            "nll": heard_nll(self.language, tokens),
+        }
+
+
+def world(name: str, batch: int, seed: int, folder: Path) -> World:
+    """`demo`, `dialects`, or real text prepared in the folder."""
+    if name == "text":
+        return _text(batch, seed, folder)
+    language = demo_language()[0] if name == "demo" else dialects()
+    batches = Sentences(language, batch, seed)
+    # A seed of their own, the same for every run: held-out sentences.
+    held_out = language.sample(Streams.of(977, 0, 1, count=HELD_OUT))
+    counts = torch.cat([batches(step).tokens for step in range(AHEAD)]).flatten()
+    return World(
+        language.vocab, language.length, batches, counts.bincount(minlength=language.vocab),
+        Batch(held_out, torch.ones(held_out.shape)), language,
+    )  # fmt: skip
+
+
+@cache
+def dialects() -> Language:
+    """The demo's language in DIALECTS dialects that share no word, each sentence in one of them."""
+    one, _ = demo_language()
+    source, word, target, chance, final = [], [], [], [], []
+    for k in range(DIALECTS):
+        # All begin in state 0; the copies' own states 0 are never reached.
+        source.append(torch.where(one.source == 0, 0, one.source + k * one.states))
+        word.append(one.word + k * one.vocab)
+        target.append(one.target + k * one.states)
+        chance.append(torch.where(one.source == 0, one.chance / DIALECTS, one.chance))
+        final.append(one.final)
+    return Language(
+        DIALECTS * one.vocab, one.length,
+        *(torch.cat(part) for part in (source, word, target, chance, final)),
+    )  # fmt: skip
+
+
+def prepared(text: Path, folder: Path) -> None:
+    """Tokenise a text by a byte-level BPE of VOCAB ids, once."""
+    if not is_prepared(folder):
+        corpus = find_corpus(str(text), "line", 0.05)
+        prepare(corpus, folder, make_tokenizer("bpe", VOCAB, corpus))
+
+
+def _text(batch: int, seed: int, folder: Path) -> World:
+    tokens = open_tokens(folder, verify=False)
+    counts = torch.from_numpy(tokens.train.astype(np.int64)).bincount(minlength=VOCAB)
+    valid = next(sequential(tokens.valid, LENGTH, HELD_OUT))
+    return World(VOCAB, LENGTH, Windows(tokens.train, LENGTH, batch, seed), counts, valid, None)
