@@ -55,9 +55,8 @@ def main() -> None:
         parser.error("--text FILE is missing: the text to learn from, such as WikiText-2")
     prepared(given.text, given.out / "tokens")
     command = "python -m benchmarks.encoders --text FILE"
-    for name, measure in (
-        ("ratio", measures.ratio), ("step", measures.step), ("kept", measures.kept), ("argument", measures.argument)
-    ):  # fmt: skip
+    for measure in (measures.ratio, measures.step, measures.kept, measures.argument):
+        name = measure.__name__
         if getattr(given, name):
             found = measure(given.out)
             write_result(f"encoders-{name}", {"command": f"{command} --{name}", **found})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.encoders.variants import Variant, methods
 from benchmarks.encoders.worlds import World, world
+from benchmarks.provenance import provenance
 from flowlm import core
 from flowlm.core.rng import Streams
 from flowlm.evaluate.diversity import sample_entropy, unique_share
@@ -92,6 +93,7 @@ def run(cell: Cell, folder: Path) -> None:
     torch.save(plain(final), place / "weights.pt")
     result: dict[str, Any] = {
         "cell": asdict(cell),
+        "commit": provenance()["commit"],
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": spent,
         "curve": curve,
@@ -111,8 +113,7 @@ def _made(cell: Cell, where: World, folder: Path) -> tuple[Method, DiT, DiT | No
             network.encoder.believe(where.counts)
         return flow, network, None
     # The table of a flow that was tuned is written out: its student needs no gain.
-    _, flow_map = methods(Variant(**asdict(cell.variant) | {"gain": 1.0}))
-    flow, _ = methods(Variant(**asdict(cell.variant) | {"gain": 1.0}))
+    flow, flow_map = methods(replace(cell.variant, gain=1.0))
     teacher = flow.network(cell.size, where.vocab, where.length)
     teacher.load_state_dict(torch.load(folder / str(cell.teacher) / "weights.pt"))
     teacher.eval().requires_grad_(False)

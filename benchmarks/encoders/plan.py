@@ -16,14 +16,14 @@ SEEDS = (0, 1, 2)
 POSTERIOR = Variant("posterior")
 LINEAR = Variant("linear", gain=10.0)
 
-TEXT = Cell("", "text", "flow", POSTERIOR, 0, 1800, 3e-3, 8, 4, 128)
+TEXT = Cell("", "text", "flow", POSTERIOR, 0, 1500, 3e-3, 8, 4, 128)
 SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
-RATIO = {"text": 1.6, "dialects": 1.4, "demo": 1.2}
+RATIO = {"text": 1.6, "dialects": 1.3}
 """Steps of the linear encoder for one of the posterior's."""
 
 FLOW_WRITES = {
-    "text": ((8, 64), (32, 64), (128, 64)),
-    "dialects": ((8, 500), (32, 500), (128, 500)),
+    "text": ((8, 48), (32, 48), (128, 48)),
+    "dialects": ((8, 256), (32, 256), (128, 256)),
 }
 MAP_WRITES = {"text": ((1, 256), (2, 256), (4, 256)), "dialects": ((1, 1000), (2, 1000), (4, 1000))}
 MAP_SHARE = 0.5
@@ -32,7 +32,7 @@ MAP_SHARE = 0.5
 
 def study() -> list[Cell]:
     """Flow and map of both encoders in both worlds, three seeds; and the judge of the text."""
-    cells = [replace(TEXT, name="text-judge", kind="judge", steps=4000)]
+    cells = [replace(TEXT, name="text-judge", kind="judge", steps=4000, lr=1e-3)]
     for seed in SEEDS:
         flows = [
             flow(world, variant, seed)

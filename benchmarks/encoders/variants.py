@@ -68,6 +68,22 @@ class Wide(Encoder):
         return self.mix(x)
 
 
+class TwoTables(Posterior):
+    """The posterior encoder whose two views have a table each."""
+
+    def __init__(self, vocab: int, width: int, t_of_tau: Clock) -> None:
+        super().__init__(vocab, 2 * width, t_of_tau)
+
+    def forward(self, x: core.Rows, tau: Tensor | None) -> Tensor:
+        assert tau is not None
+        t, width = self.t_of_tau(tau), self.table.shape[1] // 2
+        beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(3.0, 1e4)
+        mean = posterior_mean(self.table, x, beta, self.log_prior)
+        known = self.log_prior.exp() @ self.table
+        deviation = F.rms_norm((mean - known)[..., width:], (width,))
+        return width**0.5 * mean[..., :width] + deviation
+
+
 class Ablated(Posterior):
     """The posterior encoder with another floor, or with one of its views alone."""
 
@@ -89,7 +105,9 @@ def built(
 ) -> DiT:
     """The network of a variant, before it has seen the text."""
     encoder: Encoder
-    if variant.encoder == "posterior" and variant.views == "both" and variant.floor == 3.0:
+    if variant.views == "two tables":
+        encoder = TwoTables(vocab, size.width, method.time(vocab).t)
+    elif variant.encoder == "posterior" and variant.views == "both" and variant.floor == 3.0:
         encoder = Posterior(vocab, size.width, method.time(vocab).t)
     elif variant.encoder == "posterior":
         clock = method.time(vocab).t
