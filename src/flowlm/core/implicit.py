@@ -33,7 +33,8 @@ class Noise(Term):
         texts, places = patch
         vocab = total.shape[2]
         height = strip(vocab)
-        generator = torch.Generator(self.device)
+        # Tensors that are shapes alone have no generator of their own, and need none.
+        generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
         drawn = torch.empty_like(total)
         for row, seed in zip(drawn, self.seeds[texts]):
             for first in range(0, len(row), height):

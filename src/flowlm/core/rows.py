@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -42,7 +42,7 @@ class Rows:
 
     shape: torch.Size
     device: torch.device
-    terms: tuple[tuple[Weight, Term], ...]
+    terms: tuple[tuple[Weight, Term], ...] = field(repr=False)
 
     @staticmethod
     def of(term: Term, *shape: int, device: torch.device) -> Rows:
@@ -65,7 +65,7 @@ class Rows:
     __rmul__ = __mul__
 
     def __sub__(self, other: Rows) -> Rows:
-        return self + other * -torch.ones((), device=self.device)
+        return self + Rows(self.shape, self.device, tuple((-w, term) for w, term in other.terms))
 
     def __truediv__(self, divisor: Weight) -> Rows:
         return self * (1 / divisor)
@@ -123,7 +123,7 @@ def strip(vocab: int) -> int:
     return max(1, STRIP // vocab)
 
 
-def _cut(weight: Weight, patch: Patch) -> Weight:
+def _cut(weight: Weight, patch: Patch) -> Tensor:
     """The weights of a patch; one that is shared by texts or by places stays as it is."""
     for axis, piece in enumerate(patch):
         if weight.shape[axis] > 1:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowlm.core.rows import Rows
-from flowlm.core.types import Point
+from flowlm.core.types import Point, Tokens
 from flowlm.nn.evidence import posterior_mean
 
 Made = TypeVar("Made")
@@ -43,7 +43,7 @@ class Encoder(nn.Module, ABC):
         return cast(Made, self._derived[1])
 
     @abstractmethod
-    def forward(self, x: Point, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Point | Tokens, tau: Tensor | None) -> Float[Tensor, "b l d"]:
         """Features of the input x at clock time tau (None where the input has no time)."""
 
 
