@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.rng import Streams
-from flowlm.core.types import Time
+from flowlm.core.types import Point, Time, Tokens
 from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
 from flowlm.nn.dropout import block_keys, dropped
 from flowlm.nn.encoder import Encoder
@@ -110,7 +110,11 @@ class DiT(nn.Module):
             _zero(self.times[1].get_submodule("last"))
 
     def forward(
-        self, x: Tensor, *taus: Time, cache: Cache | None = None, rng: Streams | None = None
+        self,
+        x: Point | Tokens,
+        *taus: Time,
+        cache: Cache | None = None,
+        rng: Streams | None = None,
     ) -> TokenDistribution:
         """The distribution of every token.
 
