@@ -200,7 +200,8 @@ def test_learning_reaches_every_parameter(learner: Learner) -> None:
     out_of_reach = timeless if isinstance(learner.method, Masked | Autoregressive) else set()
     assert learner.touched == trainable - out_of_reach
     shares = learner.teacher is not None and learner.method.encoder == "projected"
-    assert frozen == ({"encoder.table"} if shares else set())
+    reads = isinstance(learner.method, Continuous) and learner.method.encoder == "posterior"
+    assert frozen == ({"encoder.table"} if shares else {"encoder.log_prior"} if reads else set())
 
 
 @torch.no_grad()

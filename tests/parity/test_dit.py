@@ -256,32 +256,30 @@ def test_an_empty_text_has_places_only_if_they_are_learned() -> None:
 def test_the_posterior_encoder_by_hand() -> None:
     width, clock = 4, Decoding(V)
     encoder = nn.Posterior(V, width, clock.t)
-    counts = torch.arange(V) ** 2
-    encoder.believe(counts)
+    counts = np.array([0, 5, 2, 0, 30, 1])
+    encoder.believe(torch.from_numpy(counts))
+    prior = (counts + 1) / (counts.sum() + V)
     x = Streams.of(5, count=4).normal(L, V)
     tau = torch.tensor([[0.0], [0.3], [0.9], [1.0]])
     got = encoder(Implicit(V).of(x), tau)
     table = encoder.table.detach().double().numpy()
-    prior = (counts.numpy() + 1) / (counts.sum().item() + V)
-    assert np.allclose(encoder.log_prior.exp(), prior, atol=1e-6)
     for b, i in itertools.product(range(4), range(L)):
         row = x[b, i].double().numpy()
         t = float(clock.t(tau)[b, 0])
         beta = 1e4 if t == 1 else min(max(t / (1 - t) ** 2, 3.0), 1e4)
         share = prior * np.exp(beta * (row - row.max()))
-        mean = share / share.sum() @ table
-        view = mean - prior @ table
-        wanted = width**0.5 * mean + view / np.sqrt(np.mean(view**2))
+        mean, before = share / share.sum() @ table, prior @ table
+        view = (mean - before) / np.sqrt(np.mean((mean - before) ** 2))
+        wanted = width**0.5 * mean + view
         assert np.abs(got[b, i].detach().numpy() - wanted).max() < 2e-4
-    # Its softmax is Bayes' rule for one noisy row, past the floor.
+    # Its softmax is Bayes' rule for one noisy row under the prior, past the floor.
     t, word = 0.7, 2
     row = t * np.eye(V)[word] + (1 - t) * x[0, 0].double().numpy()
     density = np.array(
         [np.prod(np.exp(-0.5 * ((row - t * np.eye(V)[w]) / (1 - t)) ** 2)) for w in range(V)]
     )
-    density = prior * density
-    share = prior * np.exp(t / (1 - t) ** 2 * row)
-    assert np.allclose(density / density.sum(), share / share.sum(), atol=1e-12)
+    bayes, share = prior * density, prior * np.exp(t / (1 - t) ** 2 * row)
+    assert np.allclose(bayes / bayes.sum(), share / share.sum(), atol=1e-12)
 
 
 def test_the_encoders_of_the_paper_are_one() -> None:

@@ -282,9 +282,7 @@ def test_a_flow_map_starts_as_its_teacher(encoder: str, shape: tuple[int, int]) 
     method = FlowMap(encoder=encoder, teacher="runs/teacher")
     student = method.network(size(width), vocab, L, teacher).eval()
     rng = Streams.of(6, count=5)
-    x = rng.normal(L, width if encoder == "projected" else vocab)
-    x = core.Implicit(vocab).of(x) if encoder == "posterior" else x
-    s = rng.uniform(1)
+    x, s = method.space(student).noise(rng, L), rng.uniform(1)
     for t in (s, torch.ones(5, 1), rng.uniform(1), rng.uniform(L)):
         now = s.expand_as(t)
         answer = student(x, now, t).log_probs()

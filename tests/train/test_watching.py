@@ -46,7 +46,8 @@ def held_out(*counts: int) -> Source:
         weight = torch.ones(count, LENGTH)
         weight[:, LENGTH // 2 :] = 0.25
         batches.append(core.Batch(torch.randint(VOCAB, (count, LENGTH)), weight))
-    return Source(lambda step: batches[0], batches, Tokenizer.words(list("abcdefg")), LENGTH)
+    tokenizer = Tokenizer.words(list("abcdefg"))
+    return Source(lambda step: batches[0], lambda: torch.ones(VOCAB), batches, tokenizer, LENGTH)
 
 
 def test_a_network_that_knows_nothing_pays_log_v_at_every_level(flow: Experiment) -> None:

@@ -26,22 +26,21 @@ class Noise(Term):
     """N(0, I): row by row a function of the text's seed."""
 
     seeds: tuple[int, ...]
-    device: torch.device
+    generator: torch.Generator
+    """Of the device, seeded anew for every strip."""
 
     def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Draw the rows again, strip by strip."""
         texts, places = patch
         vocab = total.shape[2]
         height = strip(vocab)
-        # Tensors that are shapes alone have no generator of their own, and need none.
-        generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
         drawn = torch.empty_like(total)
         for row, seed in zip(drawn, self.seeds[texts]):
             for first in range(0, len(row), height):
                 # From 1 on, because the seed itself has been the text's other stream.
                 number = (places.start + first) // height + 1
-                generator.manual_seed((seed + number * _GOLDEN) % 2**32)
-                row[first : first + height].normal_(generator=generator)
+                self.generator.manual_seed((seed + number * _GOLDEN) % 2**32)
+                row[first : first + height].normal_(generator=self.generator)
         total.addcmul_(drawn, weight)
 
 
@@ -104,7 +103,8 @@ class Implicit(Space):
 
     def noise(self, rng: Streams, length: int) -> Rows:
         """N(0, I), as a seed a text."""
-        term = Noise(rng.seeds(), rng.device)
+        # A copy, so that the texts' own streams go on undisturbed.
+        term = Noise(rng.seeds(), rng.generators[0].clone_state())
         return Rows.of(term, len(rng), length, self.vocab, device=rng.device)
 
     def clean(self, tokens: Tokens) -> Rows:

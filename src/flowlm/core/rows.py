@@ -64,8 +64,11 @@ class Rows:
 
     __rmul__ = __mul__
 
+    def __neg__(self) -> Rows:
+        return Rows(self.shape, self.device, tuple((-weight, term) for weight, term in self.terms))
+
     def __sub__(self, other: Rows) -> Rows:
-        return self + Rows(self.shape, self.device, tuple((-w, term) for w, term in other.terms))
+        return self + -other
 
     def __truediv__(self, divisor: Weight) -> Rows:
         return self * (1 / divisor)
@@ -123,7 +126,7 @@ def strip(vocab: int) -> int:
     return max(1, STRIP // vocab)
 
 
-def _cut(weight: Weight, patch: Patch) -> Tensor:
+def _cut(weight: Weight, patch: Patch) -> Float[Tensor, "#n #m 1"]:
     """The weights of a patch; one that is shared by texts or by places stays as it is."""
     for axis, piece in enumerate(patch):
         if weight.shape[axis] > 1:
