@@ -26,6 +26,7 @@ bench: .venv/developed
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.kills  # 15 minutes
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -18,7 +18,7 @@ if compgen -G "runs/$recipe/checkpoints/step-*" > /dev/null; then
 fi
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-# SIGTERM, 300 seconds before the end, finishes the step and saves; the status is then 130.
+# SIGTERM, 300 seconds before the end, finishes the step and saves; the status is then not 0.
 srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 \
     --rdzv-backend c10d --rdzv-endpoint "$head:29500" --rdzv-id "$SLURM_JOB_ID" \
     -m flowlm train $what

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,16 @@ def new_directory(target: Path) -> Iterator[Path]:
             f"{target} could not be written ({error.strerror or error}): free some space or choose "
             "another place."
         ) from error
+
+
+def clear_leftovers(directory: Path, files: Sequence[str]) -> None:
+    """Remove what a killed process has half written of these files (patterns of their names).
+
+    Nobody may be writing them meanwhile.
+    """
+    for name in files:
+        for leftover in directory.glob(f".{name}.*.partial"):  # as `replacing` names them
+            leftover.unlink(missing_ok=True)
 
 
 def write_text(text: str, file: Path) -> None:

@@ -18,7 +18,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.desk import Desk
-from flowlm.directory import write_text, write_weights
+from flowlm.directory import clear_leftovers, write_text, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, to_json
 from flowlm.loading import load
@@ -90,6 +90,8 @@ def _train_run(
         weights = state.average.whole()
         if world.leads:
             directory.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(directory, ("model.safetensors", "experiment.json", "tokenizer.json"))
+            clear_leftovers(directory / "samples", ("step-*.txt",))
             if resume:
                 write_weights(weights, directory / "model.safetensors")
             else:

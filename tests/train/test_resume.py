@@ -157,3 +157,19 @@ def test_the_table_of_a_projected_teacher_stays(
     run(experiments("flow map"), tmp_path / "free")
     first, last = (state(tmp_path / "free", step)["model"]["encoder.table"] for step in (2, 6))
     assert not torch.equal(first, last)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(
+    experiments: Callable, run: Callable, tmp_path: Path
+) -> None:
+    """Names of such files hold the number of the process, so no later one writes over them."""
+    out = tmp_path / "run"
+    run(experiments("masked"), out)
+    there = {path.relative_to(out) for path in out.rglob("*")}
+    for half in (".model.safetensors.123.partial", "samples/.step-00000003.txt.123.partial"):
+        (out / half).write_bytes(b"half")
+    others = out / ".report.json.123.partial"  # which evaluation may be writing just now
+    others.touch()
+    run(experiments("masked"), out, resume=True)
+    others.unlink()
+    assert {path.relative_to(out) for path in out.rglob("*")} == there
