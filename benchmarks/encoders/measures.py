@@ -105,21 +105,36 @@ def judged(folder: Path) -> dict[str, list[dict[str, float]]]:
     judge = method.network(plan.TEXT.size, where.vocab, where.length).eval()
     judge.load_state_dict(torch.load(folder / "text-judge" / "weights.pt"))
 
-    def opinion(tokens: Tokens) -> dict[str, float]:
+    draws = torch.Generator().manual_seed(5)
+
+    def opinion(tokens: Tokens) -> float:
         batches = [Batch(part, torch.ones(part.shape)) for part in tokens.split(64)]
         nats = mean_nll(lambda batch, rng: method.nll(judge, batch, rng), batches)
         assert nats is not None
-        return {"nats": nats, "entropy": sample_entropy(tokens)}
+        return nats
 
-    found = {"held-out text": [opinion(where.valid.tokens)]}
+    def opinions(tokens: Tokens) -> dict[str, float]:
+        """Of the texts, and of the same words in any order and text: what they say together."""
+        shuffled = tokens.flatten()[torch.randperm(tokens.numel(), generator=draws)]
+        counts = tokens.flatten().bincount().double()
+        shares = counts[counts > 0] / counts.sum()
+        return {
+            "nats": opinion(tokens),
+            "shuffled": opinion(shuffled.view_as(tokens)),
+            "entropy": sample_entropy(tokens),
+            "entropy of all": float(-(shares * shares.log()).sum()),
+            "words": len(shares),
+        }
+
+    found = {"held-out text": [opinions(where.valid.tokens[:48])]}
     # Words drawn by their frequency, without regard to each other.
     shares = where.counts.double() / where.counts.sum()
-    drawn = torch.multinomial(shares, where.valid.tokens.numel(), True).view_as(where.valid.tokens)
-    found["words by frequency"] = [opinion(drawn)]
+    drawn = torch.multinomial(shares, 48 * where.length, True, generator=draws)
+    found["words by frequency"] = [opinions(drawn.view(48, -1))]
     for cell in plan.study():
         if cell.world == "text" and cell.writes:
             found[cell.name] = [
-                {"steps": steps, **opinion(torch.load(folder / cell.name / f"tokens-{steps}.pt"))}
+                {"steps": steps, **opinions(torch.load(folder / cell.name / f"tokens-{steps}.pt"))}
                 for steps, _ in cell.writes
             ]
     return found

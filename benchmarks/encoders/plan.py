@@ -16,17 +16,17 @@ SEEDS = (0, 1, 2)
 POSTERIOR = Variant("posterior")
 LINEAR = Variant("linear", gain=10.0)
 
-TEXT = Cell("", "text", "flow", POSTERIOR, 0, 1500, 3e-3, 8, 4, 128)
+TEXT = Cell("", "text", "flow", POSTERIOR, 0, 900, 3e-3, 8, 4, 128)
 SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
 RATIO = {"text": 1.6, "dialects": 1.3}
 """Steps of the linear encoder for one of the posterior's."""
 
 FLOW_WRITES = {
-    "text": ((8, 48), (32, 48), (128, 48)),
+    "text": ((8, 48), (32, 48), (128, 32)),
     "dialects": ((8, 256), (32, 256), (128, 256)),
 }
-MAP_WRITES = {"text": ((1, 256), (2, 256), (4, 256)), "dialects": ((1, 1000), (2, 1000), (4, 1000))}
-MAP_SHARE = 0.5
+MAP_WRITES = {"text": ((1, 128), (2, 128), (4, 128)), "dialects": ((1, 1000), (2, 1000), (4, 1000))}
+MAP_SHARE = 0.45
 """Steps of a map for one of its flow."""
 
 
@@ -75,10 +75,10 @@ def ablations() -> list[Cell]:
     }
     cells = []
     for name, variant in changed.items():
-        cell = flow(replace(TEXT, steps=600), variant, 0)
+        cell = flow(replace(TEXT, steps=400), variant, 0)
         cells.append(replace(cell, name=f"ablation: {name}", writes=(), curve=3))
     for variant in (POSTERIOR, LINEAR):
-        wide = flow(replace(TEXT, steps=600, width=256), variant, 0)
+        wide = flow(replace(TEXT, steps=400, width=256), variant, 0)
         name = f"ablation: width 256, {variant.encoder}"
         cells.append(replace(wide, name=name, writes=(), curve=3))
     return cells
@@ -87,12 +87,12 @@ def ablations() -> list[Cell]:
 def tuning() -> list[Cell]:
     """Learning rates of both, and how fast the linear table moves and how large it starts."""
     tried = [("posterior", lr, 1.0, 1.0) for lr in (1e-3, 3e-3)]
-    tried += [("linear", 1e-3, gain, 1.0) for gain in (3.0, 10.0)]
-    tried += [("linear", 3e-3, gain, scale) for gain, scale in ((1, 1), (3, 1), (10, 1), (10, 0.1))]
+    tried += [("linear", 1e-3, 10.0, 1.0), ("linear", 3e-3, 10.0, 0.1)]
+    tried += [("linear", 3e-3, gain, 1.0) for gain in (1.0, 3.0, 10.0, 30.0)]
     cells = []
     for encoder, lr, gain, scale in tried:
         variant = Variant(encoder, gain=float(gain), scale=float(scale))
-        cell = flow(replace(TEXT, steps=750, lr=lr), variant, 0)
+        cell = flow(replace(TEXT, steps=400, lr=lr), variant, 0)
         name = f"tuning: {encoder}, lr {lr:g}, gain {gain:g}, scale {scale:g}"
-        cells.append(replace(cell, name=name, writes=(), curve=4))
+        cells.append(replace(cell, name=name, writes=(), curve=2))
     return cells

@@ -16,7 +16,7 @@ from flowlm.evaluate.report.charts import Axis, Line, Point, chart, decades_axis
 from flowlm.evaluate.report.markup import Html, element
 
 ENCODERS = ("posterior", "linear")
-WORLDS = {"text": "WikiText-2, v = 8,192", "dialects": "sentences, v = 976"}
+WORLDS = {"text": "WikiText-2, v = 8,192", "dialects": "sentences, v = 244"}
 
 Results = dict[str, list[dict[str, Any]]]
 """The three seeds of a flow or a map, by world, encoder and kind."""
@@ -38,7 +38,11 @@ def show() -> None:
         print(writings(groups, world, study["judged"]))
     for name in ("held-out text", "words by frequency"):
         only = study["judged"][name][0]
-        print(f"\n{name}: {math.exp(only['nats']):.1f} ({only['entropy']:.2f})")
+        together = only["shuffled"] - only["nats"]
+        print(
+            f"\n{name}: perplexity {math.exp(only['nats']):.1f}, together {together:.2f},", end=" "
+        )
+        print(f"entropy of all {only['entropy of all']:.2f}, entropy {only['entropy']:.2f}")
     for name in ("tuning", "ablations"):
         file = RESULTS / f"encoders-{name}.json"
         if file.exists():
@@ -76,13 +80,17 @@ def writings(groups: Results, world: str, judged: dict[str, list[dict[str, float
                 if world == "text":
                     said = [judged[r["cell"]["name"]][k] for r in found[encoder]]
                     row.append(spread([math.exp(s["nats"]) for s in said], ".0f"))
+                    row.append(f"{fmean([s['shuffled'] - s['nats'] for s in said]):.2f}")
+                    row.append(f"{fmean([s['entropy of all'] for s in said]):.2f}")
                 else:
                     row.append(spread([100 * s["valid"] for s in seeds], ".1f"))
                     row.append(f"{fmean([s['nll'] for s in seeds]):.2f}")
                 row.append(f"{fmean([s['entropy'] for s in seeds]):.2f}")
                 row.append(f"{1000 * fmean([s['seconds'] for s in seeds]):.0f}")
             rows.append(row)
-    figures = ["perplexity"] if world == "text" else ["valid %", "nats"]
+    figures = (
+        ["perplexity", "together", "entropy of all"] if world == "text" else ["valid %", "nats"]
+    )
     head = [f"{e}: {f}" if not i else f for e in ENCODERS for i, f in enumerate(
         [*figures, "entropy", "ms a text"])]  # fmt: skip
     return table(["evaluations", *head], rows)

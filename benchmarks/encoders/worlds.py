@@ -21,7 +21,7 @@ from flowlm.data.tokens import is_prepared, open_tokens
 from flowlm.evaluate.quality import heard_nll, valid_share
 from flowlm.prepare import find_corpus, make_tokenizer
 
-DIALECTS = 16
+DIALECTS = 4
 VOCAB, LENGTH = 8192, 64
 HELD_OUT = 128
 """Texts on which cross-entropies are measured."""
