@@ -46,8 +46,8 @@ def flow_posterior() -> Experiment:
     """LM1B: the flow with our posterior encoder.
 
     torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-posterior
-    8 H100 or H200: 4.9 hours (estimated). Nothing is known of it at this size; a
-    prototype with 4,096 words learnt better than with the published encoder.
+    8 H100 or H200: 4.09 hours (estimated). Nothing is known of it at this size:
+    what small trainings say for and against it is in docs/encoders.md.
     """
     return _experiment("lm1b-flow-posterior", Flow(encoder="posterior"))
 
@@ -56,7 +56,7 @@ def flow_map_posterior() -> Experiment:
     """LM1B: the flow map of lm1b-flow-posterior.
 
     torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-map-posterior
-    8 H100 or H200: 7.76 hours (estimated). Nothing is known of it at this size.
+    8 H100 or H200: 6.55 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(encoder="posterior", teacher="runs/lm1b-flow-posterior", gamma=0.8)
     return _experiment("lm1b-flow-map-posterior", method)

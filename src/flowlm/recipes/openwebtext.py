@@ -53,9 +53,8 @@ def flow_posterior() -> Experiment:
     """OpenWebText: the flow with our posterior encoder.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-flow-posterior
-    8 H100 or H200: 53.5 hours (estimated). Nothing is known of it at this size; a
-    prototype with 4,096 words learnt better than with the published encoder. Its state is
-    one-hot: 206 MB a text.
+    8 H100 or H200: 42.9 hours (estimated). Nothing is known of it at this size:
+    what small trainings say for and against it is in docs/encoders.md.
     """
     return _experiment("owt-flow-posterior", Flow(encoder="posterior"))
 
@@ -64,7 +63,7 @@ def flow_map_posterior() -> Experiment:
     """OpenWebText: the flow map of owt-flow-posterior.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-flow-map-posterior
-    8 H100 or H200: 21.4 hours (estimated). Nothing is known of it at this size.
+    8 H100 or H200: 17.4 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(encoder="posterior", teacher="runs/owt-flow-posterior", gamma=1.0)
     return _experiment("owt-flow-map-posterior", method, DISTIL)
