@@ -1,6 +1,7 @@
 """Encoders compared: linear against posterior, at equal compute, flow and flow map, three seeds.
 
 python -m benchmarks.encoders --text FILE                 the study; hours, on two cores
+python -m benchmarks.encoders --text FILE --small         where the vocabulary fits into the width
 python -m benchmarks.encoders --text FILE --ablations     one thing taken away at a time
 python -m benchmarks.encoders --text FILE --tuning        learning rates and the linear table's gain
 python -m benchmarks.encoders --text FILE --ratio         what a step of each costs
@@ -41,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--text", type=Path, help="the text, UTF-8")
     parser.add_argument("--out", type=Path, default=Path("runs/encoders"))
-    for choice in ("ablations", "tuning", "ratio", "step", "kept", "argument", "report"):
+    for choice in ("small", "ablations", "tuning", "ratio", "step", "kept", "argument", "report"):
         parser.add_argument(f"--{choice}", action="store_true")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -61,7 +62,11 @@ def main() -> None:
             found = measure(given.out)
             write_result(f"encoders-{name}", {"command": f"{command} --{name}", **found})
             return
-    for name, cells in (("ablations", plan.ablations), ("tuning", plan.tuning)):
+    for name, cells in (
+        ("small", plan.small),
+        ("ablations", plan.ablations),
+        ("tuning", plan.tuning),
+    ):
         if getattr(given, name):
             results = collected(cells(), given.out)
             found = {"command": f"{command} --{name}", "cells": results}

@@ -18,27 +18,36 @@ LINEAR = Variant("linear", gain=10.0)
 
 TEXT = Cell("", "text", "flow", POSTERIOR, 0, 900, 3e-3, 8, 4, 128)
 SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
-RATIO = {"text": 1.6, "dialects": 1.3}
+RATIO = {"text": 1.6, "dialects": 1.3, "demo": 1.3}
 """Steps of the linear encoder for one of the posterior's."""
 
-FLOW_WRITES = {
-    "text": ((8, 48), (32, 48), (128, 32)),
-    "dialects": ((8, 256), (32, 256), (128, 256)),
-}
-MAP_WRITES = {"text": ((1, 128), (2, 128), (4, 128)), "dialects": ((1, 1000), (2, 1000), (4, 1000))}
+WRITES = {
+    "text": {"flow": ((8, 48), (32, 48), (128, 32)), "map": ((1, 128), (2, 128), (4, 128))},
+    "dialects": {
+        "flow": ((8, 256), (32, 256), (128, 256)), "map": ((1, 1000), (2, 1000), (4, 1000)),
+    },
+}  # fmt: skip
+WRITES["demo"] = WRITES["dialects"]
 MAP_SHARE = 0.45
 """Steps of a map for one of its flow."""
 
 
 def study() -> list[Cell]:
-    """Flow and map of both encoders in both worlds, three seeds; and the judge of the text."""
-    cells = [replace(TEXT, name="text-judge", kind="judge", steps=4000, lr=1e-3)]
+    """Flow and map of both encoders in two worlds, three seeds; and the judge of the text."""
+    judge = replace(TEXT, name="text-judge", kind="judge", steps=4000, lr=1e-3)
+    return [judge, *trained(TEXT, SENTENCES)]
+
+
+def small() -> list[Cell]:
+    """The same where the vocabulary fits into the width: one dialect, 61 words."""
+    return trained(replace(SENTENCES, world="demo", steps=1000))
+
+
+def trained(*worlds: Cell) -> list[Cell]:
+    """Flow and map of both encoders in some worlds, three seeds."""
+    cells = []
     for seed in SEEDS:
-        flows = [
-            flow(world, variant, seed)
-            for world in (TEXT, SENTENCES)
-            for variant in (POSTERIOR, LINEAR)
-        ]
+        flows = [flow(of, variant, seed) for of in worlds for variant in (POSTERIOR, LINEAR)]
         cells += [*flows, *map(distilled, flows)]
     return cells
 
@@ -48,7 +57,7 @@ def flow(world: Cell, variant: Variant, seed: int) -> Cell:
     more = 1.0 if variant.encoder == "posterior" else RATIO[world.world]
     return replace(
         world, name=f"{world.world}-{variant.encoder}-{seed}", variant=variant, seed=seed,
-        steps=round(world.steps * more), writes=FLOW_WRITES[world.world],
+        steps=round(world.steps * more), writes=WRITES[world.world]["flow"],
     )  # fmt: skip
 
 
@@ -56,7 +65,7 @@ def distilled(of: Cell) -> Cell:
     """The map of a flow."""
     return replace(
         of, name=of.name + "-map", kind="map", steps=round(of.steps * MAP_SHARE), lr=of.lr / 2,
-        teacher=of.name, writes=MAP_WRITES[of.world], curve=3,
+        teacher=of.name, writes=WRITES[of.world]["map"], curve=3,
     )  # fmt: skip
 
 

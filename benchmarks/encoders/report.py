@@ -25,12 +25,7 @@ Results = dict[str, list[dict[str, Any]]]
 def show() -> None:
     """Print the tables in Markdown and draw the curves."""
     study = json.loads((RESULTS / "encoders.json").read_text())
-    groups: Results = {}
-    for result in study["cells"]:
-        cell = result["cell"]
-        if cell["kind"] != "judge":
-            key = f"{cell['world']} {cell['variant']['encoder']} {cell['kind']}"
-            groups.setdefault(key, []).append(result)
+    groups = grouped(study["cells"])
     for world, title in WORLDS.items():
         print(f"\n{title}: nats per held-out token by tau, mean [lowest, highest] of the seeds\n")
         print(costs(groups, world))
@@ -43,12 +38,30 @@ def show() -> None:
             f"\n{name}: perplexity {math.exp(only['nats']):.1f}, together {together:.2f},", end=" "
         )
         print(f"entropy of all {only['entropy of all']:.2f}, entropy {only['entropy']:.2f}")
+    small = RESULTS / "encoders-small.json"
+    if small.exists():
+        found = grouped(json.loads(small.read_text())["cells"])
+        print("\nsentences, v = 61: nats per held-out token by tau\n")
+        print(costs(found, "demo"))
+        print("\nsentences, v = 61: what is written\n")
+        print(writings(found, "demo", {}))
     for name in ("tuning", "ablations"):
         file = RESULTS / f"encoders-{name}.json"
         if file.exists():
             print(f"\n{name}\n")
             print(variants(json.loads(file.read_text())["cells"]))
     Path("docs/encoders.svg").write_text(drawn(groups))
+
+
+def grouped(cells: list[dict[str, Any]]) -> Results:
+    """The seeds of every flow and map together."""
+    groups: Results = {}
+    for result in cells:
+        cell = result["cell"]
+        if cell["kind"] != "judge":
+            key = f"{cell['world']} {cell['variant']['encoder']} {cell['kind']}"
+            groups.setdefault(key, []).append(result)
+    return groups
 
 
 def spread(values: list[float], form: str = ".3f") -> str:
