@@ -23,6 +23,7 @@ METHODS: dict[str, Method] = {
     "flow, posterior": Flow(encoder="posterior"),
     "flow map": FlowMap(),
     "flow map, taught": FlowMap(teacher="a flow"),
+    "flow map, posterior, taught": FlowMap(encoder="posterior", teacher="a flow"),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
@@ -72,7 +73,7 @@ def outcome(name: str, dtype: torch.dtype, layout: Layout, world: World) -> Outc
     torch.manual_seed(0)
     teacher = None
     if isinstance(method, FlowMap) and method.teacher:
-        teacher = scattered(Flow().network(SIZE, VOCAB, LENGTH)).to(dtype)
+        teacher = scattered(Flow(encoder=method.encoder).network(SIZE, VOCAB, LENGTH)).to(dtype)
         teacher = teacher.eval().requires_grad_(False)
     network = scattered(method.network(SIZE, VOCAB, LENGTH, teacher)).to(dtype)
     network.recompute, network.head.side = layout.recompute, 16  # tiles, at this size too
@@ -115,6 +116,6 @@ def scattered(network: nn.DiT) -> nn.DiT:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             middle = 1.0 if "norm" in name else 0.0
-            if name != "encoder.table":
+            if name not in ("encoder.table", "encoder.log_prior"):
                 parameter.copy_(middle + 0.2 * torch.randn(parameter.shape))
     return network

@@ -1,0 +1,361 @@
+"""The posterior encoder, which writes rows in parts, against rows that are simply there."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from weights import scattered
+
+from conftest import automaton
+from flowlm import core, nn, sampling
+from flowlm.core import Implicit, OneHot, Rows, Streams, implicit, rows
+from flowlm.methods.continuous import Continuous
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.nn.encoder import FLOOR
+from flowlm.nn.evidence import posterior_mean
+from flowlm.train.footprint import Footprint
+
+B, L, V, D = 6, 4, 13, 8
+SIZE = nn.Size(blocks=2, width=D, heads=2, condition=6, dropout=0.0)
+
+
+@pytest.fixture(params=[2**22, 2 * L * V, 1], ids=lambda most: f"{most} numbers at once")
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """One patch, patches of texts, and patches of a strip of two places."""
+    monkeypatch.setattr(rows, "most_written", lambda kind: request.param)
+    monkeypatch.setattr(rows, "STRIP", 2 * V)
+    return request.param
+
+
+# --- a second encoder, whose rows are there -----------------------------------------------------
+
+
+class Written(nn.Encoder):
+    """The same function of dense rows, by autograd."""
+
+    def __init__(self, like: nn.Posterior) -> None:
+        super().__init__(*like.table.shape)
+        self.log_prior = torch.nn.Parameter(like.log_prior.detach().clone(), requires_grad=False)
+        self.t_of_tau = like.t_of_tau
+
+    def forward(self, x: Tensor, tau: Tensor | None) -> Tensor:
+        t = self.t_of_tau(cast(Tensor, tau))
+        beta = (t / (1 - t) ** 2).clamp(FLOOR, 1e4)[..., None]
+        mean = (beta * x + self.log_prior).softmax(-1) @ self.table
+        deviation = mean - self.log_prior.exp() @ self.table
+        return mean + F.rms_norm(deviation, deviation.shape[-1:])
+
+
+class Same(OneHot):
+    """One-hot space with the very noise that the other space draws."""
+
+    def noise(self, rng: Streams, length: int) -> Tensor:
+        return Implicit(self.vocab).noise(rng, length).written()
+
+
+def learnt(method: Continuous, teacher: nn.DiT | None = None, seed: int = 0) -> nn.DiT:
+    """A network whose every parameter says something, the prior too."""
+    network = scattered(method.network(SIZE, V, L, teacher), seed)
+    encoder = cast(nn.Posterior, network.encoder)
+    encoder.believe(torch.arange(V) ** 2)
+    return network
+
+
+def dense(network: nn.DiT) -> nn.DiT:
+    """The same network with the second encoder."""
+    other = copy.deepcopy(network)
+    other.encoder = Written(cast(nn.Posterior, network.encoder))
+    other.load_state_dict(network.state_dict())
+    return other
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From here on methods work with dense points and the same noise."""
+    return lambda: monkeypatch.setattr(Continuous, "space", lambda self, model: Same(model.vocab))
+
+
+# --- the mean of a table ------------------------------------------------------------------------
+
+
+def noisy(length: int = 1) -> tuple[Rows, Tensor]:
+    """x_t with its sharpness, per text or per token."""
+    rng = Streams.of(1, count=B)
+    space, tokens = Implicit(V), torch.arange(B * L).view(B, L) % V
+    t = 0.9 * rng.uniform(length)
+    x = core.interpolate(space.noise(rng, L), space.clean(tokens), t)
+    return x, (t / (1 - t).square()).clamp(min=3)
+
+
+def exact(table: Tensor, x: Rows, beta: Tensor, log_prior: Tensor) -> Tensor:
+    p = (beta.double()[..., None] * x.written().double() + log_prior.double()).softmax(-1)
+    return p @ table.double()
+
+
+@pytest.mark.parametrize("length", [1, L])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mean_and_its_gradient_are_those_of_dense_rows(
+    length: int, dtype: torch.dtype, parts: int
+) -> None:
+    x, beta = noisy(length)
+    rng = torch.Generator().manual_seed(2)
+    log_prior = torch.randn(V, generator=rng).log_softmax(-1).to(dtype)
+    weight = torch.randn(B, L, D, generator=rng).to(dtype)
+    tables = [torch.randn(V, D, generator=rng).to(dtype).requires_grad_()]
+    tables.append(tables[0].detach().double().requires_grad_())
+    got, wanted = (f(e, x, beta, log_prior) for f, e in zip((posterior_mean, exact), tables))
+    assert got.dtype == dtype
+    assert torch.allclose(got.double(), wanted, rtol=0, atol=1e-5)
+    for mean in (got, wanted):
+        (mean * weight).sin().sum().backward()
+    one, two = (cast(Tensor, table.grad) for table in tables)
+    assert one.dtype == dtype
+    assert torch.allclose(one.double(), two, rtol=0, atol=2e-5)
+    assert two.abs().min() > 1e-4, "every word is learnt"
+
+
+def test_lowered_precision_lowers_products_alone(parts: int) -> None:
+    """Under autocast: within bfloat16's rounding of probabilities and table, three of 2^-8."""
+    x, beta = noisy()
+    rng = torch.Generator().manual_seed(3)
+    table = torch.randn(V, D, generator=rng).requires_grad_()
+    log_prior = torch.randn(V, generator=rng).log_softmax(-1)
+    weight = torch.randn(B, L, D, generator=rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = posterior_mean(table, x, beta, log_prior)
+    assert got.dtype == torch.float32
+    (got * weight).sum().backward()
+    reference = table.detach().double().requires_grad_()
+    wanted = exact(reference, x, beta, log_prior)
+    (wanted * weight).sum().backward()
+    size = exact(table.detach().abs(), x, beta, log_prior)
+    assert ((got - wanted).abs() <= 3 * 2**-8 * size).all()
+    error = (cast(Tensor, table.grad) - cast(Tensor, reference.grad)).abs()
+    p = (beta[..., None] * x.written() + log_prior).softmax(-1).flatten(0, 1)
+    patches = len(list(x.patches()))
+    assert (error <= (3 + patches) * 2**-8 * (p.mT @ weight.abs().flatten(0, 1))).all()
+    assert error.max() > 0, "something was lowered"
+
+
+# --- losses -------------------------------------------------------------------------------------
+
+LOSSES: dict[str, Continuous] = {
+    "flow": Flow(encoder="posterior"),
+    "flow, uniform clock": Flow(encoder="posterior", clock="uniform"),
+    "map of itself": FlowMap(encoder="posterior"),
+    "map": FlowMap(encoder="posterior", teacher="runs/teacher"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_and_gradients_are_those_of_dense_points(
+    name: str, parts: int, written: Callable[[], None]
+) -> None:
+    """Fed the same noise: for texts whose tokens count differently, every parameter's gradient."""
+    method, teacher = LOSSES[name], None
+    if name == "map":
+        teacher = learnt(Flow(encoder="posterior"), seed=5).requires_grad_(False)
+    network = learnt(method, teacher)
+    reference, guide = dense(network), None if teacher is None else dense(teacher)
+    batch = core.Batch(torch.arange(B * L).view(B, L) % V, torch.ones(B, L))
+    weight = torch.rand(B, L, generator=torch.Generator().manual_seed(1))
+    paid, gradients = [], []
+    for model, leader, change in (
+        (network, teacher, lambda: None),
+        (reference, guide, written),
+    ):
+        change()
+        loss = method.loss(model, batch, Streams.of(2, count=B), leader)
+        (loss.value * weight).sum().backward()
+        paid.append(loss.value.detach())
+        gradients.append({k: p.grad for k, p in model.named_parameters() if p.requires_grad})
+    assert torch.allclose(*paid, rtol=1e-4, atol=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for key, wanted in gradients[1].items():
+        scale = float(wanted.abs().max())
+        assert torch.allclose(gradients[0][key], wanted, rtol=0, atol=1e-4 * max(scale, 0.1)), key
+    assert gradients[1]["encoder.table"].abs().max() > 1e-3
+
+
+# --- sampling -----------------------------------------------------------------------------------
+
+SAMPLERS: dict[str, Continuous] = {
+    "euler": Flow(encoder="posterior"),
+    "heun": Flow(encoder="posterior", solver="heun"),
+    **{f"jumps, gamma {g}": FlowMap(encoder="posterior", gamma=g) for g in (0.0, 0.6, 1.0)},
+}
+
+
+def film(method: Continuous, network: nn.DiT, prompt: Tensor) -> list[sampling.Frame]:
+    with torch.no_grad():
+        return list(method.frames(network, prompt, 6, Streams.of(4, count=B)))
+
+
+def rows_of(x: Rows | Tensor) -> Tensor:
+    return x.written() if isinstance(x, Rows) else x
+
+
+def compare(one: list[sampling.Frame], two: list[sampling.Frame]) -> None:
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a.tau, b.tau)
+        assert torch.allclose(rows_of(a.x), rows_of(b.x), rtol=0, atol=1e-4)
+        assert torch.equal(a.prediction.argmax(), b.prediction.argmax())
+        p, q = (frame.prediction.log_probs().exp() for frame in (a, b))
+        assert torch.allclose(p, q, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_walk_as_they_do_on_dense_points(
+    name: str,
+    prompted: bool,
+    parts: int,
+    written: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With as many entries kept as there are words, and when nothing is ever settled."""
+    method = SAMPLERS[name]
+    network = learnt(method)
+    prompt = torch.full((B, L), core.FREE)
+    if prompted:
+        prompt[::2, 1], prompt[1, :2], prompt[3] = 7, 2, torch.arange(L)
+    assert implicit.KEPT >= V
+    settled = film(method, network, prompt)
+    for frame in settled:
+        given = prompt != core.FREE
+        assert (frame.tau.expand(B, L)[given] == 1).all()
+        clean = OneHot(V).clean(prompt.clamp(min=0))
+        assert torch.equal(rows_of(frame.x)[given], clean[given]), "given tokens stay"
+    with monkeypatch.context() as patched:
+        patched.setattr(Implicit, "settle", lambda self, x: x)
+        compare(settled, film(method, network, prompt))
+    reference = dense(network)
+    written()
+    wanted = film(method, reference, prompt)
+    compare(settled, wanted)
+    first, last = (wanted[i].prediction.log_probs().exp() for i in (0, -1))
+    assert (first - last).abs().max() > 0.1, "the walk leads somewhere"
+
+
+# --- the prior ----------------------------------------------------------------------------------
+
+
+def test_the_prior_is_that_of_the_counts_with_one_more_each() -> None:
+    encoder = nn.Posterior(4, 3, core.Uniform().t)
+    assert torch.allclose(encoder.log_prior.exp(), torch.full((4,), 0.25))
+    encoder.believe(torch.tensor([5, 0, 2**40, 1]))
+    wanted = torch.tensor([6.0, 1.0, 2**40 + 1, 2.0], dtype=torch.float64) / (2**40 + 10)
+    assert torch.allclose(encoder.log_prior.exp().double(), wanted, rtol=1e-5)
+    assert not encoder.log_prior.requires_grad
+
+
+def test_a_student_takes_the_prior_of_its_teacher() -> None:
+    teacher = learnt(Flow(encoder="posterior"))
+    student = FlowMap(encoder="posterior", teacher="x").network(SIZE, V, L, teacher)
+    one, two = (cast(nn.Posterior, n.encoder).log_prior for n in (teacher, student))
+    assert torch.equal(one, two)
+    assert one is not two
+    assert float(one.std()) > 0.1
+
+
+@pytest.mark.parametrize("t", [0.6, 0.8, 0.95])
+def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
+    """A language without grammar: D_t(x) = softmax(beta x + log prior), word by word."""
+    chance = torch.tensor([4.0, 1.0, 0.5, 2.0, 9.0])
+    vocab = len(chance)
+    arcs = [(i, w, i + 1, float(chance[w])) for i in range(L) for w in range(vocab)]
+    language = automaton(vocab, L, arcs, [False] * L + [True])
+    encoder = nn.Posterior(vocab, vocab, core.Uniform().t)
+    encoder.believe((chance * 2**30).long())
+    time = torch.full((B, 1), t)
+    rng = Streams.of(3, count=B)
+    space = Implicit(vocab)
+    x = core.interpolate(space.noise(rng, L), space.clean(language.sample(rng)), time)
+    beta = time / (1 - time).square()
+    p = posterior_mean(torch.eye(vocab), x, beta, encoder.log_prior)
+    wanted = language.denoiser(x.written(), time).logp.exp()
+    assert torch.allclose(p.double(), wanted, rtol=0, atol=2e-6)
+    # So it is what the encoder reads: its mean and deviation, in the coordinates of words.
+    with torch.no_grad():
+        encoder.table.copy_(torch.eye(vocab))
+    off = wanted - chance.double() / chance.sum()
+    read = wanted + off / off.square().mean(-1, keepdim=True).sqrt()
+    assert torch.allclose(encoder(x, time).double(), read, rtol=0, atol=1e-4)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+WORDS, TEXTS, LONG, MOST = 6000, 32, 64, 2**20
+"""All rows would be 47 MiB; a patch is 4 MiB, as a tile of logits is."""
+
+
+def steps(method: Continuous, network: nn.DiT, teacher: nn.DiT | None) -> Callable[[], None]:
+    tokens = torch.zeros(TEXTS, LONG, dtype=torch.long)
+
+    def step() -> None:
+        batch = core.Batch(tokens, torch.ones(TEXTS, LONG))
+        rng = Streams.of(0, count=TEXTS)
+        method.loss(network, batch, rng, teacher).value.mean().backward()
+
+    return step
+
+
+@torch.no_grad()
+def sample(method: Continuous, network: nn.DiT) -> None:
+    prompt = torch.full((TEXTS, LONG), core.FREE)
+    for _ in method.sample(network, prompt, 3, Streams.of(0, count=TEXTS)):
+        pass
+
+
+CASES: list[tuple[str, Continuous]] = [
+    *(("train", method) for method in LOSSES.values() if method.clock == "decoding"),
+    *(("sample", method) for method in SAMPLERS.values()),
+]
+
+
+@pytest.mark.parametrize(("what", "method"), CASES, ids=str)
+def test_the_largest_tensor_is_the_patch(
+    what: str, method: Continuous, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "most_written", lambda kind: MOST)
+    monkeypatch.setattr(implicit, "KEPT", 16)
+    small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
+    core.Decoding(WORDS).t(torch.zeros(1, 1))
+    teacher = None
+    if isinstance(method, FlowMap) and method.teacher is not None:
+        teacher = Flow(encoder="posterior").network(small, WORDS, LONG).requires_grad_(False)
+    network = method.network(small, WORDS, LONG, teacher)
+    run = steps(method, network, teacher) if what == "train" else partial(sample, method, network)
+    with Footprint(*network.parameters()) as seen:
+        run()
+    assert seen.largest <= 4 * MOST < 4 * TEXTS * LONG * WORDS / 10
+    assert seen.largest > 4 * MOST * 0.9, "patches are as large as they may be"
+
+
+def test_memory_has_no_term_in_tokens_times_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the texts cost the same more beside 4,000 words as beside 8,000."""
+    monkeypatch.setattr(rows, "most_written", lambda kind: 2**18)
+    monkeypatch.setattr(implicit, "KEPT", 16)
+    small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
+    for method in (Flow(encoder="posterior"), FlowMap(encoder="posterior")):
+        peaks = {}
+        for words, texts in itertools.product((4096, 8192), (32, 64)):
+            network = method.network(small, words, 32)
+            network.head.side = 256
+            batch = core.Batch(torch.zeros(texts, 32, dtype=torch.long), torch.ones(texts, 32))
+            core.Decoding(words).t(torch.zeros(1, 1))
+            with Footprint(*network.parameters()) as seen:
+                loss = method.loss(network, batch, Streams.of(0, count=texts))
+                loss.value.mean().backward()
+            peaks[words, texts] = seen.peak
+        few, many = (peaks[words, 64] - peaks[words, 32] for words in (4096, 8192))
+        assert abs(many - few) < 4 * 1024 * 4096 / 100
