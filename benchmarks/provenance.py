@@ -17,7 +17,9 @@ def provenance() -> dict[str, Any]:
     import torch
 
     head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--", "src", "benchmarks")
+    # Results that lie beside the code change nothing that is measured.
+    code = ("src", "benchmarks", ":!benchmarks/results")
+    changed = _git("status", "--porcelain", "--", *code)
     return {
         "commit": head + ("+changes" if changed else ""),
         "machine": f"{_processor()}, {os.cpu_count()} CPUs",

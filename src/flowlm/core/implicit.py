@@ -122,15 +122,15 @@ class Implicit(Space):
     def settle(self, x: Point) -> Rows:
         """The point with its predictions summed up, of which the KEPT largest entries stay."""
         assert isinstance(x, Rows)
-        sums = [(w, term) for w, term in x.terms if isinstance(term, Mean | Largest)]
+        sums = tuple((w, term) for w, term in x.terms if isinstance(term, Mean | Largest))
         rest = tuple((w, term) for w, term in x.terms if not isinstance(term, Mean | Largest))
         if not sums:
             return x
-        summed = Rows(x.shape, x.device, tuple(sums))
+        summed = Rows(x.shape, x.device, sums)
         kept = min(KEPT, self.vocab)
         words = torch.empty(*x.shape[:2], kept, dtype=torch.long, device=x.device)
-        values, even = words.new_empty(words.shape, dtype=torch.float32), None
-        even = values.new_empty(*x.shape[:2], 1)
+        values = torch.empty(*x.shape[:2], kept, device=x.device)
+        even = torch.empty(*x.shape[:2], 1, device=x.device)
         for patch in x.patches():
             rows = summed.write(patch)
             top, words[patch] = rows.topk(kept, sorted=False)

@@ -22,7 +22,7 @@ class Continuous(Method, ABC):
 
     encoder: Literal["projected", "linear", "posterior"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state;
-    posterior: what each noisy row says of its token, without that state too."""
+    posterior: what each noisy row says of its token, without that state too (docs/encoders.md)."""
     clock: Literal["decoding", "uniform"] = "decoding"
     """How time is spent: by decoding error (the paper), or uniformly."""
 
