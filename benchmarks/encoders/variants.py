@@ -85,7 +85,7 @@ class TwoTables(Posterior):
 
 
 class Ablated(Posterior):
-    """The posterior encoder with another floor, or with one of its views alone."""
+    """The posterior encoder with another floor, or with some of its views."""
 
     def __init__(self, vocab: int, width: int, t_of_tau: Clock, floor: float, views: str) -> None:
         super().__init__(vocab, width, t_of_tau)
@@ -97,7 +97,8 @@ class Ablated(Posterior):
         beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(max(self.floor, 1e-3), 1e4)
         mean = posterior_mean(self.table, x, beta, self.log_prior)
         deviation = F.rms_norm(mean - self.log_prior.exp() @ self.table, (width,))
-        return {"mean": width**0.5 * mean, "deviation": deviation}[self.views]
+        mean = width**0.5 * mean
+        return {"mean": mean, "deviation": deviation, "both": mean + deviation}[self.views]
 
 
 def built(
