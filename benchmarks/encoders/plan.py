@@ -86,10 +86,6 @@ def ablations() -> list[Cell]:
     for name, variant in changed.items():
         cell = flow(replace(TEXT, steps=400), variant, 0)
         cells.append(replace(cell, name=f"ablation: {name}", writes=(), curve=3))
-    for variant in (POSTERIOR, LINEAR):
-        wide = flow(replace(TEXT, steps=400, width=256), variant, 0)
-        name = f"ablation: width 256, {variant.encoder}"
-        cells.append(replace(wide, name=name, writes=(), curve=3))
     return cells
 
 
