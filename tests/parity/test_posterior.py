@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from weights import scattered
 
-from conftest import automaton
 from flowlm import core, nn, sampling
 from flowlm.core import Implicit, OneHot, Rows, Streams, implicit, rows
 from flowlm.methods.continuous import Continuous
@@ -52,7 +51,7 @@ class Written(nn.Encoder):
         beta = (t / (1 - t) ** 2).clamp(FLOOR, 1e4)[..., None]
         mean = (beta * x + self.log_prior).softmax(-1) @ self.table
         deviation = mean - self.log_prior.exp() @ self.table
-        return mean + F.rms_norm(deviation, deviation.shape[-1:])
+        return mean.shape[-1] ** 0.5 * mean + F.rms_norm(deviation, deviation.shape[-1:])
 
 
 class Same(OneHot):
@@ -272,8 +271,11 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
     """A language without grammar: D_t(x) = softmax(beta x + log prior), word by word."""
     chance = torch.tensor([4.0, 1.0, 0.5, 2.0, 9.0])
     vocab = len(chance)
-    arcs = [(i, w, i + 1, float(chance[w])) for i in range(L) for w in range(vocab)]
-    language = automaton(vocab, L, arcs, [False] * L + [True])
+    places = torch.arange(L).repeat_interleave(vocab)
+    language = core.Language(
+        vocab, L, source=places, word=torch.arange(vocab).repeat(L), target=places + 1,
+        chance=chance.double().repeat(L), final=torch.arange(L + 1) == L,
+    )  # fmt: skip
     encoder = nn.Posterior(vocab, vocab, core.Uniform().t)
     encoder.believe((chance * 2**30).long())
     time = torch.full((B, 1), t)
@@ -288,7 +290,7 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
     with torch.no_grad():
         encoder.table.copy_(torch.eye(vocab))
     off = wanted - chance.double() / chance.sum()
-    read = wanted + off / off.square().mean(-1, keepdim=True).sqrt()
+    read = vocab**0.5 * wanted + off / off.square().mean(-1, keepdim=True).sqrt()
     assert torch.allclose(encoder(x, time).double(), read, rtol=0, atol=1e-4)
 
 

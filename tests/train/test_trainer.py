@@ -265,24 +265,27 @@ def test_tokens_without_weight_cost_nothing(texts: int, length: int, at_once: in
 def test_passes_add_up_to_the_step_of_a_whole_batch(
     method: str, at_once: int, experiments: Callable
 ) -> None:
-    """With dropout, weights that differ, stratified times and a batch that does not divide."""
+    """With dropout, weights that differ, stratified times and a batch that does not divide.
+
+    In float64: AdamW makes a step of any gradient, one that is all rounding included.
+    """
     experiment = experiments(method, dropout=0.2)
-    tokens, weight = torch.randint(7, (6, 16)), (torch.rand(6, 16) < 0.7).float()
+    tokens, weight = torch.randint(7, (6, 16)), (torch.rand(6, 16) < 0.7).double()
 
     def run(at_once: int) -> tuple[list[Tensor], dict[str, Tensor]]:
         plan = Plan(steps=3, batch=6, micro_batch=at_once, lr=1e-3, warmup=1)
         torch.manual_seed(0)
-        state = State(experiment.method.network(experiment.size, 7, 16), plan)
-        for parameter in state.model.parameters():  # no gradient is all rounding, for AdamW
+        state = State(experiment.method.network(experiment.size, 7, 16).double(), plan)
+        for parameter in state.model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         steps = steps_of(state, experiment.method.loss, lambda _: Batch(tokens, weight), plan)
         found = [x for step in steps for x in (step.loss, step.norm, *step.logs.values())]
         return found, weights(state.model)
 
     (whole, there), (parts, here) = run(0), run(at_once)
-    assert torch.allclose(torch.stack(whole), torch.stack(parts), rtol=1e-5)
+    assert torch.allclose(torch.stack(whole), torch.stack(parts), rtol=1e-6)
     for name, weight_ in there.items():
-        assert torch.allclose(here[name], weight_, rtol=0, atol=2e-6), name
+        assert torch.allclose(here[name], weight_, rtol=0, atol=1e-10), name
 
 
 @pytest.mark.parametrize("method", ["flow", "flow map", "masked", "autoregressive"])
