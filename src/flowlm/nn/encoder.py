@@ -95,7 +95,11 @@ class Posterior(Encoder):
         with torch.no_grad():
             self.log_prior.copy_(share.log())
 
-    def forward(self, x: Point, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    # Compiled, it would make the clock's table anew at every call; its loop has no fixed length.
+    @torch.compiler.disable
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Point, tau: Tensor | None
+    ) -> Float[Tensor, "b l d"]:
         """sqrt(d) p @ E + normalised((p - prior) @ E), p = softmax(max(beta, FLOOR) x + log prior).
 
         Where a row is certain both views are of one size.
@@ -105,7 +109,7 @@ class Posterior(Encoder):
         t = self.t_of_tau(tau)
         # Past beta = 1e4 the posterior is a point mass; the bound keeps t = 1 finite.
         beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(FLOOR, 1e4)
-        mean = posterior_mean(self.table, x, beta, self.log_prior)  # pyright: ignore[reportCallIssue]
+        mean = posterior_mean(self.table, x, beta, self.log_prior)
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]
         return width**0.5 * mean + F.rms_norm(deviation, (width,))

@@ -18,7 +18,6 @@ from flowlm.core.types import Time
 from flowlm.nn.tiles import add_product
 
 
-@torch.compiler.disable  # a loop whose length depends on the size: there is nothing to gain
 def posterior_mean(
     table: Float[Tensor, "v d"], x: Rows, beta: Time, log_prior: Float[Tensor, " v"]
 ) -> Float[Tensor, "b l d"]:
