@@ -101,7 +101,9 @@ def _run_apart(cell: Cell, out: Path, before: Future[None] | None) -> None:
 
 def _cell(stated: dict[str, Any]) -> Cell:
     writes = tuple((steps, texts) for steps, texts in stated.pop("writes"))
-    return Cell(**stated | {"variant": Variant(**stated["variant"]), "writes": writes})
+    temperatures = tuple(stated.pop("temperatures"))
+    variant = Variant(**stated.pop("variant"))
+    return Cell(**stated, variant=variant, writes=writes, temperatures=temperatures)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ class Cell:
     teacher: str | None = None
     """The cell whose flow a map distils."""
     writes: tuple[tuple[int, int], ...] = ()
-    """(steps, texts) to write."""
+    """(steps, texts) to write, each at every one of `temperatures`."""
+    temperatures: tuple[float, ...] = (1.0,)
+    """At which a flow writes; the first is the one at which a map distils its flow."""
     curve: int = 6
     """How often cross-entropies are measured on the way."""
 
@@ -97,7 +99,11 @@ def run(cell: Cell, folder: Path) -> None:
         "parameters": sum(p.numel() for p in network.parameters()),
         "seconds": spent,
         "curve": curve,
-        "written": [_written(method, final, where, place, *wanted) for wanted in cell.writes],
+        "written": [
+            _written(cell, final, where, place, *wanted, temperature)
+            for temperature in cell.temperatures
+            for wanted in cell.writes
+        ],
     }
     (place / "result.json").write_text(json.dumps(result))
 
@@ -110,10 +116,10 @@ def _made(cell: Cell, where: World, folder: Path) -> tuple[Method, DiT, DiT | No
     if cell.kind == "flow":
         network = flow.network(cell.size, where.vocab, where.length)
         if isinstance(network.encoder, Posterior) and cell.variant.prior:
-            network.encoder.believe(where.counts)
+            network.believe(where.counts)
         return flow, network, None
     # The table of a flow that was tuned is written out: its student needs no gain.
-    flow, flow_map = methods(replace(cell.variant, gain=1.0))
+    flow, flow_map = methods(replace(cell.variant, gain=1.0), cell.temperatures[0])
     teacher = flow.network(cell.size, where.vocab, where.length)
     teacher.load_state_dict(torch.load(folder / str(cell.teacher) / "weights.pt"))
     teacher.eval().requires_grad_(False)
@@ -156,21 +162,23 @@ def costs(method: Method, network: DiT, where: World) -> list[float]:
 
 @torch.no_grad()
 def _written(
-    method: Method, network: DiT, where: World, place: Path, steps: int, texts: int
+    cell: Cell, network: DiT, where: World, place: Path, steps: int, texts: int, temperature: float
 ) -> dict[str, Any]:
     """Texts in `steps` evaluations: their figures, and the tokens in a file for the judge."""
+    flow, flow_map = methods(cell.variant, temperature)
+    method = flow if cell.kind == "flow" else flow_map
     began, made = time.perf_counter(), []
     for first in range(0, texts, 16):
         count = min(16, texts - first)
         prompt = torch.full((count, where.length), core.FREE)
         rng = Streams.of(7, count=count, first=first)
-        assert isinstance(method, Continuous)
         *_, last = method.frames(network, prompt, steps, rng)
         made.append(last.prediction.argmax())
     tokens = torch.cat(made)
-    torch.save(tokens, place / f"tokens-{steps}.pt")
+    torch.save(tokens, place / written_file(steps, temperature))
     figures = {
         "steps": steps,
+        "temperature": temperature,
         "texts": texts,
         "seconds": (time.perf_counter() - began) / texts,
         "entropy": sample_entropy(tokens),
@@ -179,6 +187,11 @@ def _written(
     }
     print(place.name, figures, flush=True)
     return figures
+
+
+def written_file(steps: int, temperature: float) -> str:
+    """Where a cell keeps the tokens that it wrote."""
+    return f"tokens-{steps}-{temperature}.pt"
 
 
 def _brief(values: list[float]) -> str:

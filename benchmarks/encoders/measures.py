@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from benchmarks.cells import in_a_process
 from benchmarks.encoders import plan
 from benchmarks.encoders.argument import linear_bound, row_information
-from benchmarks.encoders.cells import TAUS
+from benchmarks.encoders.cells import TAUS, written_file
 from benchmarks.encoders.variants import methods
 from benchmarks.encoders.worlds import World, world
 from benchmarks.rivals import Case
@@ -62,7 +62,7 @@ def _steps(variant: Any, kind: str, where: World) -> Callable[[], float]:
     network = flow.network(template.size, where.vocab, where.length)
     teacher, method = None, flow
     if kind == "map":
-        plain, flow_map = methods(type(variant)(variant.encoder))
+        plain, flow_map = methods(replace(variant, gain=1.0))
         teacher = plain.network(template.size, where.vocab, where.length).requires_grad_(False)
         method = flow_map
         network = flow_map.network(template.size, where.vocab, where.length, teacher)
@@ -134,7 +134,12 @@ def judged(folder: Path) -> dict[str, list[dict[str, float]]]:
     for cell in plan.study():
         if cell.world == "text" and cell.writes:
             found[cell.name] = [
-                {"steps": steps, **opinions(torch.load(folder / cell.name / f"tokens-{steps}.pt"))}
+                {
+                    "steps": steps,
+                    "temperature": temperature,
+                    **opinions(torch.load(folder / cell.name / written_file(steps, temperature))),
+                }
+                for temperature in cell.temperatures
                 for steps, _ in cell.writes
             ]
     return found

@@ -13,12 +13,12 @@ from benchmarks.encoders.cells import Cell
 from benchmarks.encoders.variants import Variant
 
 SEEDS = (0, 1, 2)
-POSTERIOR = Variant("posterior")
+POSTERIOR = Variant("posterior", reach=2)
 LINEAR = Variant("linear", gain=10.0)
 
-TEXT = Cell("", "text", "flow", POSTERIOR, 0, 900, 3e-3, 8, 4, 128)
+TEXT = Cell("", "text", "flow", POSTERIOR, 0, 1200, 3e-3, 8, 4, 128)
 SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
-RATIO = {"text": 1.6, "dialects": 1.3, "demo": 1.3}
+RATIO = {"text": 1.5, "dialects": 1.2, "demo": 1.2}
 """Steps of the linear encoder for one of the posterior's."""
 
 WRITES = {
@@ -30,6 +30,10 @@ WRITES = {
 WRITES["demo"] = WRITES["dialects"]
 MAP_SHARE = 0.45
 """Steps of a map for one of its flow."""
+TEMPERATURES = (1.0, 0.8)
+"""At which flows write."""
+TAUGHT = {"text posterior": 0.8}
+"""At which a map distils its flow, where that is not 1."""
 
 
 def study() -> list[Cell]:
@@ -58,6 +62,7 @@ def flow(world: Cell, variant: Variant, seed: int) -> Cell:
     return replace(
         world, name=f"{world.world}-{variant.encoder}-{seed}", variant=variant, seed=seed,
         steps=round(world.steps * more), writes=WRITES[world.world]["flow"],
+        temperatures=TEMPERATURES,
     )  # fmt: skip
 
 
@@ -66,6 +71,7 @@ def distilled(of: Cell) -> Cell:
     return replace(
         of, name=of.name + "-map", kind="map", steps=round(of.steps * MAP_SHARE), lr=of.lr / 2,
         teacher=of.name, writes=WRITES[of.world]["map"], curve=3,
+        temperatures=(TAUGHT.get(f"{of.world} {of.variant.encoder}", 1.0),),
     )  # fmt: skip
 
 
@@ -73,6 +79,9 @@ def ablations() -> list[Cell]:
     """Flows of the text, seed 0, shorter: one thing changed at a time."""
     changed = {
         "as it is": POSTERIOR,
+        "no evidence in the head": replace(POSTERIOR, evidence=False),
+        "no neighbours": replace(POSTERIOR, reach=0),
+        "neither": replace(POSTERIOR, evidence=False, reach=0),
         "uniform prior": replace(POSTERIOR, prior=False),
         "mean alone": replace(POSTERIOR, views="mean"),
         "deviation alone": replace(POSTERIOR, views="deviation"),
@@ -80,6 +89,7 @@ def ablations() -> list[Cell]:
         "table 3 times as large": replace(POSTERIOR, scale=3.0),
         "clock of 1,056 words": replace(POSTERIOR, clock_words=1056),
         "linear": LINEAR,
+        "linear, with neighbours": replace(LINEAR, reach=2),
         "linear, 4 times as wide": Variant("wide", gain=LINEAR.gain),
     }
     cells = []
@@ -96,7 +106,8 @@ def tuning() -> list[Cell]:
     tried += [("linear", 3e-3, gain, 1.0) for gain in (1.0, 3.0, 10.0, 30.0)]
     cells = []
     for encoder, lr, gain, scale in tried:
-        variant = Variant(encoder, gain=float(gain), scale=float(scale))
+        base = POSTERIOR if encoder == "posterior" else LINEAR
+        variant = replace(base, gain=gain, scale=scale)
         cell = flow(replace(TEXT, steps=400, lr=lr), variant, 0)
         name = f"tuning: {encoder}, lr {lr:g}, gain {gain:g}, scale {scale:g}"
         cells.append(replace(cell, name=name, writes=(), curve=2))

@@ -7,7 +7,7 @@ Those of the package are `linear` (in projected space, with the table's learning
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from flowlm import core
+from flowlm.core.evidence import Evidence, sharpness
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn import DiT, Posterior, Projected, Size
 from flowlm.nn.encoder import Encoder
-from flowlm.nn.evidence import posterior_mean
+from flowlm.nn.posterior import posterior_mean
 
 Clock = Callable[[Tensor], Tensor]
 
@@ -39,6 +40,12 @@ class Variant:
     floor: float = 3.0
     views: str = "both"
     """Of the posterior: its mean, its deviation from the prior, or both."""
+    evidence: bool = True
+    """Whether the head adds what a row says of its token."""
+    sharper: bool = True
+    """Whether a map learns how much more a row counts for a later time."""
+    reach: int = 0
+    """How many neighbours on each side the trunk mixes in."""
     clock_words: int | None = None
     """Words of the clock, in place of the vocabulary's."""
 
@@ -68,37 +75,24 @@ class Wide(Encoder):
         return self.mix(x)
 
 
-class TwoTables(Posterior):
-    """The posterior encoder whose two views have a table each."""
-
-    def __init__(self, vocab: int, width: int, t_of_tau: Clock) -> None:
-        super().__init__(vocab, 2 * width, t_of_tau)
-
-    def forward(self, x: core.Rows, tau: Tensor | None) -> Tensor:
-        assert tau is not None
-        t, width = self.t_of_tau(tau), self.table.shape[1] // 2
-        beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(3.0, 1e4)
-        mean = posterior_mean(self.table, x, beta, self.log_prior)
-        known = self.log_prior.exp() @ self.table
-        deviation = F.rms_norm((mean - known)[..., width:], (width,))
-        return width**0.5 * mean[..., :width] + deviation
-
-
 class Ablated(Posterior):
-    """The posterior encoder with another floor, or with some of its views."""
+    """The posterior encoder with another floor, with some of its views, or without evidence."""
 
-    def __init__(self, vocab: int, width: int, t_of_tau: Clock, floor: float, views: str) -> None:
+    def __init__(self, vocab: int, width: int, t_of_tau: Clock, variant: Variant) -> None:
         super().__init__(vocab, width, t_of_tau)
-        self.floor, self.views = floor, views
+        self.variant = variant
+
+    def evidence(self, x: core.Rows, tau: Tensor | None) -> Evidence | None:
+        return super().evidence(x, tau) if self.variant.evidence else None
 
     def forward(self, x: core.Rows, tau: Tensor | None) -> Tensor:
         assert tau is not None
-        t, width = self.t_of_tau(tau), self.table.shape[1]
-        beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(max(self.floor, 1e-3), 1e4)
+        width = self.table.shape[1]
+        beta = sharpness(self.t_of_tau(tau)).clamp(min=max(self.variant.floor, 1e-3))
         mean = posterior_mean(self.table, x, beta, self.log_prior)
         deviation = F.rms_norm(mean - self.log_prior.exp() @ self.table, (width,))
         mean = width**0.5 * mean
-        return {"mean": mean, "deviation": deviation, "both": mean + deviation}[self.views]
+        return {"mean": mean, "deviation": deviation, "both": mean + deviation}[self.variant.views]
 
 
 def built(
@@ -106,13 +100,13 @@ def built(
 ) -> DiT:
     """The network of a variant, before it has seen the text."""
     encoder: Encoder
-    if variant.views == "two tables":
-        encoder = TwoTables(vocab, size.width, method.time(vocab).t)
-    elif variant.encoder == "posterior" and variant.views == "both" and variant.floor == 3.0:
-        encoder = Posterior(vocab, size.width, method.time(vocab).t)
-    elif variant.encoder == "posterior":
+    size = replace(size, reach=variant.reach)
+    if variant.encoder == "posterior":
         clock = method.time(vocab).t
-        encoder = Ablated(vocab, size.width, clock, variant.floor, variant.views)
+        plain = variant.views == "both" and variant.floor == 3.0 and variant.evidence
+        encoder = Posterior(vocab, size.width, clock)
+        if not plain:
+            encoder = Ablated(vocab, size.width, clock, variant)
     elif variant.encoder == "wide":
         encoder = Wide(vocab, 4 * size.width, size.width)
     else:
@@ -121,7 +115,10 @@ def built(
         encoder.table.mul_(variant.scale)
     if variant.gain != 1:
         parametrize.register_parametrization(encoder, "table", Scaled(variant.gain))
-    return DiT(size, encoder, vocab, length, times)
+    network = DiT(size, encoder, vocab, length, times)
+    if not (variant.sharper and variant.evidence):
+        network.sharper = None
+    return network
 
 
 @dataclass(frozen=True)
@@ -147,8 +144,8 @@ class VariedMap(FlowMap):
         return built(self.variant, self, size, vocab, length, times)
 
 
-def methods(variant: Variant) -> tuple[VariedFlow, VariedMap]:
-    """The flow and the flow map of a variant."""
+def methods(variant: Variant, temperature: float = 1.0) -> tuple[VariedFlow, VariedMap]:
+    """The flow of a variant, written at a temperature, and its map at that temperature."""
     name = "posterior" if variant.encoder == "posterior" else "projected"
-    make = partial(dict, encoder=name, variant=variant)
+    make = partial(dict, encoder=name, variant=variant, temperature=temperature)
     return VariedFlow(**make()), VariedMap(**make(teacher="the flow"))

@@ -17,11 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flowlm import core
-from flowlm.core import Dense, Mixture, Streams, TokenDistribution
+from flowlm.core import Dense, Mixture, Rows, Streams, TokenDistribution, rows
+from flowlm.core.evidence import Evidence
+from flowlm.core.rows import Given
 from flowlm.nn import HeadDistribution
 
 B, L, V, D = 2, 5, 7, 3
-CAPS = [None, 4.0]
+SEEN = "evidence"
+CAPS = [None, 4.0, SEEN]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 ONE = torch.ones(1, 1)
 
@@ -37,35 +40,53 @@ def leaves(seed: int, dtype: torch.dtype, b: int = B, l: int = L, v: int = V, d:
         "weight": normal(v, d),
         "bias": normal(v),
         "table": normal(v, 4),
+        "sharpness": normal(b, l),
     }
 
 
-def tiled(x: dict, cap: float | None, side: int | None = None) -> HeadDistribution:
-    return HeadDistribution(x["features"], x["weight"], x["bias"], cap, side)
+def noisy_rows(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(106))
 
 
-def dense(x: dict, cap: float | None, side: int | None = None) -> Dense:
+def tiled(x: dict, cap: float | str | None, side: int | None = None) -> HeadDistribution:
+    head = HeadDistribution(x["features"], x["weight"], x["bias"], None, side)
+    if cap == SEEN:
+        given = noisy_rows(*head.shape, len(head.weight))
+        point = Rows.of(Given(given), *given.shape, device=given.device)
+        return replace(head, evidence=Evidence(point, x["sharpness"]))
+    return replace(head, cap=cap)
+
+
+def dense(x: dict, cap: float | str | None, side: int | None = None) -> Dense:
     logits = torch.einsum("bld,vd->blv", x["features"], x["weight"]) + x["bias"]
-    if cap is not None:
+    if cap == SEEN:
+        logits = logits + x["sharpness"][..., None] * noisy_rows(*logits.shape)
+    elif cap is not None:
         logits = cap * (logits / cap).tanh()
     return Dense(logits - torch.logsumexp(logits, -1, keepdim=True))
 
 
 def target(
-    dtype: torch.dtype, kind: Callable, other: Callable, side: int | None
+    dtype: torch.dtype,
+    kind: Callable,
+    other: Callable,
+    side: int | None,
+    cap: float | str | None = 2.0,
 ) -> tuple[Mixture, list[Tensor]]:
     """A mixture of two distributions of other heads, with a share per text and one per token."""
     one, two = leaves(101, dtype), leaves(102, dtype)
     share = torch.rand(B, 1, generator=torch.Generator().manual_seed(103), dtype=dtype)
-    parts = ((share, kind(one, 2.0, side)), (1 - share.expand(B, L), other(two, None, side)))
+    parts = ((share, kind(one, cap, side)), (1 - share.expand(B, L), other(two, None, side)))
     return Mixture(parts), [*one.values(), *two.values()]
 
 
 def answers(p: TokenDistribution, x: dict, kind: Callable, side: int) -> dict[str, Tensor]:
     tokens = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(104))
     soft, _ = target(x["features"].dtype, kind, kind, side)
+    seen, _ = target(x["features"].dtype, kind, kind, side, SEEN)
     mixed, _ = target(x["features"].dtype, kind, dense, side)
     return {
+        "cross_entropy with evidence": p.cross_entropy(seen),
         "expect": p.expect(x["table"]),
         "nll": p.nll(tokens),
         "cross_entropy": p.cross_entropy(soft),
@@ -86,31 +107,35 @@ def gradients(answer: Tensor, x: dict) -> dict[str, Tensor]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 100), side=st.integers(1, 12))
+@given(seed=st.integers(0, 100), side=st.integers(1, 12), most=st.sampled_from([1, 3 * V, 100 * V]))
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("cap", CAPS)
 def test_values_and_gradients_at_any_tile_size(
-    cap: float | None, dtype: torch.dtype, seed: int, side: int
+    cap: float | str | None, dtype: torch.dtype, seed: int, side: int, most: int
 ) -> None:
+    """`most`: evidence in strips of a token, of a few tokens of a text, and of several texts."""
     x, size = leaves(seed, dtype), TOLERANCE[dtype]
-    got = answers(tiled(x, cap, side), x, tiled, side)
-    wanted = answers(dense(x, cap), x, dense, 0)
-    for name, value in wanted.items():
-        assert got[name].dtype == value.dtype
-        if name == "argmax":
-            assert torch.equal(got[name], value)
-            continue
-        assert torch.allclose(got[name], value, rtol=size, atol=size), name
-        slopes, right = gradients(got[name], x), gradients(value, x)
-        for leaf, slope in right.items():
-            assert torch.allclose(slopes[leaf], slope, rtol=size, atol=size), (name, leaf)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rows, "most_written", lambda kind: most)
+        patched.setattr(rows, "STRIP", V)
+        got = answers(tiled(x, cap, side), x, tiled, side)
+        wanted = answers(dense(x, cap), x, dense, 0)
+        for name, value in wanted.items():
+            assert got[name].dtype == value.dtype
+            if name == "argmax":
+                assert torch.equal(got[name], value)
+                continue
+            assert torch.allclose(got[name], value, rtol=size, atol=size), name
+            slopes, right = gradients(got[name], x), gradients(value, x)
+            for leaf, slope in right.items():
+                assert torch.allclose(slopes[leaf], slope, rtol=size, atol=size), (name, leaf)
 
 
 @pytest.mark.parametrize("make", [tiled, dense])
 def test_against_sums_by_hand(make: Callable) -> None:
     """Both implementations against loops over tokens and words."""
     x = leaves(1, torch.float64)
-    y, w, c, table = (t.detach().numpy() for t in x.values())
+    y, w, c, table, _ = (t.detach().numpy() for t in x.values())
     tokens = np.random.default_rng(0).integers(V, size=(B, L))
     soft, _ = target(torch.float64, dense, dense, None)
     q = sum(np.asarray((k[..., None] * p.logp.exp()).detach()) for k, p in soft.parts)

@@ -41,6 +41,13 @@ class TokenDistribution(ABC):
         """Some of its texts, and some of their places."""
 
     @abstractmethod
+    def tempered(self, temperature: float) -> TokenDistribution:
+        """p^(1/temperature), normalised again; of the context alone, where p is evidence times it.
+
+        What a row says of its token is known and stays as it is (core/evidence.py).
+        """
+
+    @abstractmethod
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """The mean of a table's rows, p @ table."""
 
@@ -96,6 +103,10 @@ class Dense(TokenDistribution):
     def cut(self, patch: Patch) -> Dense:
         """Some of its texts, and some of their places."""
         return Dense(self.logp[patch])
+
+    def tempered(self, temperature: float) -> Dense:
+        """Rows that hold no evidence apart."""
+        return Dense((self.logp / temperature).log_softmax(-1))
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """p @ table."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.rng import Streams
-from flowlm.core.rows import Patch, Rows, Term, Weight, strip
+from flowlm.core.rows import Given, Patch, Rows, Term, Weight, strip
 from flowlm.core.space import Space
 from flowlm.core.types import Point, Tokens
 
@@ -66,17 +66,6 @@ class Mean(Term):
     def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Make the probabilities of these rows again."""
         total.addcmul_(self.prediction.cut(patch).log_probs().exp(), weight)
-
-
-@dataclass(frozen=True, eq=False)
-class Given(Term):
-    """Rows that somebody has written, (b, l, v)."""
-
-    rows: Float[Tensor, "b l v"]
-
-    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
-        """Read them."""
-        total.addcmul_(self.rows[patch], weight)
 
 
 @dataclass(frozen=True, eq=False)

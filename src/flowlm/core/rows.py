@@ -43,6 +43,8 @@ class Rows:
     shape: torch.Size
     device: torch.device
     terms: tuple[tuple[Weight, Term], ...] = field(repr=False)
+    _whole: list[Float[Tensor, "b l v"]] = field(default_factory=list, repr=False, init=False)
+    """All rows, once written, where they are a single patch."""
 
     @staticmethod
     def of(term: Term, *shape: int, device: torch.device) -> Rows:
@@ -100,17 +102,56 @@ class Rows:
                 yield slice(text, text + 1), slice(first, min(first + height, length))
 
     def write(self, patch: Patch) -> Float[Tensor, "n m v"]:
-        """The rows of a patch."""
+        """The rows of a patch, which nobody changes.
+
+        Encoder and head read a point forwards and backwards: one that is no larger than a patch is
+        kept as long as it is in use.
+        """
+        if self._whole:
+            return self._whole[0][patch]
         texts, places = patch
         shape = texts.stop - texts.start, places.stop - places.start, self.shape[2]
         total = torch.zeros(shape, device=self.device)
         for weight, term in self.terms:
             term.add(total, _cut(weight, patch), patch)
+        if total.shape == self.shape and total.numel() <= most_written(self.device.type):
+            self._whole.append(total)
         return total
+
+    def strips(self) -> Iterator[slice]:
+        """The patches, as numbers of tokens counted through all texts."""
+        length = self.shape[1]
+        for texts, places in self.patches():
+            yield slice(
+                texts.start * length + places.start, (texts.stop - 1) * length + places.stop
+            )
+
+    def write_strip(self, tokens: slice) -> Float[Tensor, "n v"]:
+        """The rows of a strip of tokens."""
+        length = self.shape[1]
+        first, last = tokens.start // length, (tokens.stop - 1) // length
+        places = slice(tokens.start - first * length, tokens.stop - last * length)
+        return self.write((slice(first, last + 1), places)).flatten(0, 1)
+
+    def cut(self, patch: Patch) -> Rows:
+        """A patch as a point of its own, whose rows are written now."""
+        rows = self.write(patch)
+        return Rows.of(Given(rows), *rows.shape, device=self.device)
 
     def written(self) -> Float[Tensor, "b l v"]:
         """All rows at once: the one call that takes vocabulary-sized memory."""
         return self.write((slice(0, self.shape[0]), slice(0, self.shape[1])))
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Term):
+    """Rows that somebody has written, (b, l, v)."""
+
+    rows: Float[Tensor, "b l v"]
+
+    def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
+        """Read them."""
+        total.addcmul_(self.rows[patch], weight)
 
 
 def most_written(kind: str) -> int:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from flowlm import core, nn, sampling
+from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
+
+
+def positive(temperature: float) -> None:
+    """Refuse a temperature by which nothing can be divided."""
+    if not 0 < temperature < float("inf"):
+        raise Refusal(f"--method.temperature must be above 0, not {temperature}.")
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Continuous(Method, ABC):
     def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:
         """A new network that reads `times` clock times."""
         if self.encoder == "posterior":
+            # What a row says of its token has no bound, so what it is added to has none either.
+            size = replace(size, output_cap=None)
             encoder = nn.Posterior(vocab, size.width, self.time(vocab).t)
         else:
             kind = nn.Projected if self.encoder == "projected" else nn.Linear

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowlm import core, nn, sampling
-from flowlm.methods.continuous import Continuous
+from flowlm.methods.continuous import Continuous, positive
 from flowlm.nn.size import Size
 
 
@@ -17,6 +17,13 @@ class Flow(Continuous):
 
     solver: Literal["euler", "heun"] = "euler"
     """How the flow is integrated; heun takes two evaluations a step."""
+    temperature: float = 1.0
+    """Of the sampler: below 1 texts are likelier and less diverse. With the posterior encoder it is
+    that of the context; what a row says of its own token is not touched."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        positive(self.temperature)
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads the time."""
@@ -42,4 +49,8 @@ class Flow(Continuous):
         clock, space = self.time(model.vocab), self.space(model)
         x, pinned = self.start(model, prompt, rng)
         solve = sampling.euler if self.solver == "euler" else sampling.heun
-        return solve(model, space, clock, x, clock.grid(steps, x.device), pinned)
+
+        def denoise(x: core.Point, tau: core.Time) -> core.TokenDistribution:
+            return model(x, tau).tempered(self.temperature)
+
+        return solve(denoise, space, clock, x, clock.grid(steps, x.device), pinned)

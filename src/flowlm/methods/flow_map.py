@@ -8,7 +8,7 @@ from functools import partial
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
-from flowlm.methods.continuous import Continuous
+from flowlm.methods.continuous import Continuous, positive
 from flowlm.nn.size import Size
 
 
@@ -24,18 +24,26 @@ class FlowMap(Continuous):
     """Run directory of a trained flow to distil; without one the map teaches itself."""
     gamma: float = 0.0
     """Fresh noise between jumps when sampling, from 0 (none) to 1 (all); nothing at one step."""
+    temperature: float = 1.0
+    """Of the teacher: the map learns to write in few steps what the flow writes at this one."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         if not 0 <= self.gamma <= 1:
             raise Refusal(f"--method.gamma must lie between 0 and 1, not {self.gamma}.")
+        positive(self.temperature)
+        if self.temperature != 1 and self.teacher is None:
+            raise Refusal("--method.temperature is that of a teacher: give --method.teacher.")
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
-        """A network that reads two times and, at the start, answers like the teacher."""
+        """A network that reads two times and, at the start, answers like the teacher.
+
+        Like the teacher at the temperature that is distilled, but for the cap of its logits.
+        """
         model = self.build(size, vocab, length, times=2)
         if teacher is not None:
-            fresh = {k: v for k, v in model.state_dict().items() if k.startswith("times.1.")}
-            model.load_state_dict(teacher.state_dict() | fresh)
+            model.load_state_dict(model.state_dict() | teacher.state_dict())
+            model.head.temper(self.temperature)
             # The teacher must read the student's points. In projected space that needs one table.
             model.encoder.table.requires_grad_(self.encoder != "projected")
         return model
@@ -60,7 +68,8 @@ class FlowMap(Continuous):
         if teacher is None:
             value = prediction.nll(batch.tokens)
         else:
-            value = prediction.cross_entropy(core.Mixture.only(teacher(x, tau), tau))
+            wanted = teacher(x, tau).tempered(self.temperature)
+            value = prediction.cross_entropy(core.Mixture.only(wanted, tau))
         return core.Loss(value, batch.weight, {"diagonal": value.detach().mean()})
 
     def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:

@@ -58,6 +58,8 @@ class Cache:
     def __init__(self, blocks: int) -> None:
         self._kept: list[tuple[Tensor, Tensor] | None] = [None] * blocks
         self._read = [0] * blocks
+        self.features: Tensor | None = None
+        """Of the last few tokens, as the encoder gave them, where a trunk mixes neighbours."""
 
     @property
     def length(self) -> int:

@@ -16,8 +16,9 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Point, Time, Tokens
 from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
 from flowlm.nn.dropout import block_keys, dropped
-from flowlm.nn.encoder import Encoder
+from flowlm.nn.encoder import Encoder, Posterior
 from flowlm.nn.head import Head
+from flowlm.nn.neighbours import Neighbours
 from flowlm.nn.size import Size
 
 
@@ -81,6 +82,9 @@ class DiT(nn.Module):
     2 for a flow map (from when, to when). The second embedding starts at zero, so that a flow map
     warm-started from a flow answers like it, whatever the target time.
 
+    Where the rows are evidence (`Posterior`), a flow map learns by how much more than beta_s they
+    count for a later t: in a jump from noise beta_0 is 0, yet the noise decides where it goes.
+
     `recompute` may be set from outside: then only every block's input is kept for the backward
     pass, which runs the block again (Chen et al. 2016). The gradients are the same bit for bit.
     """
@@ -96,6 +100,7 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.near = Neighbours(size.width, size.reach, causal) if size.reach else None
         self.places = None
         if size.positions == "learned":
             self.places = nn.Parameter(torch.randn(length, size.width) / size.width**0.5)
@@ -104,6 +109,9 @@ class DiT(nn.Module):
         self.norm = nn.LayerNorm(size.width, bias=False)
         self.modulation = _zero(nn.Linear(size.condition, 2 * size.width))
         self.head = Head(size.width, vocab, size.output_cap)
+        self.sharper = None
+        if times == 2 and isinstance(encoder, Posterior):
+            self.sharper = _zero(nn.Linear(size.condition, 1))
         self.size, self.vocab = size, vocab
         self.recompute = False
         if times == 2:
@@ -119,7 +127,10 @@ class DiT(nn.Module):
         stream a text; a network with dropout draws from it in training mode, and only then.
         """
         assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
-        y = self.encoder(x, taus[0] if taus else None)
+        first_time = taus[0] if taus else None
+        y = self.encoder(x, first_time)
+        if self.near is not None:
+            y = self.near(y, cache)
         condition = self._condition(y, *taus)
         first = 0 if cache is None else cache.length
         rotary = None
@@ -138,7 +149,21 @@ class DiT(nn.Module):
             else:
                 y = block(y, condition, rotary, cache, i, keys)
         shift, scale = self.modulation(condition).chunk(2, -1)
-        return self.head(torch.addcmul(shift, self.norm(y), 1 + scale))
+        features = torch.addcmul(shift, self.norm(y), 1 + scale)
+        evidence = self.encoder.evidence(x, first_time)
+        if evidence is not None and self.sharper is not None:
+            evidence = evidence.sharper(self.sharper(condition).squeeze(-1).float())
+        return self.head(features, evidence)
+
+    def believe(self, counts: Int[Tensor, " v"]) -> None:
+        """Before anything is learnt, expect each word as often as a text has it.
+
+        For networks with a `Posterior` encoder, whose evidence weighs against that.
+        """
+        assert isinstance(self.encoder, Posterior)
+        self.encoder.believe(counts)
+        with torch.no_grad():
+            self.head.bias.copy_(self.encoder.log_prior)
 
     def _seeds(self, rng: Streams | None) -> Int[Tensor, " b"] | None:
         if not self.training or self.size.dropout == 0:

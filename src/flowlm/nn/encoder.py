@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowlm.core.evidence import Evidence, sharpness
 from flowlm.core.rows import Rows
 from flowlm.core.types import Point, Tokens
-from flowlm.nn.evidence import posterior_mean
+from flowlm.nn.posterior import posterior_mean
 
 Made = TypeVar("Made")
 
@@ -45,6 +46,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Point | Tokens, tau: Tensor | None) -> Float[Tensor, "b l d"]:
         """Features of the input x at clock time tau (None where the input has no time)."""
+
+    def evidence(self, x: Point | Tokens, tau: Tensor | None) -> Evidence | None:
+        """What x itself says of its tokens; None leaves that to the network."""
+        return None
 
 
 class Lookup(Encoder):
@@ -82,6 +87,9 @@ class Posterior(Encoder):
 
     At t = 0 the posterior forgets the noise, which is all that a one-step map has to go by; so beta
     never falls below `FLOOR`.
+
+    The same rows are evidence for the head, so that the network need not learn to read them back
+    through d numbers: what is left to it is the context (core/evidence.py).
     """
 
     def __init__(self, vocab: int, width: int, t_of_tau: Callable[[Tensor], Tensor]) -> None:
@@ -95,6 +103,12 @@ class Posterior(Encoder):
         with torch.no_grad():
             self.log_prior.copy_(share.log())
 
+    @torch.compiler.disable
+    def evidence(self, x: Point, tau: Tensor | None) -> Evidence:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """beta x."""
+        assert tau is not None
+        return Evidence(x, sharpness(self.t_of_tau(tau)))
+
     # Compiled, it would make the clock's table anew at every call; its loop has no fixed length.
     @torch.compiler.disable
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -106,9 +120,7 @@ class Posterior(Encoder):
         """
         assert tau is not None, "the posterior of a noisy row depends on its time"
         assert isinstance(x, Rows), "points are those of core.Implicit"
-        t = self.t_of_tau(tau)
-        # Past beta = 1e4 the posterior is a point mass; the bound keeps t = 1 finite.
-        beta = (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(FLOOR, 1e4)
+        beta = sharpness(self.t_of_tau(tau)).clamp(min=FLOOR)
         mean = posterior_mean(self.table, x, beta, self.log_prior)
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]

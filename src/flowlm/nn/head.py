@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowlm.core.distribution import Dense, Mixture, TokenDistribution, draw_tokens
+from flowlm.core.evidence import Evidence
 from flowlm.core.rng import Streams
-from flowlm.core.rows import Patch
+from flowlm.core.rows import Patch, Rows
 from flowlm.core.types import Probs, Tokens
 from flowlm.nn.streamed import CrossEntropy, Expectation, Likelihood, Part, likeliest
 from flowlm.nn.tiles import Logits, Tiling, capped
@@ -23,7 +24,7 @@ from flowlm.nn.tiles import Logits, Tiling, capped
 
 @dataclass(frozen=True, eq=False)
 class HeadDistribution(TokenDistribution):
-    """softmax(cap(y W^T + c)): features y (b, l, d), weight W (v, d), bias c (v,)."""
+    """softmax(cap(y W^T + c) + evidence): features y (b, l, d), weight W (v, d), bias c (v,)."""
 
     features: Float[Tensor, "b l d"]
     weight: Float[Tensor, "v d"]
@@ -33,6 +34,8 @@ class HeadDistribution(TokenDistribution):
     """Tokens and words of a tile; by default 4 MiB of logits on a CPU and 64 MiB elsewhere."""
     fused: bool = False
     """Whether the work on a tile between its matrix products is compiled."""
+    evidence: Evidence | None = None
+    """What is known of every token already; only without a cap."""
 
     @property
     def shape(self) -> torch.Size:
@@ -47,30 +50,41 @@ class HeadDistribution(TokenDistribution):
     def log_probs(self) -> Probs:
         """All rows at once, (b, l, v), at least float32."""
         logits = capped(F.linear(self.features, self.weight), self.bias, self.cap)
+        if self.evidence is not None:
+            logits = logits + self.evidence.written()
         return logits.log_softmax(-1)
 
     def cut(self, patch: Patch) -> HeadDistribution:
         """Some of its texts, and some of their places."""
-        return replace(self, features=self.features[patch])
+        evidence = None if self.evidence is None else self.evidence.cut(patch)
+        return replace(self, features=self.features[patch], evidence=evidence)
+
+    def tempered(self, temperature: float) -> HeadDistribution:
+        """cap(z) / T = cap' (z / T) with cap' = cap / T: no larger than the features."""
+        if temperature == 1:
+            return self
+        cap = None if self.cap is None else self.cap / temperature
+        features, bias = self.features / temperature, self.bias / temperature
+        return replace(self, features=features, bias=bias, cap=cap)
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
-        """softmax(y W^T + c) @ table."""
+        """p @ table."""
         if self._fits_one_tile():
             return Dense(self.log_probs()).expect(table)
-        return self._shaped(Expectation.apply(*self._leaves(), table, self._tiling()))
+        return self._shaped(Expectation.apply(*self._leaves(), table))
 
     def nll(self, tokens: Tokens) -> Float[Tensor, "b l"]:
         """-log p(token), nats."""
         if self._fits_one_tile():
             return Dense(self.log_probs()).nll(tokens)
-        return self._shaped(Likelihood.apply(*self._leaves(), tokens.flatten(), self._tiling()))
+        return self._shaped(Likelihood.apply(*self._leaves(), tokens.flatten()))
 
     def cross_entropy(self, target: Mixture) -> Float[Tensor, "b l"]:
         """-sum_v target(v) log p(v), nats; the target's rows exist a tile at a time as well."""
         parts = self._parts(target)
         if parts is None or self._fits_one_tile():
             return Dense(self.log_probs()).cross_entropy(target)
-        return self._shaped(CrossEntropy.apply(*self._leaves(), parts, self._tiling()))
+        return self._shaped(CrossEntropy.apply(*self._leaves(), parts))
 
     @torch.no_grad()
     def argmax(self) -> Tokens:
@@ -82,17 +96,13 @@ class HeadDistribution(TokenDistribution):
         """One token a row from p^(1/temperature) cut to its nucleus, in float64."""
         u = rng.uniform(self.features.shape[1], dtype=torch.float64).flatten()
         logits, words = self._logits(), slice(0, len(self.weight))
-        # A nucleus needs whole rows: as many at a time as make four tiles.
+        # A nucleus needs whole rows: as many at a time as make four tiles, or as are written.
         at_once = max(1, 4 * logits.tiling.side**2 // len(self.weight))
-        drawn = [
-            draw_tokens(
-                capped(logits.products(slice(i, i + at_once), words), self.bias, self.cap),
-                u[i : i + at_once],
-                temperature,
-                top_p,
-            )
-            for i in range(0, len(u), at_once)
-        ]
+        parts = (slice(i, i + at_once) for i in range(0, len(u), at_once))
+        drawn = []
+        for i in parts if self.evidence is None else logits.rows():
+            rows = capped(logits.strip(i).products(words), self.bias, self.cap)
+            drawn.append(draw_tokens(rows, u[i], temperature, top_p))
         return self._shaped(torch.cat(drawn))
 
     def _fits_one_tile(self) -> bool:
@@ -106,21 +116,31 @@ class HeadDistribution(TokenDistribution):
         side = self.side or tile_side(kind)
         return Tiling(products, self.cap, side, self.fused)
 
-    def _leaves(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.features.flatten(0, 1), self.weight, self.bias
+    def _leaves(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Rows | None, Tiling]:
+        sharpness, x = None, None
+        if self.evidence is not None:
+            x = self.evidence.x
+            sharpness = self.evidence.sharpness.expand(self.shape).flatten()
+        features = self.features.flatten(0, 1)
+        return features, self.weight, self.bias, sharpness, x, self._tiling()
 
     def _logits(self) -> Logits:
-        return Logits.of(*self._leaves(), self._tiling())
+        return Logits.of(*self._leaves())
 
     def _shaped(self, answer: Tensor) -> Tensor:
         return answer.unflatten(0, self.features.shape[:2])
 
     def _parts(self, target: Mixture) -> list[Part] | None:
-        """The target in tiles; None if a part is not a head's, but rows already written out."""
+        """The target in tiles; None if a part is not a head's, but rows already written out.
+
+        Where a part alone has evidence, its strips are not those of this head: it is written out.
+        """
         shape, parts = self.features.shape[:2], []
         with torch.no_grad():
             for share, part in target.parts:
                 if not isinstance(part, HeadDistribution):
+                    return None
+                if self.evidence is None and part.evidence is not None:
                     return None
                 parts.append((share.expand(shape).flatten(), part._logits()))
         return parts
@@ -132,7 +152,7 @@ def tile_side(kind: str) -> int:
 
 
 class Head(nn.Module):
-    """The last layer, zero at the start: every token is equally likely.
+    """The last layer, zero at the start: no features speak, and its bias says what is likely.
 
     `side` and `fused` may be set from outside, as in HeadDistribution: they change no answer.
     """
@@ -145,6 +165,16 @@ class Head(nn.Module):
         self.side: int | None = None
         self.fused = False
 
-    def forward(self, features: Float[Tensor, "b l d"]) -> HeadDistribution:
+    @torch.no_grad()
+    def temper(self, temperature: float) -> None:
+        """Answer from now on as before at this temperature, but for the cap."""
+        self.weight.div_(temperature)
+        self.bias.div_(temperature)
+
+    def forward(
+        self, features: Float[Tensor, "b l d"], evidence: Evidence | None = None
+    ) -> HeadDistribution:
         """The distribution, nothing of which is computed yet."""
-        return HeadDistribution(features, self.weight, self.bias, self.cap, self.side, self.fused)
+        return HeadDistribution(
+            features, self.weight, self.bias, self.cap, self.side, self.fused, evidence
+        )

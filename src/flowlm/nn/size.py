@@ -26,10 +26,14 @@ class Size:
     attention_cap: float | None = 50.0
     """Soft cap of attention logits, c tanh(a / c); None for the fused kernel without a cap."""
     output_cap: float | None = 30.0
-    """Soft cap of output logits; None for none."""
+    """Soft cap of output logits; None for none. With a posterior encoder there is none."""
     positions: Literal["rotary", "learned"] = "rotary"
     """rotary knows distances, which suits packed text; learned adds a vector per place instead, for
     texts whose places mean something: rotary cannot tell the places of an empty text apart."""
+
+    reach: int = 0
+    """How many neighbours on each side are mixed into a token's features before the first block;
+    0 for none, as published."""
 
     def __post_init__(self) -> None:
         for name, count in (
@@ -38,6 +42,8 @@ class Size:
         ):  # fmt: skip
             if count < 1:
                 raise Refusal(f"--size.{name} must be at least 1, not {count}.")
+        if self.reach < 0:
+            raise Refusal(f"--size.reach must be at least 0, not {self.reach}.")
         if not 0 <= self.dropout < 1:
             raise Refusal(f"--size.dropout must lie between 0 and 1, not {self.dropout}.")
         for name, cap in (("attention", self.attention_cap), ("output", self.output_cap)):

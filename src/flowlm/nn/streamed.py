@@ -15,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from flowlm.core.rows import Rows
 from flowlm.nn.tiles import (
     Logits,
+    LogitStrip,
     Row,
     Tile,
     Tiling,
@@ -33,8 +35,8 @@ from flowlm.nn.tiles import (
     shares,
 )
 
-Slope = Callable[[slice, slice], Tile]
-"""(rows, columns) -> d value / d (y W^T + c) there, each row for its own value."""
+Slope = Callable[[slice, LogitStrip], Callable[[slice], Tile]]
+"""rows, their strip -> columns -> d value / d (y W^T + c) there, each row for its own value."""
 
 Part = tuple[Row, Logits]
 """A share of every token's mixture, and what it is a share of."""
@@ -47,46 +49,58 @@ class Likelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, tiling: Tiling
+        ctx: Any,
+        y: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        sharpness: Row | None,
+        x: Rows | None,
+        tiling: Tiling,
+        tokens: Tensor,
     ) -> Row:
         """Nats, (n,)."""
-        logits = Logits.of(y, weight, bias, tiling)
+        logits = Logits.of(y, weight, bias, sharpness, x, tiling)
         step = tiling.body(absorb_and_pick)
         log_totals, picks = [], []
         for i in logits.rows():
             top, total = logits.per_token(i, -torch.inf), logits.per_token(i)
-            pick = logits.per_token(i)
+            pick, strip = logits.per_token(i), logits.strip(i)
             for j in logits.columns():
                 place = tokens[i] - j.start
                 top, total, pick = step(
-                    logits.products(i, j), piece(bias, j), tiling.cap, top, total, place, pick
+                    strip.products(j), piece(bias, j), tiling.cap, top, total, place, pick
                 )
             log_totals.append(top + total.log())
             picks.append(pick)
         log_total, pick = torch.cat(log_totals), torch.cat(picks)
-        ctx.tiling = tiling
-        ctx.save_for_backward(y, weight, bias, tokens, log_total, pick)
+        ctx.tiling, ctx.x = tiling, x
+        ctx.save_for_backward(y, weight, bias, sharpness, tokens, log_total, pick)
         return log_total - pick
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Row) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         """d/dlogits = p - onehot(token)."""
-        y, weight, bias, tokens, log_total, pick = ctx.saved_tensors
+        y, weight, bias, sharpness, tokens, log_total, pick = ctx.saved_tensors
         tiling = ctx.tiling
-        logits = Logits.of(y, weight, bias, tiling)
-        body = tiling.body(likelihood_slope)
+        logits = Logits.of(y, weight, bias, sharpness, ctx.x, tiling)
+        body, shown = tiling.body(likelihood_slope), []
 
-        def slope(i: slice, j: slice) -> Tile:
-            return body(logits.products(i, j), piece(bias, j), tiling.cap, piece(log_total, i))
+        def slope(i: slice, strip: LogitStrip) -> Callable[[slice], Tile]:
+            total = piece(log_total, i)
+            if strip.x is not None:
+                shown.append(strip.x.gather(1, tokens[i, None]).squeeze(1))
+            return lambda j: body(strip.products(j), piece(bias, j), tiling.cap, total)
 
-        dy, dweight, dbias = _pull(logits, slope, g)
+        dy, dweight, dbias, dsharpness = _pull(logits, slope, g, ctx.needs_input_grad[3])
         # The one-hot part touches one word a token, so it stays outside the tiles.
         paid = -g if tiling.cap is None else -g * (1 - (pick / tiling.cap).square())
         dy += paid[:, None] * weight[tokens]
         dweight.index_add_(0, tokens, paid[:, None] * y)
         dbias.index_add_(0, tokens, paid)
-        return dy.to(y.dtype), dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
+        if dsharpness is not None:
+            dsharpness += paid * torch.cat(shown)
+        return *_like(ctx, dy, dweight, dbias, dsharpness), None, None, None
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -94,10 +108,17 @@ class CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, weight: Tensor, bias: Tensor, parts: Sequence[Part], tiling: Tiling
+        ctx: Any,
+        y: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        sharpness: Row | None,
+        x: Rows | None,
+        tiling: Tiling,
+        parts: Sequence[Part],
     ) -> Row:
         """Nats, (n,): the log normaliser of p less the mean of its logits under q."""
-        logits = Logits.of(y, weight, bias, tiling)
+        logits = Logits.of(y, weight, bias, sharpness, x, tiling)
         make, see, average = map(tiling.body, (capped, absorb, absorb_and_average))
         values, log_totals = [], []
         for i in logits.rows():
@@ -105,46 +126,50 @@ class CrossEntropy(torch.autograd.Function):
             top, total = lowest, nothing
             # A clone, since compiled code would ask whether two of its arguments are one.
             kept = [(lowest, nothing, nothing.clone()) for _ in parts]
+            strip, wanted = logits.strip(i), [part.strip(i) for _, part in parts]
             for j in logits.columns():
-                tile = make(logits.products(i, j), piece(bias, j), tiling.cap)
+                tile = make(strip.products(j), piece(bias, j), tiling.cap)
                 _, top, total, _ = see(tile, top, total)
                 kept = [
-                    average(
-                        part.products(i, j), piece(part.bias, j), part.tiling.cap, *so_far, tile
-                    )
-                    for (_, part), so_far in zip(parts, kept)
+                    average(theirs.products(j), piece(part.bias, j), part.tiling.cap, *so_far, tile)
+                    for (_, part), theirs, so_far in zip(parts, wanted, kept)
                 ]
             log_totals.append([top + total.log(), *(t + n.log() for t, n, _ in kept)])
             mean = [share[i] * s / n for (share, _), (_, n, s) in zip(parts, kept)]
             values.append(reduce(torch.sub, mean, log_totals[-1][0]))
-        ctx.parts, ctx.tiling = parts, tiling
-        ctx.save_for_backward(y, weight, bias, *map(torch.cat, zip(*log_totals)))
+        ctx.parts, ctx.tiling, ctx.x = parts, tiling, x
+        ctx.save_for_backward(y, weight, bias, sharpness, *map(torch.cat, zip(*log_totals)))
         return torch.cat(values)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Row) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         """d/dlogits = p - q."""
-        y, weight, bias, log_total, *parts_total = ctx.saved_tensors
+        y, weight, bias, sharpness, log_total, *parts_total = ctx.saved_tensors
         tiling = ctx.tiling
-        logits = Logits.of(y, weight, bias, tiling)
+        logits = Logits.of(y, weight, bias, sharpness, ctx.x, tiling)
         part_of, last = map(tiling.body, (shares, entropy_slope))
 
-        def slope(i: slice, j: slice) -> Tile:
-            wanted = [
-                part_of(
-                    part.products(i, j), piece(part.bias, j), part.tiling.cap, piece(total, i),
-                    piece(share, i),
-                )
-                for (share, part), total in zip(ctx.parts, parts_total)
-            ]  # fmt: skip
-            return last(
-                reduce(torch.add, wanted), logits.products(i, j), piece(bias, j), tiling.cap,
-                piece(log_total, i),
-            )  # fmt: skip
+        def slope(i: slice, strip: LogitStrip) -> Callable[[slice], Tile]:
+            total = piece(log_total, i)
+            theirs = [
+                (part.strip(i), part, piece(log, i), piece(share, i))
+                for (share, part), log in zip(ctx.parts, parts_total)
+            ]
 
-        dy, dweight, dbias = _pull(logits, slope, g)
-        return dy.to(y.dtype), dweight.to(weight.dtype), dbias.to(bias.dtype), None, None
+            def tile(j: slice) -> Tile:
+                wanted = [
+                    part_of(of.products(j), piece(part.bias, j), part.tiling.cap, log, share)
+                    for of, part, log, share in theirs
+                ]
+                return last(
+                    reduce(torch.add, wanted), strip.products(j), piece(bias, j), tiling.cap, total
+                )
+
+            return tile
+
+        pulled = _pull(logits, slope, g, ctx.needs_input_grad[3])
+        return *_like(ctx, *pulled), None, None, None
 
 
 class Expectation(torch.autograd.Function):
@@ -152,78 +177,106 @@ class Expectation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, weight: Tensor, bias: Tensor, table: Tensor, tiling: Tiling
+        ctx: Any,
+        y: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        sharpness: Row | None,
+        x: Rows | None,
+        tiling: Tiling,
+        table: Tensor,
     ) -> Float[Tensor, "n e"]:
         """(n, e) for a table (v, e)."""
-        logits, values = Logits.of(y, weight, bias, tiling), table.to(tiling.products)
+        logits = Logits.of(y, weight, bias, sharpness, x, tiling)
+        values = table.to(tiling.products)
         step = tiling.body(absorb_mass)
         mean = y.new_zeros(len(y), table.shape[1], dtype=logits.sums)
         log_totals = []
         for i in logits.rows():
             top, total = logits.per_token(i, -torch.inf), logits.per_token(i)
+            strip = logits.strip(i)
             for j in logits.columns():
-                products = logits.products(i, j)
+                products = strip.products(j)
                 mass, top, total, rescale = step(products, piece(bias, j), tiling.cap, top, total)
                 mean[i] *= rescale[:, None]
-                add_product(mean[i], mass, values[j])
+                add_product(mean[i], mass.to(values.dtype), values[j])
             mean[i] /= total[:, None]
             log_totals.append(top + total.log())
-        ctx.tiling = tiling
-        ctx.save_for_backward(y, weight, bias, table, mean, torch.cat(log_totals))
+        ctx.tiling, ctx.x = tiling, x
+        ctx.save_for_backward(y, weight, bias, sharpness, table, mean, torch.cat(log_totals))
         return mean
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         """d/dlogits = p (g table^T - g mean), and d/dtable = p^T g."""
-        y, weight, bias, table, mean, log_total = ctx.saved_tensors
+        y, weight, bias, sharpness, table, mean, log_total = ctx.saved_tensors
         tiling = ctx.tiling
-        logits, values = Logits.of(y, weight, bias, tiling), table.to(tiling.products)
+        logits = Logits.of(y, weight, bias, sharpness, ctx.x, tiling)
+        values = table.to(tiling.products)
         pulled, level = g.to(tiling.products), (g * mean).sum(-1)
         dtable = torch.zeros_like(table, dtype=logits.sums)
         body = tiling.body(expectation_slope)
 
-        def slope(i: slice, j: slice) -> Tile:
-            pull = pulled[i] @ values[j].mT
-            products = logits.products(i, j)
-            p, tile = body(
-                products, piece(bias, j), tiling.cap, piece(log_total, i), pull, piece(level, i)
-            )
-            add_product(dtable[j], p.mT, pulled[i])
+        def slope(i: slice, strip: LogitStrip) -> Callable[[slice], Tile]:
+            total, mean_pull = piece(log_total, i), piece(level, i)
+
+            def tile(j: slice) -> Tile:
+                pull = pulled[i] @ values[j].mT
+                p, made = body(
+                    strip.products(j), piece(bias, j), tiling.cap, total, pull, mean_pull
+                )
+                add_product(dtable[j], p.to(values.dtype).mT, pulled[i])
+                return made
+
             return tile
 
-        dy, dweight, dbias = _pull(logits, slope, torch.ones_like(log_total))
-        gradients = zip((dy, dweight, dbias, dtable), (y, weight, bias, table))
-        return *(d.to(of.dtype) for d, of in gradients), None
+        once = torch.ones_like(log_total)
+        slopes = _pull(logits, slope, once, ctx.needs_input_grad[3])
+        return *_like(ctx, *slopes), None, None, dtable.to(table.dtype)
 
 
 def likeliest(logits: Logits) -> Int[Tensor, " n"]:
     """The token with the largest logit; the first of several."""
     answers = []
     for i in logits.rows():
-        best, place = logits.per_token(i, -torch.inf), None
+        best, place, strip = logits.per_token(i, -torch.inf), None, logits.strip(i)
         for j in logits.columns():
             # The cap is increasing, but rounding may tie what it brings close: it stays in.
-            top, at = capped(logits.products(i, j), piece(logits.bias, j), logits.tiling.cap).max(
-                -1
-            )
+            top, at = capped(strip.products(j), piece(logits.bias, j), logits.tiling.cap).max(-1)
             place = at + j.start if place is None else torch.where(top > best, at + j.start, place)
             best = torch.maximum(best, top)
         answers.append(place)
     return torch.cat(answers)
 
 
-def _pull(logits: Logits, slope: Slope, g: Row) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of sum_i g_i value_i in y, weight and bias."""
+def _pull(
+    logits: Logits, slope: Slope, g: Row, sharpen: bool
+) -> tuple[Tensor, Tensor, Tensor, Row | None]:
+    """Gradients of sum_i g_i value_i in y, weight, bias and, if wanted, sharpness."""
     # Scaling y by g, and dy at the end, saves a pass over every tile.
     scaled = (g[:, None] * logits.y).to(logits.y.dtype)
     dy = torch.zeros_like(logits.y, dtype=logits.sums)
     dweight = torch.zeros_like(logits.weight, dtype=logits.sums)
     dbias = torch.zeros_like(logits.bias, dtype=logits.sums)
+    dsharpness = torch.zeros_like(g, dtype=logits.sums) if sharpen else None
     for i in logits.rows():
+        strip = logits.strip(i)
+        of_columns = slope(i, strip)
         for j in logits.columns():
-            tile = slope(i, j).to(logits.y.dtype)
+            tile = of_columns(j)
+            if dsharpness is not None and strip.x is not None:
+                dsharpness[i] += (tile * strip.x[:, j]).sum(-1)
+            tile = tile.to(logits.y.dtype)
             dbias[j] += g[i].to(tile.dtype) @ tile
             add_product(dy[i], tile, logits.weight[j])
             add_product(dweight[j], tile.mT, scaled[i])
-    return dy.mul_(g[:, None]), dweight, dbias
+    if dsharpness is not None:
+        dsharpness *= g
+    return dy.mul_(g[:, None]), dweight, dbias, dsharpness
+
+
+def _like(ctx: Any, *gradients: Tensor | None) -> Gradients:
+    """Gradients in the dtypes of y, weight, bias and sharpness, which are saved first."""
+    saved = ctx.saved_tensors
+    return tuple(None if d is None else d.to(of.dtype) for d, of in zip(gradients, saved))

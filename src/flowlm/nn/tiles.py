@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from flowlm.core.rows import Rows
+
 Tile = Float[Tensor, "n v"]
 Row = Float[Tensor, " n"]
 """One number per token."""
@@ -58,17 +60,31 @@ def _compiled(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, eq=False)
 class Logits:
-    """cap tanh((y W^T + c) / cap) of n tokens, without a cap y W^T + c: never all at once."""
+    """cap tanh((y W^T + c) / cap) of n tokens, never all at once.
+
+    Without a cap y W^T + c, and then evidence may be added: sharpness times the rows of a point x.
+    """
 
     y: Float[Tensor, "n d"]
     weight: Float[Tensor, "v d"]
     bias: Bias
+    sharpness: Row | None
+    x: Rows | None
     tiling: Tiling
 
     @staticmethod
-    def of(y: Tensor, weight: Tensor, bias: Tensor, tiling: Tiling) -> Logits:
+    def of(
+        y: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        sharpness: Row | None,
+        x: Rows | None,
+        tiling: Tiling,
+    ) -> Logits:
         """With y and W in the dtype of the matrix products."""
-        return Logits(y.to(tiling.products), weight.to(tiling.products), bias, tiling)
+        assert tiling.cap is None or x is None, "evidence has no bound"
+        y, weight = y.to(tiling.products), weight.to(tiling.products)
+        return Logits(y, weight, bias, sharpness, x, tiling)
 
     @property
     def sums(self) -> torch.dtype:
@@ -76,20 +92,40 @@ class Logits:
         return torch.promote_types(self.y.dtype, torch.float32)
 
     def rows(self) -> Iterator[slice]:
-        """Strips of tokens."""
-        return self.tiling.strips(len(self.y))
+        """Strips of tokens; evidence is written for one of them at a time."""
+        return self.tiling.strips(len(self.y)) if self.x is None else self.x.strips()
 
     def columns(self) -> Iterator[slice]:
         """Strips of the vocabulary."""
         return self.tiling.strips(len(self.weight))
 
-    def products(self, rows: slice, columns: slice) -> Tile:
-        """y W^T there."""
-        return self.y[rows] @ self.weight[columns].mT
+    def strip(self, rows: slice) -> LogitStrip:
+        """A strip of tokens, whose tiles can be made."""
+        if self.x is None or self.sharpness is None:
+            return LogitStrip(self.y[rows], self.weight, None, None)
+        x = self.x.write_strip(rows)
+        return LogitStrip(self.y[rows], self.weight, self.sharpness[rows, None], x)
 
     def per_token(self, rows: slice, value: float = 0.0) -> Row:
         """A number for every token of a strip."""
         return self.y.new_full((rows.stop - rows.start,), value, dtype=self.sums)
+
+
+@dataclass(frozen=True, eq=False)
+class LogitStrip:
+    """Logits of some tokens, before bias and cap."""
+
+    y: Float[Tensor, "n d"]
+    weight: Float[Tensor, "v d"]
+    sharpness: Float[Tensor, "n 1"] | None
+    x: Float[Tensor, "n v"] | None
+
+    def products(self, columns: slice) -> Tile:
+        """y W^T there, with the evidence in at least float32."""
+        made = self.y @ self.weight[columns].mT
+        if self.x is None or self.sharpness is None:
+            return made
+        return torch.addcmul(made.to(self.sharpness.dtype), self.sharpness, self.x[:, columns])
 
 
 def piece(x: Float[Tensor, " k"], strip: slice) -> Float[Tensor, " s"]:

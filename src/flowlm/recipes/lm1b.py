@@ -13,13 +13,14 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
-from flowlm.recipes.published import PLAN, SIZE
+from flowlm.nn.size import Size
+from flowlm.recipes.published import OURS, PLAN, SIZE
 
 DATA = Text(path="data/lm1b", length=128, vocab=30_522)
 
 
-def _experiment(name: str, method: AnyMethod) -> Experiment:
-    return Experiment(name, method, DATA, SIZE, PLAN)
+def _experiment(name: str, method: AnyMethod, size: Size = SIZE) -> Experiment:
+    return Experiment(name, method, DATA, size, PLAN)
 
 
 def flow() -> Experiment:
@@ -49,7 +50,7 @@ def flow_posterior() -> Experiment:
     8 H100 or H200: 4.09 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("lm1b-flow-posterior", Flow(encoder="posterior"))
+    return _experiment("lm1b-flow-posterior", Flow(encoder="posterior"), OURS)
 
 
 def flow_map_posterior() -> Experiment:
@@ -59,7 +60,7 @@ def flow_map_posterior() -> Experiment:
     8 H100 or H200: 6.55 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(encoder="posterior", teacher="runs/lm1b-flow-posterior", gamma=0.8)
-    return _experiment("lm1b-flow-map-posterior", method)
+    return _experiment("lm1b-flow-map-posterior", method, OURS)
 
 
 def masked() -> Experiment:

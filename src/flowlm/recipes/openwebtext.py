@@ -15,7 +15,8 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
-from flowlm.recipes.published import PLAN, SIZE
+from flowlm.nn.size import Size
+from flowlm.recipes.published import OURS, PLAN, SIZE
 from flowlm.train.plan import Plan
 
 DATA = Text(path="data/openwebtext", length=1024, vocab=50_258)
@@ -25,8 +26,8 @@ DATA = Text(path="data/openwebtext", length=1024, vocab=50_258)
 DISTIL = replace(PLAN, batch=128)
 
 
-def _experiment(name: str, method: AnyMethod, plan: Plan = PLAN) -> Experiment:
-    return Experiment(name, method, DATA, SIZE, plan)
+def _experiment(name: str, method: AnyMethod, plan: Plan = PLAN, size: Size = SIZE) -> Experiment:
+    return Experiment(name, method, DATA, size, plan)
 
 
 def flow() -> Experiment:
@@ -56,7 +57,7 @@ def flow_posterior() -> Experiment:
     8 H100 or H200: 42.9 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("owt-flow-posterior", Flow(encoder="posterior"))
+    return _experiment("owt-flow-posterior", Flow(encoder="posterior"), size=OURS)
 
 
 def flow_map_posterior() -> Experiment:
@@ -66,7 +67,7 @@ def flow_map_posterior() -> Experiment:
     8 H100 or H200: 17.4 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(encoder="posterior", teacher="runs/owt-flow-posterior", gamma=1.0)
-    return _experiment("owt-flow-map-posterior", method, DISTIL)
+    return _experiment("owt-flow-map-posterior", method, DISTIL, OURS)
 
 
 def masked() -> Experiment:

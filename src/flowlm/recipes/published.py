@@ -1,4 +1,4 @@
-"""What the recipes of the benchmark corpora share: the published trunk and schedule.
+"""What the recipes of the benchmark corpora share: the published trunk and schedule, and ours.
 
 Sources: arXiv 2602.16813, and the README and training scripts of its official code
 (github.com/david3684/flm). They train a million steps of 512 texts, on eight H100 for OpenWebText.
@@ -10,6 +10,8 @@ from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
 
 SIZE = Size()
+OURS = Size(reach=2, output_cap=None)
+"""The same with what the posterior encoder goes with."""
 PLAN = Plan(
     steps=1_000_000, batch=512, precision="bfloat16", compile=True, log_every=100,
     validate_every=5000, save_every=5000,

@@ -11,7 +11,14 @@ from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
 
 SIZE = Size(
-    blocks=6, width=192, heads=6, condition=64, dropout=0.0, attention_cap=None, output_cap=None
+    blocks=6,
+    width=192,
+    heads=6,
+    condition=64,
+    dropout=0.0,
+    attention_cap=None,
+    output_cap=None,
+    reach=2,
 )
 PLAN = Plan(steps=3000, batch=16, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=2)
 

@@ -13,14 +13,15 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
-from flowlm.recipes.published import PLAN, SIZE
+from flowlm.nn.size import Size
+from flowlm.recipes.published import OURS, PLAN, SIZE
 
 # 27 characters and two marks.
 DATA = Text(path="data/text8", length=256, vocab=29)
 
 
-def _experiment(name: str, method: AnyMethod) -> Experiment:
-    return Experiment(name, method, DATA, SIZE, PLAN)
+def _experiment(name: str, method: AnyMethod, size: Size = SIZE) -> Experiment:
+    return Experiment(name, method, DATA, size, PLAN)
 
 
 def flow() -> Experiment:
@@ -48,7 +49,7 @@ def flow_posterior() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train text8-flow-posterior
     8 H100 or H200: 6.19 hours (estimated).
     """
-    return _experiment("text8-flow-posterior", Flow(encoder="posterior"))
+    return _experiment("text8-flow-posterior", Flow(encoder="posterior"), OURS)
 
 
 def flow_map_posterior() -> Experiment:
@@ -58,7 +59,7 @@ def flow_map_posterior() -> Experiment:
     8 H100 or H200: 9.29 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(encoder="posterior", teacher="runs/text8-flow-posterior")
-    return _experiment("text8-flow-map-posterior", method)
+    return _experiment("text8-flow-map-posterior", method, OURS)
 
 
 def masked() -> Experiment:
