@@ -64,6 +64,9 @@ def rival(case: Case) -> tuple[nn.DiT, LossOf]:
             case "posterior":
                 method = Flow(encoder="posterior")
                 loss = method.loss
+            case "bayes":
+                method = Flow(encoder="bayes")
+                loss = method.loss
             case "masked":
                 method = Masked()
                 loss = method.loss

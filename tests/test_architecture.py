@@ -20,7 +20,7 @@ NOUNS = ("core.types", "core.rng", "core.oracle", "core.distribution", "errors")
 # Folder: what it may import of flowlm besides itself.
 MAY_IMPORT = {
     "core/": ("errors",),
-    "nn/": ("core.types", "core.distribution", "core.rng", "core.rows", "errors"),
+    "nn/": (*("core." + n for n in ("types", "distribution", "rng", "rows", "evidence")), "errors"),
     "sampling/": ("core", "errors"),
     "methods/": ("core", "nn", "sampling", "errors"),
     "train/": NOUNS,

@@ -1,4 +1,4 @@
-"""Encoders compared: linear against posterior, at equal compute, flow and flow map, three seeds.
+"""Encoders compared: linear, posterior and bayes, at equal compute, flow and map, three seeds.
 
 python -m benchmarks.encoders --text FILE                 the study; hours, on two cores
 python -m benchmarks.encoders --text FILE --small         where the vocabulary fits into the width

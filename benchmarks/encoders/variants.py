@@ -1,7 +1,7 @@
 """The encoders that are compared, and the flows that read them.
 
-Those of the package are `linear` (in projected space, with the table's learning rate tuned) and
-`posterior`; the others take one thing away from it, or give the linear one more.
+Those of the package are `linear` (in projected space, with the table's learning rate tuned),
+`posterior` and `bayes`; the others take one thing away from it, or give the linear one more.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from flowlm import core
-from flowlm.core.evidence import Evidence, sharpness
+from flowlm.core.evidence import sharpness
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
-from flowlm.nn import DiT, Posterior, Projected, Size
-from flowlm.nn.encoder import Encoder
+from flowlm.nn import Bayes, DiT, Posterior, Projected, Size
+from flowlm.nn.encoder import FLOOR, Encoder
 from flowlm.nn.posterior import posterior_mean
 
 Clock = Callable[[Tensor], Tensor]
@@ -37,13 +37,9 @@ class Variant:
     scale: float = 1.0
     """Of the table at the start."""
     prior: bool = True
-    floor: float = 3.0
+    floor: float = FLOOR
     views: str = "both"
     """Of the posterior: its mean, its deviation from the prior, or both."""
-    evidence: bool = True
-    """Whether the head adds what a row says of its token."""
-    sharper: bool = True
-    """Whether a map learns how much more a row counts for a later time."""
     reach: int = 0
     """How many neighbours on each side the trunk mixes in."""
     clock_words: int | None = None
@@ -75,15 +71,12 @@ class Wide(Encoder):
         return self.mix(x)
 
 
-class Ablated(Posterior):
-    """The posterior encoder with another floor, with some of its views, or without evidence."""
+class Ablated(Bayes):
+    """The bayes encoder with another floor, or with some of its views."""
 
     def __init__(self, vocab: int, width: int, t_of_tau: Clock, variant: Variant) -> None:
         super().__init__(vocab, width, t_of_tau)
         self.variant = variant
-
-    def evidence(self, x: core.Rows, tau: Tensor | None) -> Evidence | None:
-        return super().evidence(x, tau) if self.variant.evidence else None
 
     def forward(self, x: core.Rows, tau: Tensor | None) -> Tensor:
         assert tau is not None
@@ -99,26 +92,23 @@ def built(
     variant: Variant, method: Continuous, size: Size, vocab: int, length: int, times: int
 ) -> DiT:
     """The network of a variant, before it has seen the text."""
-    encoder: Encoder
-    size = replace(size, reach=variant.reach)
-    if variant.encoder == "posterior":
-        clock = method.time(vocab).t
-        plain = variant.views == "both" and variant.floor == 3.0 and variant.evidence
-        encoder = Posterior(vocab, size.width, clock)
-        if not plain:
+    size, clock = replace(size, reach=variant.reach), method.time(vocab).t
+    match variant.encoder:
+        case "bayes" if variant.views == "both" and variant.floor == FLOOR:
+            encoder = Bayes(vocab, size.width, clock)
+        case "bayes":
             encoder = Ablated(vocab, size.width, clock, variant)
-    elif variant.encoder == "wide":
-        encoder = Wide(vocab, 4 * size.width, size.width)
-    else:
-        encoder = Projected(vocab, size.width)
+        case "posterior":
+            encoder = Posterior(vocab, size.width, clock)
+        case "wide":
+            encoder = Wide(vocab, 4 * size.width, size.width)
+        case _:
+            encoder = Projected(vocab, size.width)
     with torch.no_grad():
         encoder.table.mul_(variant.scale)
     if variant.gain != 1:
         parametrize.register_parametrization(encoder, "table", Scaled(variant.gain))
-    network = DiT(size, encoder, vocab, length, times)
-    if not (variant.sharper and variant.evidence):
-        network.sharper = None
-    return network
+    return DiT(size, encoder, vocab, length, times)
 
 
 @dataclass(frozen=True)
@@ -146,6 +136,6 @@ class VariedMap(FlowMap):
 
 def methods(variant: Variant, temperature: float = 1.0) -> tuple[VariedFlow, VariedMap]:
     """The flow of a variant, written at a temperature, and its map at that temperature."""
-    name = "posterior" if variant.encoder == "posterior" else "projected"
+    name = variant.encoder if variant.encoder in ("posterior", "bayes") else "projected"
     make = partial(dict, encoder=name, variant=variant, temperature=temperature)
     return VariedFlow(**make()), VariedMap(**make(teacher="the flow"))

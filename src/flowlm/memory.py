@@ -49,7 +49,7 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
     match method:
         case Continuous(encoder="linear"):
             state = 8 * places * vocab * 4
-        case Continuous(encoder="posterior"):
+        case Continuous(encoder="posterior" | "bayes"):
             # Seeds, and what is kept of predictions, old and new.
             state = 24 * places * min(KEPT, vocab)
             row, most = row + 24 * places * vocab, most + 24 * max(most_written(kind), vocab)

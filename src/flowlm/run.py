@@ -206,7 +206,14 @@ def _track(experiment: Experiment, directory: Path) -> Track | None:
 
 def _teacher(experiment: Experiment) -> LanguageModel | None:
     method = experiment.method
-    if not isinstance(method, FlowMap) or method.teacher is None:
+    if not isinstance(method, FlowMap):
+        return None
+    if method.teacher is None:
+        if method.temperature != 1:
+            raise Refusal(
+                "--method.temperature is that of a teacher: give --method.teacher, or "
+                "--method.temperature 1."
+            )
         return None
     teacher = load(method.teacher)
     theirs = teacher.experiment

@@ -27,9 +27,11 @@ def positive(temperature: float) -> None:
 class Continuous(Method, ABC):
     """A method whose state is a point of a Euclidean space."""
 
-    encoder: Literal["projected", "linear", "posterior"] = "projected"
+    encoder: Literal["projected", "linear", "posterior", "bayes"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state;
-    posterior: what each noisy row says of its token, without that state too (docs/encoders.md)."""
+    posterior: what each noisy row says of its token, without that state too, for vocabularies up to
+    a few times the width; bayes: the same and added to the output, for larger ones
+    (docs/encoders.md)."""
     clock: Literal["decoding", "uniform"] = "decoding"
     """How time is spent: by decoding error (the paper), or uniformly."""
 
@@ -39,21 +41,27 @@ class Continuous(Method, ABC):
 
     def space(self, model: nn.DiT) -> core.Space:
         """The space of the states that the model reads."""
-        if self.encoder == "projected":
-            return model.encoder.derived(core.Projected)
-        if self.encoder == "posterior":
-            return core.Implicit(model.vocab)
-        return core.OneHot(model.vocab)
+        match self.encoder:
+            case "projected":
+                return model.encoder.derived(core.Projected)
+            case "linear":
+                return core.OneHot(model.vocab)
+            case "posterior" | "bayes":
+                return core.Implicit(model.vocab)
 
     def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:
         """A new network that reads `times` clock times."""
-        if self.encoder == "posterior":
-            # What a row says of its token has no bound, so what it is added to has none either.
-            size = replace(size, output_cap=None)
-            encoder = nn.Posterior(vocab, size.width, self.time(vocab).t)
-        else:
-            kind = nn.Projected if self.encoder == "projected" else nn.Linear
-            encoder = kind(vocab, size.width)
+        match self.encoder:
+            case "projected":
+                encoder = nn.Projected(vocab, size.width)
+            case "linear":
+                encoder = nn.Linear(vocab, size.width)
+            case "posterior":
+                encoder = nn.Posterior(vocab, size.width, self.time(vocab).t)
+            case "bayes":
+                # What a row says of its token has no bound: what it is added to has none either.
+                size = replace(size, output_cap=None)
+                encoder = nn.Bayes(vocab, size.width, self.time(vocab).t)
         return nn.DiT(size, encoder, vocab, length, times)
 
     def noisy(

@@ -18,7 +18,7 @@ class Flow(Continuous):
     solver: Literal["euler", "heun"] = "euler"
     """How the flow is integrated; heun takes two evaluations a step."""
     temperature: float = 1.0
-    """Of the sampler: below 1 texts are likelier and less diverse. With the posterior encoder it is
+    """Of the sampler: below 1 texts are likelier and less diverse. With the bayes encoder it is
     that of the context; what a row says of its own token is not touched."""
 
     def __post_init__(self) -> None:

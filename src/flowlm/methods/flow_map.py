@@ -32,8 +32,6 @@ class FlowMap(Continuous):
         if not 0 <= self.gamma <= 1:
             raise Refusal(f"--method.gamma must lie between 0 and 1, not {self.gamma}.")
         positive(self.temperature)
-        if self.temperature != 1 and self.teacher is None:
-            raise Refusal("--method.temperature is that of a teacher: give --method.teacher.")
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads two times and, at the start, answers like the teacher.

@@ -16,7 +16,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Point, Time, Tokens
 from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
 from flowlm.nn.dropout import block_keys, dropped
-from flowlm.nn.encoder import Encoder, Posterior
+from flowlm.nn.encoder import Bayes, Encoder, Posterior
 from flowlm.nn.head import Head
 from flowlm.nn.neighbours import Neighbours
 from flowlm.nn.size import Size
@@ -82,7 +82,7 @@ class DiT(nn.Module):
     2 for a flow map (from when, to when). The second embedding starts at zero, so that a flow map
     warm-started from a flow answers like it, whatever the target time.
 
-    Where the rows are evidence (`Posterior`), a flow map learns by how much more than beta_s they
+    Where the rows are evidence (`Bayes`), a flow map learns by how much more than beta_s they
     count for a later t: in a jump from noise beta_0 is 0, yet the noise decides where it goes.
 
     `recompute` may be set from outside: then only every block's input is kept for the backward
@@ -110,7 +110,7 @@ class DiT(nn.Module):
         self.modulation = _zero(nn.Linear(size.condition, 2 * size.width))
         self.head = Head(size.width, vocab, size.output_cap)
         self.sharper = None
-        if times == 2 and isinstance(encoder, Posterior):
+        if times == 2 and isinstance(encoder, Bayes):
             self.sharper = _zero(nn.Linear(size.condition, 1))
         self.size, self.vocab = size, vocab
         self.recompute = False
@@ -158,12 +158,14 @@ class DiT(nn.Module):
     def believe(self, counts: Int[Tensor, " v"]) -> None:
         """Before anything is learnt, expect each word as often as a text has it.
 
-        For networks with a `Posterior` encoder, whose evidence weighs against that.
+        For networks with a `Posterior` encoder. Where rows are evidence (`Bayes`), the head expects
+        the same, and the network begins as the exact denoiser of independent words.
         """
         assert isinstance(self.encoder, Posterior)
         self.encoder.believe(counts)
-        with torch.no_grad():
-            self.head.bias.copy_(self.encoder.log_prior)
+        if isinstance(self.encoder, Bayes):
+            with torch.no_grad():
+                self.head.bias.copy_(self.encoder.log_prior)
 
     def _seeds(self, rng: Streams | None) -> Int[Tensor, " b"] | None:
         if not self.training or self.size.dropout == 0:

@@ -87,9 +87,6 @@ class Posterior(Encoder):
 
     At t = 0 the posterior forgets the noise, which is all that a one-step map has to go by; so beta
     never falls below `FLOOR`.
-
-    The same rows are evidence for the head, so that the network need not learn to read them back
-    through d numbers: what is left to it is the context (core/evidence.py).
     """
 
     def __init__(self, vocab: int, width: int, t_of_tau: Callable[[Tensor], Tensor]) -> None:
@@ -102,12 +99,6 @@ class Posterior(Encoder):
         share = (counts.double() + 1) / (counts.sum() + len(counts))
         with torch.no_grad():
             self.log_prior.copy_(share.log())
-
-    @torch.compiler.disable
-    def evidence(self, x: Point, tau: Tensor | None) -> Evidence:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """beta x."""
-        assert tau is not None
-        return Evidence(x, sharpness(self.t_of_tau(tau)))
 
     # Compiled, it would make the clock's table anew at every call; its loop has no fixed length.
     @torch.compiler.disable
@@ -125,6 +116,22 @@ class Posterior(Encoder):
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]
         return width**0.5 * mean + F.rms_norm(deviation, (width,))
+
+
+class Bayes(Posterior):
+    """The same views; and the rows are evidence for the head.
+
+    So the network need not learn to read its rows back through d numbers: what is left to it is
+    the context (core/evidence.py). Where v is a few times d or less it reads them back easily, and
+    had better be free to overrule them: then `Posterior` writes better (docs/encoders.md).
+    """
+
+    @torch.compiler.disable
+    def evidence(self, x: Point, tau: Tensor | None) -> Evidence:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """beta x, without a floor: at t = 0 a row says nothing of its token."""
+        assert tau is not None, "what a noisy row says depends on its time"
+        assert isinstance(x, Rows), "points are those of core.Implicit"
+        return Evidence(x, sharpness(self.t_of_tau(tau)))
 
 
 FLOOR = 3.0

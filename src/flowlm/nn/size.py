@@ -26,7 +26,7 @@ class Size:
     attention_cap: float | None = 50.0
     """Soft cap of attention logits, c tanh(a / c); None for the fused kernel without a cap."""
     output_cap: float | None = 30.0
-    """Soft cap of output logits; None for none. With a posterior encoder there is none."""
+    """Soft cap of output logits; None for none. With the bayes encoder there is none."""
     positions: Literal["rotary", "learned"] = "rotary"
     """rotary knows distances, which suits packed text; learned adds a vector per place instead, for
     texts whose places mean something: rotary cannot tell the places of an empty text apart."""

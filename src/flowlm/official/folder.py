@@ -80,7 +80,7 @@ def _require_expressible(experiment: Experiment) -> None:
     if not isinstance(method, Flow | FlowMap):
         raise Refusal("The released format holds flows and flow maps only: this is neither.")
     for what, is_so in (
-        ("encoder x @ E (projected or linear)", method.encoder != "posterior"),
+        ("encoder x @ E (projected or linear)", method.encoder in ("projected", "linear")),
         ("decoding clock", method.clock == "decoding"),
         ("rotary positions", size.positions == "rotary"),
         ("attention cap 50", size.attention_cap == 50),

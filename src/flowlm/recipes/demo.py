@@ -14,7 +14,7 @@ from flowlm.train.plan import Plan
 
 SIZE = Size(
     blocks=6, width=64, heads=4, condition=32, dropout=0.0, attention_cap=None, output_cap=None,
-    positions="learned", reach=2,
+    positions="learned",
 )  # fmt: skip
 PLAN = Plan(
     steps=2000, batch=32, lr=3e-3, warmup=50, decay=0.5, beta2=0.99, ema=0.99, keep=1,

@@ -43,24 +43,24 @@ def flow_map() -> Experiment:
     return _experiment("lm1b-flow-map", method)
 
 
-def flow_posterior() -> Experiment:
-    """LM1B: the flow with our posterior encoder.
+def flow_bayes() -> Experiment:
+    """LM1B: the flow with our bayes encoder.
 
-    torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-posterior
-    8 H100 or H200: 4.09 hours (estimated). Nothing is known of it at this size:
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-bayes
+    8 H100 or H200: 4.2 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("lm1b-flow-posterior", Flow(encoder="posterior"), OURS)
+    return _experiment("lm1b-flow-bayes", Flow(encoder="bayes"), OURS)
 
 
-def flow_map_posterior() -> Experiment:
-    """LM1B: the flow map of lm1b-flow-posterior.
+def flow_map_bayes() -> Experiment:
+    """LM1B: the flow map of lm1b-flow-bayes.
 
-    torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-map-posterior
-    8 H100 or H200: 6.55 hours (estimated). Nothing is known of it at this size.
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-map-bayes
+    8 H100 or H200: 6.97 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="posterior", teacher="runs/lm1b-flow-posterior", gamma=0.8)
-    return _experiment("lm1b-flow-map-posterior", method, OURS)
+    method = FlowMap(encoder="bayes", teacher="runs/lm1b-flow-bayes", gamma=0.8)
+    return _experiment("lm1b-flow-map-bayes", method, OURS)
 
 
 def masked() -> Experiment:

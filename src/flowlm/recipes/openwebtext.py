@@ -50,24 +50,24 @@ def flow_map() -> Experiment:
     return _experiment("owt-flow-map", method, DISTIL)
 
 
-def flow_posterior() -> Experiment:
-    """OpenWebText: the flow with our posterior encoder.
+def flow_bayes() -> Experiment:
+    """OpenWebText: the flow with our bayes encoder.
 
-    torchrun --nproc-per-node 8 -m flowlm train owt-flow-posterior
-    8 H100 or H200: 42.9 hours (estimated). Nothing is known of it at this size:
+    torchrun --nproc-per-node 8 -m flowlm train owt-flow-bayes
+    8 H100 or H200: 43.7 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("owt-flow-posterior", Flow(encoder="posterior"), size=OURS)
+    return _experiment("owt-flow-bayes", Flow(encoder="bayes"), size=OURS)
 
 
-def flow_map_posterior() -> Experiment:
-    """OpenWebText: the flow map of owt-flow-posterior.
+def flow_map_bayes() -> Experiment:
+    """OpenWebText: the flow map of owt-flow-bayes.
 
-    torchrun --nproc-per-node 8 -m flowlm train owt-flow-map-posterior
-    8 H100 or H200: 17.4 hours (estimated). Nothing is known of it at this size.
+    torchrun --nproc-per-node 8 -m flowlm train owt-flow-map-bayes
+    8 H100 or H200: 18.2 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="posterior", teacher="runs/owt-flow-posterior", gamma=1.0)
-    return _experiment("owt-flow-map-posterior", method, DISTIL, OURS)
+    method = FlowMap(encoder="bayes", teacher="runs/owt-flow-bayes", gamma=1.0)
+    return _experiment("owt-flow-map-bayes", method, DISTIL, OURS)
 
 
 def masked() -> Experiment:

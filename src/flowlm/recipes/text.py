@@ -11,15 +11,9 @@ from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
 
 SIZE = Size(
-    blocks=6,
-    width=192,
-    heads=6,
-    condition=64,
-    dropout=0.0,
-    attention_cap=None,
-    output_cap=None,
+    blocks=6, width=192, heads=6, condition=64, dropout=0.0, attention_cap=None, output_cap=None,
     reach=2,
-)
+)  # fmt: skip
 PLAN = Plan(steps=3000, batch=16, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=2)
 
 
@@ -32,7 +26,7 @@ def flow() -> Experiment:
 
     flowlm train text-flow --data.path FILE
     """
-    return _experiment("text-flow", Flow(encoder="posterior"))
+    return _experiment("text-flow", Flow(encoder="bayes"))
 
 
 def flow_map() -> Experiment:
@@ -40,7 +34,7 @@ def flow_map() -> Experiment:
 
     flowlm train text-flow-map --method.teacher runs/text-flow
     """
-    return _experiment("text-flow-map", FlowMap(encoder="posterior"))
+    return _experiment("text-flow-map", FlowMap(encoder="bayes"))
 
 
 def masked() -> Experiment:
