@@ -134,11 +134,13 @@ def read_experiment(path: str | Path) -> Experiment:
 
 
 def in_likeness(experiment: Experiment, teacher: Experiment) -> Experiment:
-    """A flow map's experiment with the size, data, encoder and clock of its teacher's."""
+    """A flow map's experiment with its teacher's size, data, encoder, clock and temperature."""
     method, theirs = experiment.method, teacher.method
     if not isinstance(method, FlowMap) or not isinstance(theirs, Flow):
         return experiment
-    alike = replace(method, encoder=theirs.encoder, clock=theirs.clock)
+    alike = replace(
+        method, encoder=theirs.encoder, clock=theirs.clock, temperature=theirs.temperature
+    )
     data = teacher.data
     if isinstance(data, Text):
         data = replace(data, tokenizer=None)  # the teacher's own, whatever text it will read

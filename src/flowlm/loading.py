@@ -128,8 +128,9 @@ def _tokenizer(
 def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
     """Blocks and head in `dtype`; the token table, where the state lives, and time in float32."""
     network.to(dtype)
-    network.encoder.float()
-    network.times.float()
+    for kept in (network.encoder, network.times, network.sharper):
+        if kept is not None:
+            kept.float()
     return network
 
 

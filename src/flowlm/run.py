@@ -211,8 +211,8 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
     if method.teacher is None:
         if method.temperature != 1:
             raise Refusal(
-                "--method.temperature is that of a teacher: give --method.teacher, or "
-                "--method.temperature 1."
+                f"--method.temperature {method.temperature} is that of a teacher: give "
+                "--method.teacher, or leave it out."
             )
         return None
     teacher = load(method.teacher)

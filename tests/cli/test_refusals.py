@@ -75,6 +75,9 @@ VALUES = {
         ("--size.dropout -0.1", "--size.dropout"),
         ("--size.attention-cap 0", "--size.attention-cap"),
         ("--size.output-cap -1", "--size.output-cap"),
+        ("--size.reach -1", "--size.reach"),
+        ("--method.temperature 0", "--method.temperature"),
+        ("--method.temperature nan", "--method.temperature"),
         ("--train.steps 0", "--train.steps"),
         ("--train.batch 0", "--train.batch"),
         ("--train.keep 0", "--train.keep"),
@@ -101,6 +104,8 @@ VALUES = {
         ("--train.batch 3", "--train.batch", "even"),
         ("--method.gamma 1.5", "--method.gamma"),
         ("--method.gamma -1", "--method.gamma"),
+        ("--method.temperature inf", "--method.temperature"),
+        ("--method.temperature 0.5", "--method.temperature", "--method.teacher"),
     ],
     "text-masked": [
         ("--method.temperature -1", "--method.temperature"),

@@ -26,12 +26,12 @@ compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ c
 CASES: dict[str, Method] = {
     "flow": Flow(),
     "map": FlowMap(teacher="runs/flow"),
-    "flow, posterior": Flow(encoder="posterior"),
+    "flow, bayes": Flow(encoder="bayes"),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
 VOCAB, LENGTH = 2100, 48
-SIZE = nn.Size(2, 16, 2, 8, dropout=0.0, attention_cap=None, output_cap=9.0)
+SIZE = nn.Size(2, 16, 2, 8, dropout=0.0, attention_cap=None, output_cap=9.0, reach=1)
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +103,10 @@ def test_a_copy_of_a_compiled_network_has_its_own_weights() -> None:
 
 
 @compiler
-@pytest.mark.parametrize("encoder", ["projected", "posterior"])
+@pytest.mark.parametrize("encoder", ["projected", "bayes"])
 def test_a_network_compiled_whole_writes_the_same_texts(encoder: str) -> None:
     method = FlowMap(encoder=encoder)
-    plain = scattered(method.network(SIZE, 90, LENGTH), scale=0.6).requires_grad_(False)
+    plain = scattered(method.network(SIZE, 90, LENGTH), scale=0.4).requires_grad_(False)
     whole = copy.deepcopy(plain)
     nn.compile_whole(whole)
     prompt = torch.full((3, LENGTH), core.FREE)

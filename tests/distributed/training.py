@@ -17,13 +17,13 @@ from flowlm.methods.method import Method
 from flowlm.train import Plan, State, World, joined, train
 
 STEPS, TEXTS, LENGTH, VOCAB = 20, 8, 12, 23
-SIZE = nn.Size(2, 16, 2, 8, dropout=0.1, attention_cap=None, output_cap=None)
+SIZE = nn.Size(2, 16, 2, 8, dropout=0.1, attention_cap=None, output_cap=None, reach=1)
 METHODS: dict[str, Method] = {
     "flow": Flow(),
-    "flow, posterior": Flow(encoder="posterior"),
+    "flow, bayes": Flow(encoder="bayes"),
     "flow map": FlowMap(),
     "flow map, taught": FlowMap(teacher="a flow"),
-    "flow map, posterior, taught": FlowMap(encoder="posterior", teacher="a flow"),
+    "flow map, bayes, taught": FlowMap(encoder="bayes", teacher="a flow", temperature=0.8),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowlm import core
 from flowlm.core import Implicit, OneHot, Rows, Streams, implicit, rows
+from flowlm.core.rows import Patch, Term
 
 B, L, V = 3, 7, 5
 SPACE = Implicit(V)
@@ -142,6 +143,29 @@ def test_patches_cover_a_point_once_and_write_its_rows(parts: int) -> None:
         assert torch.allclose(written, whole[patch], rtol=0, atol=1e-6)
         assert written.numel() <= max(parts, 2 * V), "or a strip, which is drawn at once"
     assert (seen == 1).all()
+
+
+class Counted(Term):
+    """A term that counts how often it is asked."""
+
+    asked = 0
+
+    def add(self, total: Tensor, weight: Tensor, patch: Patch) -> None:
+        self.asked += 1
+        total.add_(weight)
+
+
+def test_a_point_no_larger_than_a_patch_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoder and head read it forth and back; a larger one is written anew each time."""
+    for most, asked in ((B * L * V, 1), (B * L * V - 1, 4)):
+        monkeypatch.setattr(rows, "most_written", lambda kind, most=most: most)
+        term = Counted()
+        x = Rows.of(term, B, L, V, device=torch.device("cpu"))
+        whole = [x.written() for _ in range(3)]
+        part = x.write((slice(1, 2), slice(0, L)))
+        assert term.asked == asked
+        assert torch.equal(whole[0], whole[2])
+        assert torch.equal(part, whole[0][1:2])
 
 
 def test_any_patch_between_strips_is_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:

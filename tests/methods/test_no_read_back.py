@@ -28,7 +28,7 @@ from flowlm.methods.method import Method
 META = torch.device("meta")
 TEXTS, LENGTH, VOCAB = 16, 128, 50_258
 
-ENCODERS = ("projected", "linear", "posterior")
+ENCODERS = ("projected", "linear", "posterior", "bayes")
 CASES: dict[str, Method] = {
     **{f"flow, {e}": Flow(encoder=e) for e in ENCODERS},
     **{f"map of itself, {e}": FlowMap(encoder=e) for e in ENCODERS},

@@ -100,6 +100,15 @@ def block(x: Array, c: Array, p: dict[str, Array], size: nn.Size, causal: bool) 
     return np.stack(out)
 
 
+def with_neighbours(x: Array, matrices: Array, reach: int, causal: bool) -> Array:
+    """Each row and, where there are any, what stands up to `reach` places from it."""
+    out = x.copy()
+    for i, j in itertools.product(range(len(x)), repeat=2):
+        if -reach <= j - i <= (0 if causal else reach):
+            out[i] += matrices[:, :, reach + j - i] @ x[j]
+    return out
+
+
 def under(p: dict[str, Array], prefix: str) -> dict[str, Array]:
     return {k.removeprefix(prefix): v for k, v in p.items() if k.startswith(prefix)}
 
@@ -114,6 +123,8 @@ def plain(model: nn.DiT, features: Tensor, taus: tuple[Tensor, ...], causal: boo
             for n, tau in enumerate(taus):
                 c[i] += time_features(float(tau[b, i]), under(p, f"times.{n}."))
         c = silu(c)
+        if size.reach:
+            x = with_neighbours(x, p["near.mix.weight"], size.reach, causal)
         if "places" in p:
             x = x + p["places"][: len(x)]
         for n in range(size.blocks):
@@ -134,11 +145,12 @@ def plain(model: nn.DiT, features: Tensor, taus: tuple[Tensor, ...], causal: boo
 @pytest.mark.parametrize("per_token", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("caps", [False, True])
-@pytest.mark.parametrize("positions", ["rotary", "learned"])
+@pytest.mark.parametrize(("positions", "reach"), [("rotary", 0), ("learned", 0), ("rotary", 2)])
 def test_the_trunk_is_the_one_that_the_paper_describes(
-    times: int, per_token: bool, causal: bool, caps: bool, positions: str
+    times: int, per_token: bool, causal: bool, caps: bool, positions: str, reach: int
 ) -> None:
-    size = replace(SIZE, positions=positions)
+    """And with neighbours mixed in, which it does not have."""
+    size = replace(SIZE, positions=positions, reach=reach)
     if not caps:
         size = replace(size, attention_cap=None, output_cap=None)
     model = scattered(nn.DiT(size, nn.Projected(V, size.width), V, L, times, causal), seed=times)
@@ -191,12 +203,12 @@ def test_a_time_reaches_its_own_token_first() -> None:
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])
-@pytest.mark.parametrize("positions", ["rotary", "learned"])
+@pytest.mark.parametrize(("positions", "reach"), [("rotary", 0), ("learned", 3), ("rotary", 1)])
 @pytest.mark.parametrize("pieces", [[1] * 6, [6], [2, 1, 3], [4, 2]])
 def test_a_cache_gives_what_reading_all_at_once_gives(
-    cap: float | None, positions: str, pieces: list[int]
+    cap: float | None, positions: str, reach: int, pieces: list[int]
 ) -> None:
-    size = replace(SIZE, attention_cap=cap, positions=positions)
+    size = replace(SIZE, attention_cap=cap, positions=positions, reach=reach)
     model = scattered(nn.DiT(size, nn.Lookup(V + 1, size.width), V, 6, 0, causal=True))
     tokens = torch.randint(V + 1, (3, 6), generator=torch.Generator().manual_seed(0))
     wanted = model(tokens).log_probs()
@@ -206,9 +218,9 @@ def test_a_cache_gives_what_reading_all_at_once_gives(
     assert torch.allclose(torch.cat(read, 1), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("cap", [None, 2.0])
-def test_a_causal_trunk_does_not_look_ahead(cap: float | None) -> None:
-    size = replace(SIZE, attention_cap=cap)
+@pytest.mark.parametrize(("cap", "reach"), [(None, 0), (2.0, 0), (None, 2)])
+def test_a_causal_trunk_does_not_look_ahead(cap: float | None, reach: int) -> None:
+    size = replace(SIZE, attention_cap=cap, reach=reach)
     model = scattered(nn.DiT(size, nn.Lookup(V + 1, size.width), V, 6, 0, causal=True))
     tokens = torch.randint(V, (1, 6), generator=torch.Generator().manual_seed(1))
     other = tokens.clone()

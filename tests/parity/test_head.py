@@ -131,6 +131,19 @@ def test_values_and_gradients_at_any_tile_size(
                 assert torch.allclose(slopes[leaf], slope, rtol=size, atol=size), (name, leaf)
 
 
+@pytest.mark.parametrize("cap", CAPS)
+def test_a_temperature_is_that_of_the_features(cap: float | str | None) -> None:
+    """p^(1/T), made sum to one; what is known besides neither cools nor warms."""
+    x = leaves(3, torch.float64)
+    cooled = tiled(x, cap).tempered(0.4).log_probs()
+    known = x["sharpness"][..., None] * noisy_rows(B, L, V) if cap == SEEN else 0.0
+    context = dense(x, None if cap == SEEN else cap).logp
+    assert torch.allclose(cooled, (context / 0.4 + known).log_softmax(-1), rtol=0, atol=1e-10)
+    if cap != SEEN:
+        assert torch.allclose(cooled, dense(x, cap).tempered(0.4).logp, rtol=0, atol=1e-10)
+    assert torch.equal(tiled(x, cap).tempered(1.0).log_probs(), tiled(x, cap).log_probs())
+
+
 @pytest.mark.parametrize("make", [tiled, dense])
 def test_against_sums_by_hand(make: Callable) -> None:
     """Both implementations against loops over tokens and words."""

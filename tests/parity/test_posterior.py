@@ -1,4 +1,4 @@
-"""The posterior encoder, which writes rows in parts, against rows that are simply there."""
+"""The encoders that write rows in parts against rows that are simply there: posterior, bayes."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class Written(nn.Encoder):
 
     def __init__(self, like: nn.Posterior) -> None:
         super().__init__(*like.table.shape)
+        self.testifies = isinstance(like, nn.Bayes)
         self.log_prior = torch.nn.Parameter(like.log_prior.detach().clone(), requires_grad=False)
         self.t_of_tau = like.t_of_tau
 
@@ -66,9 +67,23 @@ class Written(nn.Encoder):
         deviation = mean - self.log_prior.exp() @ self.table
         return mean.shape[-1] ** 0.5 * mean + F.rms_norm(deviation, deviation.shape[-1:])
 
-    def evidence(self, x: Tensor, tau: Tensor | None) -> Seen:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def evidence(self, x: Tensor, tau: Tensor | None) -> Seen | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not self.testifies:
+            return None
         t = self.t_of_tau(cast(Tensor, tau))
         return Seen(x, (t / (1 - t) ** 2).clamp(0, 1e4))
+
+
+class Told(Dense):
+    """Rows whose context cools while what is known of them does not."""
+
+    def __init__(self, context: Tensor, known: Tensor) -> None:
+        super().__init__((context + known).log_softmax(-1))
+        object.__setattr__(self, "apart", (context, known))
+
+    def tempered(self, temperature: float) -> Told:
+        context, known = self.apart  # pyright: ignore[reportAttributeAccessIssue]
+        return Told(context / temperature, known)
 
 
 class Plain(torch.nn.Module):
@@ -76,14 +91,15 @@ class Plain(torch.nn.Module):
 
     def __init__(self, like: Head) -> None:
         super().__init__()
-        self.weight, self.bias = like.weight, like.bias
+        self.weight, self.bias, self.cap = like.weight, like.bias, like.cap
 
-    def forward(self, features: Tensor, evidence: Seen) -> Dense:
-        return Dense(
-            (
-                features @ self.weight.mT + self.bias + evidence.sharpness[..., None] * evidence.x
-            ).log_softmax(-1)
-        )
+    def forward(self, features: Tensor, evidence: Seen | None) -> Dense:
+        logits = features @ self.weight.mT + self.bias
+        if self.cap is not None:
+            logits = self.cap * (logits / self.cap).tanh()
+        if evidence is None:
+            return Dense(logits.log_softmax(-1))
+        return Told(logits, evidence.sharpness[..., None] * evidence.x)
 
 
 class Same(OneHot):
@@ -180,10 +196,13 @@ def test_lowered_precision_lowers_products_alone(parts: int) -> None:
 # --- losses -------------------------------------------------------------------------------------
 
 LOSSES: dict[str, Continuous] = {
-    "flow": Flow(encoder="posterior"),
-    "flow, uniform clock": Flow(encoder="posterior", clock="uniform"),
-    "map of itself": FlowMap(encoder="posterior"),
-    "map": FlowMap(encoder="posterior", teacher="runs/teacher"),
+    "flow, posterior": Flow(encoder="posterior"),
+    "flow, bayes": Flow(encoder="bayes"),
+    "flow, bayes, uniform clock": Flow(encoder="bayes", clock="uniform"),
+    "map of itself, posterior": FlowMap(encoder="posterior"),
+    "map, posterior": FlowMap(encoder="posterior", teacher="runs/teacher"),
+    "map, bayes": FlowMap(encoder="bayes", teacher="runs/teacher"),
+    "map, bayes, cooled": FlowMap(encoder="bayes", teacher="runs/teacher", temperature=0.6),
 }
 
 
@@ -193,8 +212,8 @@ def test_losses_and_gradients_are_those_of_dense_points(
 ) -> None:
     """Fed the same noise: for texts whose tokens count differently, every parameter's gradient."""
     method, teacher = LOSSES[name], None
-    if name == "map":
-        teacher = learnt(Flow(encoder="posterior"), seed=5).requires_grad_(False)
+    if isinstance(method, FlowMap) and method.teacher is not None:
+        teacher = learnt(Flow(encoder=method.encoder), seed=5).requires_grad_(False)
     network = learnt(method, teacher)
     reference, guide = dense(network), None if teacher is None else dense(teacher)
     batch = core.Batch(torch.arange(B * L).view(B, L) % V, torch.ones(B, L))
@@ -220,15 +239,17 @@ def test_losses_and_gradients_are_those_of_dense_points(
 # --- sampling -----------------------------------------------------------------------------------
 
 SAMPLERS: dict[str, Continuous] = {
-    "euler": Flow(encoder="posterior"),
-    "heun": Flow(encoder="posterior", solver="heun"),
-    **{f"jumps, gamma {g}": FlowMap(encoder="posterior", gamma=g) for g in (0.0, 0.6, 1.0)},
+    "euler, posterior": Flow(encoder="posterior"),
+    "euler, bayes, cooled": Flow(encoder="bayes", temperature=0.7),
+    "heun, bayes": Flow(encoder="bayes", solver="heun"),
+    "jumps, posterior, gamma 0.6": FlowMap(encoder="posterior", gamma=0.6),
+    **{f"jumps, bayes, gamma {g}": FlowMap(encoder="bayes", gamma=g) for g in (0.0, 1.0)},
 }
 
 
 def film(method: Continuous, network: nn.DiT, prompt: Tensor) -> list[sampling.Frame]:
     with torch.no_grad():
-        return list(method.frames(network, prompt, 6, Streams.of(4, count=B)))
+        return list(method.frames(network, prompt, 4, Streams.of(4, count=B)))
 
 
 def rows_of(x: Rows | Tensor) -> Tensor:
@@ -318,7 +339,11 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
     p = posterior_mean(torch.eye(vocab), x, beta, encoder.log_prior)
     wanted = language.denoiser(x.written(), time).logp.exp()
     assert torch.allclose(p.double(), wanted, rtol=0, atol=2e-6)
-    # So it is what the encoder reads: its mean and deviation, in the coordinates of words.
+    # So a network whose rows are evidence begins as the denoiser, before anything is learnt.
+    fresh = Flow(encoder="bayes", clock="uniform").network(SIZE, vocab, L)
+    fresh.believe((chance * 2**30).long())
+    assert torch.allclose(fresh(x, time).log_probs().exp().double(), wanted, rtol=0, atol=2e-6)
+    # It is what the encoder reads: its mean and deviation, in the coordinates of words.
     with torch.no_grad():
         encoder.table.copy_(torch.eye(vocab))
     off = wanted - chance.double() / chance.sum()
@@ -366,8 +391,11 @@ def test_the_largest_tensor_is_the_patch(
     core.Decoding(WORDS).t(torch.zeros(1, 1))
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
-        teacher = Flow(encoder="posterior").network(small, WORDS, LONG).requires_grad_(False)
+        teacher = Flow(encoder=method.encoder).network(small, WORDS, LONG).requires_grad_(False)
     network = method.network(small, WORDS, LONG, teacher)
+    for part in (network, teacher):
+        if part is not None:
+            part.head.side = 512
     run = steps(method, network, teacher) if what == "train" else partial(sample, method, network)
     with Footprint(*network.parameters()) as seen:
         run()
@@ -376,20 +404,20 @@ def test_the_largest_tensor_is_the_patch(
 
 
 def test_memory_has_no_term_in_tokens_times_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice the texts cost the same more beside 4,000 words as beside 8,000."""
-    monkeypatch.setattr(rows, "most_written", lambda kind: 2**18)
+    """Twice the texts cost the same more beside 2,000 words as beside 4,000."""
+    monkeypatch.setattr(rows, "most_written", lambda kind: 2**17)
     monkeypatch.setattr(implicit, "KEPT", 16)
     small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
-    for method in (Flow(encoder="posterior"), FlowMap(encoder="posterior")):
+    for method in (Flow(encoder="posterior"), FlowMap(encoder="bayes")):
         peaks = {}
-        for words, texts in itertools.product((4096, 8192), (32, 64)):
+        for words, texts in itertools.product((2048, 4096), (16, 32)):
             network = method.network(small, words, 32)
-            network.head.side = 256
+            network.head.side = 128
             batch = core.Batch(torch.zeros(texts, 32, dtype=torch.long), torch.ones(texts, 32))
             core.Decoding(words).t(torch.zeros(1, 1))
             with Footprint(*network.parameters()) as seen:
                 loss = method.loss(network, batch, Streams.of(0, count=texts))
                 loss.value.mean().backward()
             peaks[words, texts] = seen.peak
-        few, many = (peaks[words, 64] - peaks[words, 32] for words in (4096, 8192))
-        assert abs(many - few) < 4 * 1024 * 4096 / 100
+        few, many = (peaks[words, 32] - peaks[words, 16] for words in (2048, 4096))
+        assert abs(many - few) < 4 * 512 * 2048 / 100

@@ -273,7 +273,7 @@ def test_the_gradient_is_that_of_the_one_hot_loss(monkeypatch: pytest.MonkeyPatc
 # --- distillation -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoder", ["projected", "linear", "posterior"])
+@pytest.mark.parametrize("encoder", ["projected", "linear", "posterior", "bayes"])
 @pytest.mark.parametrize("shape", [WIDE, NARROW])
 def test_a_flow_map_starts_as_its_teacher(encoder: str, shape: tuple[int, int]) -> None:
     """Whatever its target time; in projected space the two share one table, which stays."""

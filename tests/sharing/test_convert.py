@@ -77,6 +77,8 @@ def test_there_and_back_again(method, tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (Masked(), SIZE, "flows"),
         (Flow(encoder="posterior"), SIZE, "encoder"),
+        (Flow(encoder="bayes"), SIZE, "encoder"),
+        (Flow(), replace(SIZE, reach=2), "reach"),
         (Flow(clock="uniform"), SIZE, "clock"),
         (Flow(), replace(SIZE, positions="learned"), "positions"),
         (Flow(), replace(SIZE, attention_cap=None), "attention cap"),

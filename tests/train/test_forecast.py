@@ -28,6 +28,7 @@ VOCAB, LENGTH = 5000, 32
 METHODS = {
     "flow": Flow(),
     "flow, posterior": Flow(encoder="posterior"),
+    "flow, bayes": Flow(encoder="bayes"),
     "map": FlowMap(teacher="runs/flow"),
     "map of itself": FlowMap(),
     "masked": Masked(),

@@ -25,7 +25,8 @@ class FlowMap(Continuous):
     gamma: float = 0.0
     """Fresh noise between jumps when sampling, from 0 (none) to 1 (all); nothing at one step."""
     temperature: float = 1.0
-    """Of the teacher: the map learns to write in few steps what the flow writes at this one."""
+    """Of the teacher: the map learns to write in few steps what the flow writes at this one. By
+    default that at which the teacher writes."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

@@ -129,9 +129,14 @@ class DiT(nn.Module):
         assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
         first_time = taus[0] if taus else None
         y = self.encoder(x, first_time)
+        condition = self._condition(y, *taus)
+        evidence = self.encoder.evidence(x, first_time)
+        if evidence is not None and self.sharper is not None:
+            evidence = evidence.sharper(self.sharper(condition).squeeze(-1).float())
+        # Blocks may be stored in a narrower type than the encoder and all that reads times.
+        y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
         if self.near is not None:
             y = self.near(y, cache)
-        condition = self._condition(y, *taus)
         first = 0 if cache is None else cache.length
         rotary = None
         if self.places is not None:
@@ -139,8 +144,6 @@ class DiT(nn.Module):
         else:
             per_head = self.size.width // self.size.heads
             rotary = rotary_tables(y.shape[1], per_head, y.device, first)
-        # Blocks may be stored in a narrower type than the encoder and the time embeddings.
-        y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
         seeds = self._seeds(rng)
         for i, block in enumerate(self.blocks):
             keys = None if seeds is None else block_keys(seeds, i)
@@ -150,9 +153,6 @@ class DiT(nn.Module):
                 y = block(y, condition, rotary, cache, i, keys)
         shift, scale = self.modulation(condition).chunk(2, -1)
         features = torch.addcmul(shift, self.norm(y), 1 + scale)
-        evidence = self.encoder.evidence(x, first_time)
-        if evidence is not None and self.sharper is not None:
-            evidence = evidence.sharper(self.sharper(condition).squeeze(-1).float())
         return self.head(features, evidence)
 
     def believe(self, counts: Int[Tensor, " v"]) -> None:

@@ -26,7 +26,7 @@ def flow() -> Experiment:
 
     flowlm train text-flow --data.path FILE
     """
-    return _experiment("text-flow", Flow(encoder="bayes"))
+    return _experiment("text-flow", Flow(encoder="bayes", temperature=0.7))
 
 
 def flow_map() -> Experiment:
