@@ -2,6 +2,7 @@
 
 python -m benchmarks.encoders --text FILE                 the study; hours, on two cores
 python -m benchmarks.encoders --text FILE --small         where the vocabulary fits into the width
+python -m benchmarks.encoders --text FILE --vocabularies  the text in smaller vocabularies
 python -m benchmarks.encoders --text FILE --ablations     one thing taken away at a time
 python -m benchmarks.encoders --text FILE --tuning        learning rates and the linear table's gain
 python -m benchmarks.encoders --text FILE --ratio         what a step of each costs
@@ -28,7 +29,7 @@ from typing import Any
 from benchmarks.encoders import measures, plan, report
 from benchmarks.encoders.cells import Cell, run
 from benchmarks.encoders.variants import Variant
-from benchmarks.encoders.worlds import prepared
+from benchmarks.encoders.worlds import prepare_text
 from benchmarks.provenance import write_result
 
 AT_ONCE = 2
@@ -42,7 +43,10 @@ def main() -> None:
     )
     parser.add_argument("--text", type=Path, help="the text, UTF-8")
     parser.add_argument("--out", type=Path, default=Path("runs/encoders"))
-    for choice in ("small", "ablations", "tuning", "ratio", "step", "kept", "argument", "report"):
+    for choice in (
+        "small", "vocabularies", "ablations", "tuning", "ratio", "step", "kept", "argument",
+        "report",
+    ):  # fmt: skip
         parser.add_argument(f"--{choice}", action="store_true")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -54,7 +58,7 @@ def main() -> None:
         return
     if given.text is None:
         parser.error("--text FILE is missing: the text to learn from, such as WikiText-2")
-    prepared(given.text, given.out / "tokens")
+    prepare_text(given.text, given.out / "tokens")
     command = "python -m benchmarks.encoders --text FILE"
     for measure in (measures.ratio, measures.step, measures.kept, measures.argument):
         name = measure.__name__
@@ -62,20 +66,20 @@ def main() -> None:
             found = measure(given.out)
             write_result(f"encoders-{name}", {"command": f"{command} --{name}", **found})
             return
-    for name, cells in (
-        ("small", plan.small),
-        ("ablations", plan.ablations),
-        ("tuning", plan.tuning),
-    ):
+    for make in (plan.small, plan.vocabularies, plan.ablations, plan.tuning):
+        name = make.__name__
         if getattr(given, name):
-            results = collected(cells(), given.out)
-            found = {"command": f"{command} --{name}", "cells": results}
-            write_result(f"encoders-{name}", found)
+            write_result(f"encoders-{name}", _trained(make(), f"{command} --{name}", given.out))
             return
-    results = collected(plan.study(), given.out)
-    found = {"command": command, "cells": results, "judged": measures.judged(given.out)}
-    write_result("encoders", found)
+    write_result("encoders", _trained(plan.study(), command, given.out))
     report.show()
+
+
+def _trained(cells: list[Cell], command: str, out: Path) -> dict[str, Any]:
+    """Everything that is known of cells, with what judges among them say of the others."""
+    results = collected(cells, out)
+    said = {c.world: measures.judged(c.world, cells, out) for c in cells if c.kind == "judge"}
+    return {"command": command, "cells": results, "judged": said}
 
 
 def collected(cells: list[Cell], out: Path) -> list[dict[str, Any]]:

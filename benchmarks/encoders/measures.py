@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import torch
 from benchmarks.cells import in_a_process
 from benchmarks.encoders import plan
 from benchmarks.encoders.argument import linear_bound, row_information
-from benchmarks.encoders.cells import TAUS, written_file
-from benchmarks.encoders.variants import methods
+from benchmarks.encoders.cells import TAUS, Cell, written_file
+from benchmarks.encoders.variants import Variant, methods
 from benchmarks.encoders.worlds import World, world
 from benchmarks.rivals import PAPER, Case
 from flowlm import core
@@ -33,19 +34,24 @@ REPEATS = 15
 
 
 def ratio(folder: Path) -> dict[str, Any]:
-    """Seconds of a step of the encoders, flow and map, taken in turn in one process."""
+    """Seconds of a training step, flow and map, and of writing eight texts in eight steps.
+
+    Those of the encoders are taken in turn, in one process.
+    """
     torch.set_num_threads(1)
     keep_memory()
     found = {}
     for template in (plan.TEXT, plan.SENTENCES):
         where = world(template.world, template.batch, 0, folder / "tokens")
-        for kind in ("flow", "map"):
-            compared = plan.COMPARED[template.world]
-            turns = {v.encoder: _steps(v, kind, where) for v in compared}
+        for kind in ("flow", "map", "writing"):
+            make = _writing if kind == "writing" else partial(_training, kind)
+            turns = {v.encoder: make(v, where) for v in plan.COMPARED[template.world]}
             seconds: dict[str, list[float]] = {name: [] for name in turns}
             for _ in range(REPEATS):
-                for name, step in turns.items():
-                    seconds[name].append(step())
+                for name, work in turns.items():
+                    began = time.perf_counter()
+                    work()
+                    seconds[name].append(time.perf_counter() - began)
             linear = seconds["linear"][3:]
             for name, own in seconds.items():
                 pairs = [p / q for p, q in zip(own[3:], linear)]
@@ -55,12 +61,29 @@ def ratio(folder: Path) -> dict[str, Any]:
                     "highest": max(pairs),
                     "seconds": statistics.median(own[3:]),
                 }
-    print(found)
+    for name, times in found.items():
+        print(name, times)
     return {"ratios": found}
 
 
-def _steps(variant: Any, kind: str, where: World) -> Callable[[], float]:
-    template = plan.TEXT if where.language is None else plan.SENTENCES
+def _template(where: World) -> Any:
+    return plan.TEXT if where.language is None else plan.SENTENCES
+
+
+def _writing(variant: Variant, where: World) -> Callable[[], object]:
+    method, _ = methods(variant)
+    network = method.network(_template(where).size, where.vocab, where.length).eval()
+    prompt = torch.full((8, where.length), core.FREE)
+
+    def write() -> None:
+        with torch.no_grad():
+            *_, _ = method.sample(network, prompt, 8, Streams.of(0, count=8))
+
+    return write
+
+
+def _training(kind: str, variant: Variant, where: World) -> Callable[[], object]:
+    template = _template(where)
     flow, flow_map = methods(variant)
     network = flow.network(template.size, where.vocab, where.length)
     teacher, method = None, flow
@@ -74,14 +97,7 @@ def _steps(variant: Any, kind: str, where: World) -> Callable[[], float]:
         return method.loss(model, batch, rng, teacher)
 
     settings = Plan(steps=REPEATS, batch=template.batch)
-    steps = train(State(network, settings), loss, where.batches, settings)
-
-    def one() -> float:
-        began = time.perf_counter()
-        next(steps)
-        return time.perf_counter() - began
-
-    return one
+    return train(State(network, settings), loss, where.batches, settings).__next__
 
 
 def step(folder: Path) -> dict[str, Any]:
@@ -105,11 +121,11 @@ def step(folder: Path) -> dict[str, Any]:
     return {"threads": threads, "found": found}
 
 
-def judged(folder: Path) -> dict[str, list[dict[str, float]]]:
-    """Nats per token of what was written of the text, under the judge, and of held-out text."""
-    method, where = Autoregressive(), world("text", 8, 0, folder / "tokens")
+def judged(name: str, cells: list[Cell], folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Nats per token of what the cells of a world wrote, under its judge, and of held-out text."""
+    method, where = Autoregressive(), world(name, 8, 0, folder / "tokens")
     judge = method.network(plan.TEXT.size, where.vocab, where.length).eval()
-    judge.load_state_dict(torch.load(folder / "text-judge" / "weights.pt"))
+    judge.load_state_dict(torch.load(folder / f"{name}-judge" / "weights.pt"))
 
     draws = torch.Generator().manual_seed(5)
 
@@ -137,8 +153,8 @@ def judged(folder: Path) -> dict[str, list[dict[str, float]]]:
     shares = where.counts.double() / where.counts.sum()
     drawn = torch.multinomial(shares, 48 * where.length, True, generator=draws)
     found["words by frequency"] = [opinions(drawn.view(48, -1))]
-    for cell in plan.study():
-        if cell.world == "text" and cell.writes:
+    for cell in cells:
+        if cell.world == name and cell.writes:
             found[cell.name] = [
                 {
                     "steps": steps,

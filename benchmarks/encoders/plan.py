@@ -18,12 +18,14 @@ POSTERIOR = Variant("posterior", reach=2)
 LINEAR = Variant("linear", gain=10.0)
 
 COMPARED = {
-    "text": (BAYES, LINEAR), "dialects": (POSTERIOR, BAYES, LINEAR), "demo": (POSTERIOR, LINEAR),
+    "text": (BAYES, LINEAR), "text-2048": (POSTERIOR, BAYES, LINEAR),
+    "text-512": (POSTERIOR, BAYES, LINEAR), "dialects": (POSTERIOR, BAYES, LINEAR),
+    "demo": (POSTERIOR, LINEAR),
 }  # fmt: skip
 
 TEXT = Cell("", "text", "flow", BAYES, 0, 1600, 3e-3, 8, 4, 128)
 SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
-RATIO = {"text": 1.5, "dialects": 1.2, "demo": 1.2}
+RATIO = {"text": 1.5, "text-2048": 1.5, "text-512": 1.5, "dialects": 1.2, "demo": 1.2}
 """Steps of the linear encoder for one of the others."""
 
 WRITES = {
@@ -33,6 +35,7 @@ WRITES = {
     },
 }  # fmt: skip
 WRITES["demo"] = WRITES["dialects"]
+WRITES["text-2048"] = WRITES["text-512"] = {"flow": ((8, 48), (32, 48))}
 MAP_SHARE = 0.45
 """Steps of a map for one of its flow."""
 TEMPERATURES = (1.0, 0.7, 0.4)
@@ -43,13 +46,26 @@ TAUGHT = {"text bayes": 0.7}
 
 def study() -> list[Cell]:
     """Flow and map of the encoders in two worlds, three seeds; and the judge of the text."""
-    judge = replace(TEXT, name="text-judge", kind="judge", steps=4000, lr=1e-3)
-    return [judge, *trained(TEXT, SENTENCES)]
+    return [judge("text", 4000), *trained(TEXT, SENTENCES)]
 
 
 def small() -> list[Cell]:
     """The same where the vocabulary fits into the width: one dialect, 61 words."""
     return trained(replace(SENTENCES, world="demo", steps=1000))
+
+
+def vocabularies() -> list[Cell]:
+    """Flows of the same text in smaller vocabularies, shorter, seed 0, with a judge for each."""
+    cells = []
+    for world in ("text-512", "text-2048"):
+        of = replace(TEXT, world=world, steps=1000)
+        cells += [judge(world, 2500), *(flow(of, variant, 0) for variant in COMPARED[world])]
+    return cells
+
+
+def judge(world: str, steps: int) -> Cell:
+    """The autoregressive model that says how likely texts are."""
+    return replace(TEXT, name=f"{world}-judge", world=world, kind="judge", steps=steps, lr=1e-3)
 
 
 def trained(*worlds: Cell) -> list[Cell]:

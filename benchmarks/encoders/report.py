@@ -10,13 +10,17 @@ from typing import Any
 
 from benchmarks.cells import table
 from benchmarks.encoders.cells import MEAN, TAUS
+from benchmarks.encoders.plan import COMPARED
 from benchmarks.growth import STYLE
 from benchmarks.provenance import RESULTS
 from flowlm.evaluate.report.charts import Axis, Line, Point, chart, decades_axis, linear_axis
 from flowlm.evaluate.report.markup import Html, element
 
-ENCODERS = ("posterior", "linear")
 WORLDS = {"text": "WikiText-2, v = 8,192", "dialects": "sentences, v = 244"}
+SMALLER = {
+    "small": {"demo": "sentences, v = 61"},
+    "vocabularies": {"text-512": "WikiText-2, v = 512", "text-2048": "WikiText-2, v = 2,048"},
+}
 
 Results = dict[str, list[dict[str, Any]]]
 """The three seeds of a flow or a map, by world, encoder and kind."""
@@ -26,31 +30,38 @@ def show() -> None:
     """Print the tables in Markdown and draw the curves."""
     study = json.loads((RESULTS / "encoders.json").read_text())
     groups = grouped(study["cells"])
-    for world, title in WORLDS.items():
-        print(f"\n{title}: nats per held-out token by tau, mean [lowest, highest] of the seeds\n")
-        print(costs(groups, world))
-        print(f"\n{title}: what is written\n")
-        print(writings(groups, world, study["judged"]))
-    for name in ("held-out text", "words by frequency"):
-        only = study["judged"][name][0]
-        together = only["shuffled"] - only["nats"]
-        print(
-            f"\n{name}: perplexity {math.exp(only['nats']):.1f}, together {together:.2f},", end=" "
-        )
-        print(f"entropy of all {only['entropy of all']:.2f}, entropy {only['entropy']:.2f}")
-    small = RESULTS / "encoders-small.json"
-    if small.exists():
-        found = grouped(json.loads(small.read_text())["cells"])
-        print("\nsentences, v = 61: nats per held-out token by tau\n")
-        print(costs(found, "demo"))
-        print("\nsentences, v = 61: what is written\n")
-        print(writings(found, "demo", {}))
+    tables(study, WORLDS)
+    for name, worlds in SMALLER.items():
+        file = RESULTS / f"encoders-{name}.json"
+        if file.exists():
+            tables(json.loads(file.read_text()), worlds)
     for name in ("tuning", "ablations"):
         file = RESULTS / f"encoders-{name}.json"
         if file.exists():
             print(f"\n{name}\n")
             print(variants(json.loads(file.read_text())["cells"]))
-    Path("docs/encoders.svg").write_text(drawn(groups))
+    ratios = json.loads((RESULTS / "encoders-ratio.json").read_text())["ratios"]
+    Path("docs/encoders.svg").write_text(drawn(groups, ratios))
+
+
+def tables(study: dict[str, Any], worlds: dict[str, str]) -> None:
+    """Cross-entropy and what is written in some worlds."""
+    groups = grouped(study["cells"])
+    for world, title in worlds.items():
+        judged = study["judged"].get(world, {})
+        print(f"\n{title}: nats per held-out token by tau, mean [lowest, highest] of the seeds\n")
+        print(costs(groups, world))
+        print(f"\n{title}: what is written\n")
+        print(writings(groups, world, judged))
+        for name in ("held-out text", "words by frequency"):
+            if name in judged:
+                only = judged[name][0]
+                together = only["shuffled"] - only["nats"]
+                print(
+                    f"\n{name}: perplexity {math.exp(only['nats']):.1f}, together "
+                    f"{together:.2f}, entropy of all {only['entropy of all']:.2f}, entropy "
+                    f"{only['entropy']:.2f}"
+                )
 
 
 def grouped(cells: list[dict[str, Any]]) -> Results:
@@ -64,49 +75,62 @@ def grouped(cells: list[dict[str, Any]]) -> Results:
     return groups
 
 
+def compared(world: str) -> list[str]:
+    """Names of the encoders, the linear one last."""
+    return [variant.encoder for variant in COMPARED[world]]
+
+
 def spread(values: list[float], form: str = ".3f") -> str:
     """Mean [lowest, highest]."""
     return f"{fmean(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
 
 def costs(groups: Results, world: str) -> str:
-    """A row for each time, and the mean over times."""
-    found = {e: [r["curve"][-1]["nats"] for r in groups[f"{world} {e} flow"]] for e in ENCODERS}
+    """A row for each time, and the mean over times; ratios to the linear encoder."""
+    encoders = compared(world)
+    found = {e: [r["curve"][-1]["nats"] for r in groups[f"{world} {e} flow"]] for e in encoders}
     rows = []
-    for i, tau in enumerate(TAUS):
-        own, other = ([nats[i] for nats in found[e]] for e in ENCODERS)
-        rows.append([f"{tau}", spread(own), spread(other), f"{fmean(own) / fmean(other):.3f}"])
-    own, other = ([fmean(nats[MEAN]) for nats in found[e]] for e in ENCODERS)
-    rows.append(["mean from 0.05", spread(own), spread(other), f"{fmean(own) / fmean(other):.3f}"])
-    return table(["tau", *ENCODERS, "ratio"], rows)
+    lines = [(f"{tau}", slice(i, i + 1)) for i, tau in enumerate(TAUS)]
+    for name, times in [*lines, ("mean from 0.05", MEAN)]:
+        own = {e: [fmean(nats[times]) for nats in found[e]] for e in encoders}
+        least = fmean(own["linear"])
+        ratios = [f"{fmean(own[e]) / least:.3f}" for e in encoders[:-1]]
+        rows.append([name, *(spread(own[e]) for e in encoders), *ratios])
+    return table(["tau", *encoders, *(f"{e} / linear" for e in encoders[:-1])], rows)
 
 
 def writings(groups: Results, world: str, judged: dict[str, list[dict[str, float]]]) -> str:
-    """A row for each kind and number of steps: quality with entropy, and seconds a text."""
+    """A row for each kind, number of evaluations, encoder and temperature: quality and entropy.
+
+    Sentences at temperature 1 alone, if flows wrote them.
+    """
     rows = []
     for kind, name in (("flow", "FLM"), ("map", "FMLM")):
-        found = {e: groups[f"{world} {e} {kind}"] for e in ENCODERS}
-        for k, first in enumerate(found["posterior"][0]["written"]):
-            row = [f"{name}, {first['steps']}"]
-            for encoder in ENCODERS:
-                seeds = [result["written"][k] for result in found[encoder]]
-                if world == "text":
-                    said = [judged[r["cell"]["name"]][k] for r in found[encoder]]
-                    row.append(spread([math.exp(s["nats"]) for s in said], ".0f"))
-                    row.append(f"{fmean([s['shuffled'] - s['nats'] for s in said]):.2f}")
-                    row.append(f"{fmean([s['entropy of all'] for s in said]):.2f}")
-                else:
-                    row.append(spread([100 * s["valid"] for s in seeds], ".1f"))
-                    row.append(f"{fmean([s['nll'] for s in seeds]):.2f}")
-                row.append(f"{fmean([s['entropy'] for s in seeds]):.2f}")
-                row.append(f"{1000 * fmean([s['seconds'] for s in seeds]):.0f}")
+        cells = {e: groups.get(f"{world} {e} {kind}", []) for e in compared(world)}
+        every = [
+            (k, written["steps"], encoder)
+            for encoder, seeds in cells.items()
+            for first in seeds[:1]
+            for k, written in enumerate(first["written"])
+        ]
+        for k, steps, encoder in sorted(every, key=lambda row: row[1]):
+            seeds = [result["written"][k] for result in cells[encoder]]
+            temperature = seeds[0]["temperature"]
+            row = [f"{name}, {steps}", encoder, f"{temperature:g}"]
+            if judged:
+                said = [judged[r["cell"]["name"]][k] for r in cells[encoder]]
+                row.append(spread([math.exp(s["nats"]) for s in said], ".0f"))
+                row.append(spread([s["shuffled"] - s["nats"] for s in said], ".2f"))
+                row.append(spread([s["entropy of all"] for s in said], ".2f"))
+            elif kind == "flow" and temperature != 1:
+                continue
+            else:
+                row.append(spread([100 * s["valid"] for s in seeds], ".1f"))
+                row.append(spread([s["nll"] for s in seeds], ".2f"))
+            row.append(f"{fmean([s['entropy'] for s in seeds]):.2f}")
             rows.append(row)
-    figures = (
-        ["perplexity", "together", "entropy of all"] if world == "text" else ["valid %", "nats"]
-    )
-    head = [f"{e}: {f}" if not i else f for e in ENCODERS for i, f in enumerate(
-        [*figures, "entropy", "ms a text"])]  # fmt: skip
-    return table(["evaluations", *head], rows)
+    figures = ["perplexity", "together", "entropy of all"] if judged else ["valid %", "nats"]
+    return table(["evaluations", "encoder", "temperature", *figures, "entropy"], rows)
 
 
 def variants(cells: list[dict[str, Any]]) -> str:
@@ -121,22 +145,26 @@ def variants(cells: list[dict[str, Any]]) -> str:
     return table(["", "steps", *(f"{TAUS[i]}" for i in shown), "mean"], rows)
 
 
-def drawn(groups: Results) -> str:
-    """Cross-entropy as training goes on and by time, in both worlds."""
+def drawn(groups: Results, ratios: dict[str, dict[str, float]]) -> str:
+    """Cross-entropy as training goes on and by time, in both worlds.
+
+    Training by seconds: steps, and what a step took when all encoders were timed in turn.
+    """
     panels = []
     for world, title in WORLDS.items():
         lines = []
-        for style, encoder in enumerate(ENCODERS):
+        for style, encoder in enumerate(compared(world)):
             curves = [r["curve"] for r in groups[f"{world} {encoder} flow"]]
+            each = ratios[f"{world}, flow, {encoder}"]["seconds"]
             points = tuple(
-                _point(fmean(p["seconds"] for p in at), [fmean(p["nats"][MEAN]) for p in at])
+                _point(at[0]["step"] * each, [fmean(p["nats"][MEAN]) for p in at])
                 for at in zip(*curves)
             )
             lines.append(Line(encoder, style, points))
         xs = [p.x for line in lines for p in line.points]
         panels.append(_panel(f"{title}: training", decades_axis(xs, "seconds, one thread"), lines))
         lines = []
-        for style, encoder in enumerate(ENCODERS):
+        for style, encoder in enumerate(compared(world)):
             ends = [r["curve"][-1]["nats"] for r in groups[f"{world} {encoder} flow"]]
             points = tuple(_point(tau, list(at)) for tau, at in zip(TAUS, zip(*ends)))
             lines.append(Line(encoder, style, points))

@@ -22,7 +22,9 @@ from flowlm.evaluate.quality import heard_nll, valid_share
 from flowlm.prepare import find_corpus, make_tokenizer
 
 DIALECTS = 4
-VOCAB, LENGTH = 8192, 64
+VOCABULARIES = {"text": 8192, "text-2048": 2048, "text-512": 512}
+"""Words of the BPE by which the text is read."""
+LENGTH = 64
 HELD_OUT = 128
 """Texts on which cross-entropies are measured."""
 
@@ -49,9 +51,9 @@ class World:
 
 
 def world(name: str, batch: int, seed: int, folder: Path) -> World:
-    """`demo`, `dialects`, or real text prepared in the folder."""
-    if name == "text":
-        return _text(batch, seed, folder)
+    """`demo`, `dialects`, or the text in one of its VOCABULARIES, prepared in the folder."""
+    if name in VOCABULARIES:
+        return _text(name, batch, seed, folder)
     language = demo_language()[0] if name == "demo" else dialects()
     batches = Sentences(language, batch, seed)
     # A seed of their own, the same for every run: held-out sentences.
@@ -81,15 +83,16 @@ def dialects() -> Language:
     )  # fmt: skip
 
 
-def prepared(text: Path, folder: Path) -> None:
-    """Tokenise a text by a byte-level BPE of VOCAB ids, once."""
-    if not is_prepared(folder):
-        corpus = find_corpus(str(text), "line", 0.05)
-        prepare(corpus, folder, make_tokenizer("bpe", VOCAB, corpus))
+def prepare_text(text: Path, folder: Path) -> None:
+    """Tokenise a text by a byte-level BPE for each of VOCABULARIES, once."""
+    corpus = find_corpus(str(text), "line", 0.05)
+    for name, vocab in VOCABULARIES.items():
+        if not is_prepared(folder / name):
+            prepare(corpus, folder / name, make_tokenizer("bpe", vocab, corpus))
 
 
-def _text(batch: int, seed: int, folder: Path) -> World:
-    tokens = open_tokens(folder, verify=False)
-    counts = torch.from_numpy(tokens.train.astype(np.int64)).bincount(minlength=VOCAB)
+def _text(name: str, batch: int, seed: int, folder: Path) -> World:
+    tokens, vocab = open_tokens(folder / name, verify=False), VOCABULARIES[name]
+    counts = torch.from_numpy(tokens.train.astype(np.int64)).bincount(minlength=vocab)
     valid = next(sequential(tokens.valid, LENGTH, HELD_OUT))
-    return World(VOCAB, LENGTH, Windows(tokens.train, LENGTH, batch, seed), counts, valid, None)
+    return World(vocab, LENGTH, Windows(tokens.train, LENGTH, batch, seed), counts, valid, None)
