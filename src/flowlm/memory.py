@@ -8,6 +8,7 @@ from flowlm.experiment import AnyMethod
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.nn.dit import DiT
+from flowlm.nn.encoder import Linear, Posterior
 from flowlm.nn.head import tile_side
 
 BUDGET = 2**30
@@ -46,10 +47,10 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
     tile = tile_side(kind) ** 2
     entry, most = (24, tile) if isinstance(method, Continuous) else (64, max(4 * tile, vocab))
     row, most, state = entry * places * vocab, entry * most, 8 * places * size.width * 4
-    match method:
-        case Continuous(encoder="linear"):
+    match network.encoder:
+        case Linear():
             state = 8 * places * vocab * 4
-        case Continuous(encoder="posterior" | "bayes"):
+        case Posterior():
             # Seeds, and what is kept of predictions, old and new.
             state = 24 * places * min(KEPT, vocab)
             row, most = row + 24 * places * vocab, most + 24 * max(most_written(kind), vocab)
