@@ -100,10 +100,7 @@ def costs(groups: Results, world: str) -> str:
 
 
 def writings(groups: Results, world: str, judged: dict[str, list[dict[str, float]]]) -> str:
-    """A row for each kind, number of evaluations, encoder and temperature: quality and entropy.
-
-    Sentences at temperature 1 alone, if flows wrote them.
-    """
+    """A row for each kind, number of evaluations, encoder and temperature: quality and entropy."""
     rows = []
     for kind, name in (("flow", "FLM"), ("map", "FMLM")):
         cells = {e: groups.get(f"{world} {e} {kind}", []) for e in compared(world)}
@@ -122,8 +119,6 @@ def writings(groups: Results, world: str, judged: dict[str, list[dict[str, float
                 row.append(spread([math.exp(s["nats"]) for s in said], ".0f"))
                 row.append(spread([s["shuffled"] - s["nats"] for s in said], ".2f"))
                 row.append(spread([s["entropy of all"] for s in said], ".2f"))
-            elif kind == "flow" and temperature != 1:
-                continue
             else:
                 row.append(spread([100 * s["valid"] for s in seeds], ".1f"))
                 row.append(spread([s["nll"] for s in seeds], ".2f"))
