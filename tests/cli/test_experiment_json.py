@@ -161,7 +161,7 @@ WORDS = {"name", "kind", "encoder", "clock", "solver", "path", "documents", "tok
     "positions", "device", "precision"
 }  # fmt: skip
 FRACTIONS = {"valid", "dropout", "attention_cap", "output_cap", "lr", "decay", "beta2"} | {
-    "weight_decay", "clip", "ema"
+    "weight_decay", "clip", "ema", "temperature"
 }  # fmt: skip
 SWITCHES = {"compile", "recompute"}
 
