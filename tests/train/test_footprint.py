@@ -78,8 +78,14 @@ def test_the_largest_tensor_of_a_sampler_is_the_tile(name: str) -> None:
     assert sampled(METHODS[name], 6000, 64, 64).largest <= most < 4 * 64 * 64 * 6000
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "recompute"),
+    [
+        *((name, False) for name in METHODS),
+        ("flow", True),
+        *(pytest.param(n, True, marks=pytest.mark.slow) for n in METHODS if n != "flow"),
+    ],
+)
 def test_training_memory_has_no_term_in_tokens_times_words(name: str, recompute: bool) -> None:
     """2,048 tokens more cost the same beside 8,192 words and beside 16,384.
 
