@@ -21,13 +21,15 @@ LINEAR = Variant("linear", gain=10.0)
 
 COMPARED = {
     "text": (BAYES, LINEAR), "text-2048": (BESIDE, BAYES, LINEAR),
-    "text-512": (BESIDE, BAYES, LINEAR), "dialects": (POSTERIOR, BAYES, LINEAR),
+    "text-512": (BESIDE, BAYES, LINEAR), "characters": (BESIDE, BAYES, LINEAR),
+    "dialects": (POSTERIOR, BAYES, LINEAR),
     "demo": (POSTERIOR, LINEAR),
 }  # fmt: skip
 
 TEXT = Cell("", "text", "flow", BAYES, 0, 1600, 3e-3, 8, 4, 128)
 SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
-RATIO = {"text": 1.5, "text-2048": 1.5, "text-512": 1.5, "dialects": 1.2, "demo": 1.2}
+TEXTS = ("text", "text-2048", "text-512", "characters")
+RATIO = dict.fromkeys(TEXTS, 1.5) | dict.fromkeys(("dialects", "demo"), 1.2)
 """Steps of the linear encoder for one of the others."""
 
 WRITES = {
@@ -37,7 +39,7 @@ WRITES = {
     },
 }  # fmt: skip
 WRITES["demo"] = WRITES["dialects"]
-WRITES["text-2048"] = WRITES["text-512"] = {"flow": ((8, 48), (32, 48))}
+WRITES |= dict.fromkeys(TEXTS[1:], {"flow": ((8, 48), (32, 48))})
 MAP_SHARE = 0.45
 """Steps of a map for one of its flow."""
 TEMPERATURES = (1.0, 0.8, 0.7, 0.4)
@@ -59,7 +61,7 @@ def small() -> list[Cell]:
 def vocabularies() -> list[Cell]:
     """Flows of the same text in smaller vocabularies, shorter, seed 0, with a judge for each."""
     cells = []
-    for world in ("text-512", "text-2048"):
+    for world in TEXTS[1:]:
         of = replace(TEXT, world=world, steps=1000)
         cells += [judge(world, 2500), *(flow(of, variant, 0) for variant in COMPARED[world])]
     return cells

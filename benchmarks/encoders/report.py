@@ -19,7 +19,11 @@ from flowlm.evaluate.report.markup import Html, element
 WORLDS = {"text": "WikiText-2, v = 8,192", "dialects": "sentences, v = 244"}
 SMALLER = {
     "small": {"demo": "sentences, v = 61"},
-    "vocabularies": {"text-512": "WikiText-2, v = 512", "text-2048": "WikiText-2, v = 2,048"},
+    "vocabularies": {
+        "text-2048": "WikiText-2, v = 2,048",
+        "text-512": "WikiText-2, v = 512",
+        "characters": "WikiText-2, characters",
+    },
 }
 
 Results = dict[str, list[dict[str, Any]]]

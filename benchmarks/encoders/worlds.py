@@ -22,8 +22,8 @@ from flowlm.evaluate.quality import heard_nll, valid_share
 from flowlm.prepare import find_corpus, make_tokenizer
 
 DIALECTS = 4
-VOCABULARIES = {"text": 8192, "text-2048": 2048, "text-512": 512}
-"""Words of the BPE by which the text is read."""
+VOCABULARIES = {"text": 8192, "text-2048": 2048, "text-512": 512, "characters": None}
+"""Words of the BPE by which the text is read; None for its characters."""
 LENGTH = 64
 HELD_OUT = 128
 """Texts on which cross-entropies are measured."""
@@ -84,15 +84,17 @@ def dialects() -> Language:
 
 
 def prepare_text(text: Path, folder: Path) -> None:
-    """Tokenise a text by a byte-level BPE for each of VOCABULARIES, once."""
+    """Tokenise a text in each of VOCABULARIES, by a byte-level BPE or by characters, once."""
     corpus = find_corpus(str(text), "line", 0.05)
     for name, vocab in VOCABULARIES.items():
         if not is_prepared(folder / name):
-            prepare(corpus, folder / name, make_tokenizer("bpe", vocab, corpus))
+            kind = "characters" if vocab is None else "bpe"
+            prepare(corpus, folder / name, make_tokenizer(kind, vocab or 0, corpus))
 
 
 def _text(name: str, batch: int, seed: int, folder: Path) -> World:
-    tokens, vocab = open_tokens(folder / name, verify=False), VOCABULARIES[name]
+    tokens = open_tokens(folder / name, verify=False)
+    vocab = tokens.tokenizer.vocab
     counts = torch.from_numpy(tokens.train.astype(np.int64)).bincount(minlength=vocab)
     valid = next(sequential(tokens.valid, LENGTH, HELD_OUT))
     return World(vocab, LENGTH, Windows(tokens.train, LENGTH, batch, seed), counts, valid, None)
