@@ -39,7 +39,7 @@ WRITES = {
     },
 }  # fmt: skip
 WRITES["demo"] = WRITES["dialects"]
-WRITES |= dict.fromkeys(TEXTS[1:], {"flow": ((8, 48), (32, 48))})
+WRITES |= {name: {"flow": ((8, 48), (32, 48))} for name in TEXTS[1:]}
 MAP_SHARE = 0.45
 """Steps of a map for one of its flow."""
 TEMPERATURES = (1.0, 0.8, 0.7, 0.4)
