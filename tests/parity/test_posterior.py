@@ -17,7 +17,7 @@ from weights import scattered
 
 from flowlm import core, nn, sampling
 from flowlm.core import Dense, Implicit, OneHot, Rows, Streams, implicit, rows
-from flowlm.methods.continuous import CROWDED, Continuous
+from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.encoder import FLOOR
@@ -308,19 +308,6 @@ def test_the_prior_is_that_of_the_counts_with_one_more_each() -> None:
     wanted = torch.tensor([6.0, 1.0, 2**40 + 1, 2.0], dtype=torch.float64) / (2**40 + 10)
     assert torch.allclose(encoder.log_prior.exp().double(), wanted, rtol=1e-5)
     assert not encoder.log_prior.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("vocab", "kind"), [(D * CROWDED, nn.Posterior), (D * CROWDED + 1, nn.Bayes)]
-)
-def test_the_encoder_is_chosen_by_words_to_a_number_of_the_width(vocab: int, kind: type) -> None:
-    method = Flow(encoder="auto")
-    teacher = method.network(SIZE, vocab, L)
-    student = FlowMap(encoder="auto", teacher="x").network(SIZE, vocab, L, teacher)
-    for network in (teacher, student):
-        assert type(network.encoder) is kind
-        assert (network.head.cap is None) == (kind is nn.Bayes)
-        assert isinstance(method.space(network), Implicit)
 
 
 def test_a_student_takes_the_prior_of_its_teacher() -> None:

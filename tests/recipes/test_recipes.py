@@ -112,17 +112,15 @@ def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
     assert len(recipes) == 6
     for name, experiment in recipes.items():
         assert experiment.data == Text(path=path, length=length, vocab=vocab)
-        # With our encoders, what goes with them; everything else as published.
-        own = "bayes" in name or "posterior" in name
-        ours = replace(experiment.size, reach=2, output_cap=None) if own else Size()
+        # With the bayes encoder, what goes with it; everything else as published.
+        ours = replace(experiment.size, reach=2, output_cap=None) if "bayes" in name else Size()
         assert experiment.size == ours
         assert replace(ours, reach=0, output_cap=30.0) == Size()
         batch = 128 if name.startswith("owt-flow-map") else 512
         assert (experiment.train.steps, experiment.train.batch) == (1_000_000, batch)
     encoders = {n: e.method.encoder for n, e in recipes.items() if "flow" in n}
-    ours = "posterior" if vocab <= 8 * Size().width else "bayes"
-    assert all(encoders[n] == (ours if ours in n else "projected") for n in encoders)
-    for kind in ("", f"-{ours}"):
+    assert all(encoders[n] == ("bayes" if "bayes" in n else "projected") for n in encoders)
+    for kind in ("", "-bayes"):
         # A map is distilled from where its teacher's recipe goes, and must be alike.
         teacher = recipes[f"{corpus}-flow{kind}"]
         student = recipes[f"{corpus}-flow-map{kind}"].method

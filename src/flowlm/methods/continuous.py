@@ -23,19 +23,14 @@ def positive(temperature: float) -> None:
         raise Refusal(f"--method.temperature must be above 0, not {temperature}.")
 
 
-CROWDED = 8
-"""Words to a number of the width, beyond which a network cannot read back its rows."""
-
-
 @dataclass(frozen=True)
 class Continuous(Method, ABC):
     """A method whose state is a point of a Euclidean space."""
 
-    encoder: Literal["projected", "linear", "posterior", "bayes", "auto"] = "projected"
+    encoder: Literal["projected", "linear", "posterior", "bayes"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state; posterior: what
     each noisy row says of its token, without that state too; bayes: the same, and the row as
-    evidence in the output; auto: bayes where there are more than 8 words to a number of the width,
-    posterior elsewhere (docs/encoders.md)."""
+    evidence in the output, for text (docs/encoders.md)."""
     clock: Literal["decoding", "uniform"] = "decoding"
     """How time is spent: by decoding error (the paper), or uniformly."""
 
@@ -50,15 +45,12 @@ class Continuous(Method, ABC):
                 return model.encoder.derived(core.Projected)
             case "linear":
                 return core.OneHot(model.vocab)
-            case _:
+            case "posterior" | "bayes":
                 return core.Implicit(model.vocab)
 
     def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:
         """A new network that reads `times` clock times."""
-        chosen = self.encoder
-        if chosen == "auto":
-            chosen = "bayes" if vocab > CROWDED * size.width else "posterior"
-        match chosen:
+        match self.encoder:
             case "projected":
                 encoder = nn.Projected(vocab, size.width)
             case "linear":

@@ -122,8 +122,8 @@ class Bayes(Posterior):
     """The same views; and the rows are evidence for the head.
 
     So the network need not learn to read its rows back through d numbers: what is left to it is
-    the context (core/evidence.py). Where v is a few times d or less it reads them back easily, and
-    had better be free to overrule them: then `Posterior` writes better (docs/encoders.md).
+    the context (core/evidence.py). On text it writes better; in a small language of strict
+    agreement, where rows had better be overruled, `Posterior` does (docs/encoders.md).
     """
 
     @torch.compiler.disable

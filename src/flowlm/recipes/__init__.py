@@ -30,8 +30,8 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "owt-autoregressive": openwebtext.autoregressive,
     "text8-flow": text8.flow,
     "text8-flow-map": text8.flow_map,
-    "text8-flow-posterior": text8.flow_posterior,
-    "text8-flow-map-posterior": text8.flow_map_posterior,
+    "text8-flow-bayes": text8.flow_bayes,
+    "text8-flow-map-bayes": text8.flow_map_bayes,
     "text8-masked": text8.masked,
     "text8-autoregressive": text8.autoregressive,
 }

@@ -11,7 +11,7 @@ from flowlm.train.plan import Plan
 
 SIZE = Size()
 OURS = Size(reach=2, output_cap=None)
-"""The same with what our encoders go with."""
+"""The same with what the bayes encoder goes with."""
 PLAN = Plan(
     steps=1_000_000, batch=512, precision="bfloat16", compile=True, log_every=100,
     validate_every=5000, save_every=5000,

@@ -26,7 +26,7 @@ def flow() -> Experiment:
 
     flowlm train text-flow --data.path FILE
     """
-    return _experiment("text-flow", Flow(encoder="auto", temperature=0.7))
+    return _experiment("text-flow", Flow(encoder="bayes", temperature=0.7))
 
 
 def flow_map() -> Experiment:
@@ -34,7 +34,7 @@ def flow_map() -> Experiment:
 
     flowlm train text-flow-map --method.teacher runs/text-flow
     """
-    return _experiment("text-flow-map", FlowMap(encoder="auto"))
+    return _experiment("text-flow-map", FlowMap(encoder="bayes"))
 
 
 def masked() -> Experiment:

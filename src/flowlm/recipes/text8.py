@@ -43,23 +43,23 @@ def flow_map() -> Experiment:
     return _experiment("text8-flow-map", method)
 
 
-def flow_posterior() -> Experiment:
-    """text8: the flow with our posterior encoder.
+def flow_bayes() -> Experiment:
+    """text8: the flow with our bayes encoder.
 
-    torchrun --nproc-per-node 8 -m flowlm train text8-flow-posterior
+    torchrun --nproc-per-node 8 -m flowlm train text8-flow-bayes
     8 H100 or H200: 6.4 hours (estimated).
     """
-    return _experiment("text8-flow-posterior", Flow(encoder="posterior"), OURS)
+    return _experiment("text8-flow-bayes", Flow(encoder="bayes"), OURS)
 
 
-def flow_map_posterior() -> Experiment:
-    """text8: the flow map of text8-flow-posterior.
+def flow_map_bayes() -> Experiment:
+    """text8: the flow map of text8-flow-bayes.
 
-    torchrun --nproc-per-node 8 -m flowlm train text8-flow-map-posterior
+    torchrun --nproc-per-node 8 -m flowlm train text8-flow-map-bayes
     8 H100 or H200: 9.59 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="posterior", teacher="runs/text8-flow-posterior")
-    return _experiment("text8-flow-map-posterior", method, OURS)
+    method = FlowMap(encoder="bayes", teacher="runs/text8-flow-bayes")
+    return _experiment("text8-flow-map-bayes", method, OURS)
 
 
 def masked() -> Experiment:
