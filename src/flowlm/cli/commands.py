@@ -145,8 +145,14 @@ def _require_fitting(chosen: options.Prepare, published: bool) -> None:
             raise Refusal("--subset is for a data set on the hub: leave it out.")
         return
     usual = options.Prepare(chosen.path)
-    for name in ("documents", "vocab", "valid", "column", "subset"):
-        if getattr(chosen, name) != getattr(usual, name):
+    for name, own, its in (
+        ("documents", chosen.documents, usual.documents),
+        ("vocab", chosen.vocab, usual.vocab),
+        ("valid", chosen.valid, usual.valid),
+        ("column", chosen.column, usual.column),
+        ("subset", chosen.subset, usual.subset),
+    ):
+        if own != its:
             raise Refusal(f"{chosen.path} is prepared as it is published: leave --{name} out.")
 
 
