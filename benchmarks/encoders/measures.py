@@ -45,7 +45,7 @@ def ratio(folder: Path) -> dict[str, Any]:
         where = world(template.world, template.batch, 0, folder / "tokens")
         for kind in ("flow", "map", "writing"):
             make = _writing if kind == "writing" else partial(_training, kind)
-            turns = {v.encoder: make(v, where) for v in plan.COMPARED[template.world]}
+            turns = {v.encoder: make(v, template, where) for v in plan.COMPARED[template.world]}
             seconds: dict[str, list[float]] = {name: [] for name in turns}
             for _ in range(REPEATS):
                 for name, work in turns.items():
@@ -66,13 +66,9 @@ def ratio(folder: Path) -> dict[str, Any]:
     return {"ratios": found}
 
 
-def _template(where: World) -> Any:
-    return plan.TEXT if where.language is None else plan.SENTENCES
-
-
-def _writing(variant: Variant, where: World) -> Callable[[], object]:
+def _writing(variant: Variant, template: Cell, where: World) -> Callable[[], object]:
     method, _ = methods(variant)
-    network = method.network(_template(where).size, where.vocab, where.length).eval()
+    network = method.network(template.size, where.vocab, where.length).eval()
     prompt = torch.full((8, where.length), core.FREE)
 
     def write() -> None:
@@ -82,8 +78,7 @@ def _writing(variant: Variant, where: World) -> Callable[[], object]:
     return write
 
 
-def _training(kind: str, variant: Variant, where: World) -> Callable[[], object]:
-    template = _template(where)
+def _training(kind: str, variant: Variant, template: Cell, where: World) -> Callable[[], object]:
     flow, flow_map = methods(variant)
     network = flow.network(template.size, where.vocab, where.length)
     teacher, method = None, flow

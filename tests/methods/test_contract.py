@@ -41,6 +41,7 @@ CASES = {
     "flow, bayes": Flow(encoder="bayes"),
     "flow, uniform clock, heun": Flow(clock="uniform", solver="heun"),
     "map of itself": FlowMap(),
+    "map of itself, posterior": FlowMap(encoder="posterior", gamma=0.7),
     "map of itself, bayes": FlowMap(encoder="bayes", gamma=0.7),
     "map, projected": FlowMap(teacher=RUN, gamma=0.8),
     "map, linear": FlowMap(encoder="linear", teacher=RUN),

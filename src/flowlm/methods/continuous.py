@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def positive(temperature: float) -> None:
     """Refuse a temperature by which nothing can be divided."""
     if not 0 < temperature < float("inf"):
-        raise Refusal(f"--method.temperature must be above 0, not {temperature}.")
+        raise Refusal(f"--method.temperature must be positive and finite, not {temperature}.")
 
 
 @dataclass(frozen=True)

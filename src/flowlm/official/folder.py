@@ -83,7 +83,7 @@ def _require_expressible(experiment: Experiment) -> None:
         ("encoder x @ E (projected or linear)", method.encoder in ("projected", "linear")),
         ("decoding clock", method.clock == "decoding"),
         ("rotary positions", size.positions == "rotary"),
-        ("no reach", size.reach == 0),
+        ("reach 0", size.reach == 0),
         ("attention cap 50", size.attention_cap == 50),
         ("output cap 30", size.output_cap == 30),
         ("text of a stated length", isinstance(experiment.data, Text)),
