@@ -20,7 +20,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
 from flowlm.data.language import demo_language
 from flowlm.data.tokens import is_prepared
-from flowlm.directory import fingerprint, write_text
+from flowlm.directory import fingerprint
 from flowlm.errors import Refusal
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import sample_entropy, unique_share
@@ -28,6 +28,7 @@ from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.quality import heard_nll, valid_share
 from flowlm.evaluate.report import write_report
 from flowlm.experiment import Generated, Text
+from flowlm.files import write_text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow

@@ -12,9 +12,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from flowlm.directory import write_text
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, read_experiment
+from flowlm.files import write_text
 from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import demo
 

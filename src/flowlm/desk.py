@@ -13,8 +13,9 @@ import torch
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
-from flowlm.directory import write_text, write_weights
+from flowlm.directory import write_weights
 from flowlm.experiment import Experiment
+from flowlm.files import write_text
 from flowlm.forecast import work
 from flowlm.machine import memory_held, peak
 from flowlm.methods.continuous import Continuous

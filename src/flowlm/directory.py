@@ -1,12 +1,9 @@
-"""The files of a model's directory: written whole or not at all, checked when they are read."""
+"""Weights in safetensors files: written whole or not at all, checked when they are read."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,61 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowlm.data.tokenizer import replacing
-from flowlm.errors import Refusal
+from flowlm.errors import Refusal, reason
+from flowlm.files import replacing
 
 Weights = Mapping[str, Tensor]
 """Tensors by name."""
 
 _STAMP = "sha256"  # the entry of a safetensors header that holds `fingerprint`
-
-
-@contextmanager
-def new_directory(target: Path) -> Iterator[Path]:
-    """A temporary directory to fill; it takes the name `target` when it is complete.
-
-    A Refusal if `target` exists and is not empty, or cannot be written; after any failure nothing
-    is left behind.
-    """
-    try:
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise Refusal(f"{target} exists already: remove it or choose another directory.")
-        place = target.resolve()
-        # Beside the first directory that is missing on the way: renaming needs one disk.
-        home = next(parent for parent in place.parents if parent.exists())
-        mark = f".{place.name}."
-        with tempfile.TemporaryDirectory(prefix=mark, suffix=".partial", dir=home) as scratch:
-            built = Path(scratch) / "built"  # a level down: the scratch is closed to other people
-            built.mkdir()
-            yield built
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(built, place)
-    except OSError as error:
-        raise Refusal(
-            f"{target} could not be written ({error.strerror or error}): free some space or choose "
-            "another place."
-        ) from error
-
-
-def clear_leftovers(directory: Path, files: Sequence[str]) -> None:
-    """Remove what a killed process has half written of these files (patterns of their names).
-
-    Nobody may be writing them meanwhile.
-    """
-    for name in files:
-        for leftover in directory.glob(f".{name}.*.partial"):  # as `replacing` names them
-            leftover.unlink(missing_ok=True)
-
-
-def write_text(text: str, file: Path) -> None:
-    """Write a small file whole or not at all."""
-    try:
-        with replacing(file) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Refusal(
-            f"{file} could not be written ({error.strerror or error}): free some space."
-        ) from error
 
 
 def write_weights(weights: Weights, file: Path) -> None:
@@ -99,7 +48,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise Refusal(
-            f"{file} is damaged or not a safetensors file ({_line(error)}): fetch or write it "
+            f"{file} is damaged or not a safetensors file ({reason(error)}): fetch or write it "
             "again."
         ) from error
     if stamp is not None and stamp != fingerprint(weights):
@@ -132,7 +81,3 @@ def require_shapes(weights: Weights, wanted: Mapping[str, tuple[int, ...]], file
             faults.append(f"{name} holds {tensor.dtype}")
     if faults:
         raise Refusal(f"{file} does not hold the network that it should: {', '.join(faults)}.")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

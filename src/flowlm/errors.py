@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class Refusal(Exception):
     """Bad input, refused at the door.
@@ -20,3 +22,10 @@ class CutShort(Refusal):
 
 class Notice(UserWarning):
     """Something that a user should know and that stops nothing, in a sentence or two."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, as a part of a sentence: its first line, or the name of its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[0] if lines else type(error).__name__
+    return re.sub(r"[.!?]+(?=\s|$)", ";", said).rstrip("; ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flowlm.errors import Refusal
+from flowlm.errors import Refusal, reason
 from flowlm.experiment import located
 
 TOKENIZER_FILES = (
@@ -58,7 +58,7 @@ def fetch(hub_id: str, files: tuple[str, ...]) -> Path:
     except Exception as error:  # the library passes on whatever its transport raises
         raise Refusal(
             f"{hub_id} does not exist here and could not be fetched from the Hugging Face hub "
-            f"({_reason(error)}): check the name, and the connection."
+            f"({reason(error)}): check the name, and the connection."
         ) from error
 
 
@@ -80,16 +80,10 @@ def upload(directory: Path, hub_id: str, private: bool) -> str:
         raise _no_library() from error
     except Exception as error:  # the library passes on whatever its transport raises
         raise Refusal(
-            f"{hub_id} could not be published ({_reason(error)}): log in with `hf auth login`, and "
+            f"{hub_id} could not be published ({reason(error)}): log in with `hf auth login`, and "
             "check the name and the connection."
         ) from error
 
 
 def _no_library() -> Refusal:
     return Refusal("This needs the package huggingface_hub: `pip install 'flowlm[hub]'`.")
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[0] if lines else type(error).__name__
-    return re.sub(r"[.!?]+(?=\s|$)", ";", said).rstrip("; ")

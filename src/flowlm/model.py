@@ -17,9 +17,10 @@ from flowlm.card import model_card
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.directory import Weights, new_directory, write_text, write_weights
+from flowlm.directory import Weights, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, to_json
+from flowlm.files import new_directory, write_text
 from flowlm.memory import BUDGET, texts_at_once
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow_map import FlowMap

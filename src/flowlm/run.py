@@ -18,9 +18,10 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.desk import Desk
-from flowlm.directory import clear_leftovers, write_text, write_weights
+from flowlm.directory import write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, to_json
+from flowlm.files import clear_leftovers, write_text
 from flowlm.loading import load
 from flowlm.machine import choose_device, keep_memory, set_threads
 from flowlm.methods.flow import Flow

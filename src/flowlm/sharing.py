@@ -9,9 +9,9 @@ from typing import Any
 
 from flowlm import hub
 from flowlm.assess import weights_mark
-from flowlm.directory import new_directory
 from flowlm.errors import Refusal
 from flowlm.evaluate.report import checked
+from flowlm.files import new_directory
 from flowlm.loading import load
 from flowlm.model import LanguageModel
 from flowlm.official import is_official, write_folder

@@ -154,7 +154,7 @@ def test_work_of_another_preparation_is_refused(corpus, tmp_path, refused) -> No
 
 def test_two_at_once_are_refused(corpus, tmp_path, refused) -> None:
     def second(done: int, total: int | None) -> None:
-        with refused(unfinished(tmp_path / "out"), "Another process"):
+        with refused(unfinished(tmp_path / "out"), f"process {os.getpid()}"):
             prepare(corpus, tmp_path / "out", LETTERS, resume=True)
 
     prepare(corpus, tmp_path / "whole", LETTERS)

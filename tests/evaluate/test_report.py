@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,7 +248,7 @@ def test_the_page_is_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
     write_report(json.loads(json.dumps(report)), path)
     assert path.read_text(encoding="utf-8") == render(report)
     path.write_text("before")
-    monkeypatch.delattr(Path, "replace")
+    monkeypatch.delattr(os, "replace")
     with pytest.raises(AttributeError):
         write_report(report, path)
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]

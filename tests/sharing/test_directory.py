@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flowlm.directory import fingerprint, new_directory, read_weights, write_text, write_weights
+from flowlm.directory import fingerprint, read_weights, write_weights
 from flowlm.errors import Refusal
+from flowlm.files import new_directory, write_text
 
 WEIGHTS = {
     "a": torch.arange(6.0).view(2, 3),

@@ -5,43 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from flowlm.data.corpora.corpus import Split
-from flowlm.data.tokenizer import replacing
-from flowlm.data.tokens import FILES, SPLITS, sha256_of
+from flowlm.data.tokens import FILES, SPLITS
 from flowlm.errors import Refusal
+from flowlm.files import replacing, sha256_of
 
 EVERY = 32
 """Chunks between entries: as many are encoded again after an interruption, at most."""
 
 _LEDGER = "ledger.json"
 _OURS = {*FILES, "manifest.json", _LEDGER}
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Keep other processes out of a directory; a lock that ends with the process that holds it."""
-    if sys.platform == "win32":  # without such locks
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Refusal(
-                f"Another process is preparing {directory}: wait for it, or choose another place."
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class Ledger:

@@ -16,11 +16,12 @@ from typing import Any
 
 from flowlm.data.corpora.corpus import Corpus, Split
 from flowlm.data.layout import GROUP, Chunk, Encoder, Layout, Stream
-from flowlm.data.ledger import Ledger, alone
+from flowlm.data.ledger import Ledger
 from flowlm.data.processes import in_order
 from flowlm.data.tokenizer import Tokenizer, pieces
-from flowlm.data.tokens import FILES, FORMAT, SPLITS, Prepared, open_tokens, sha256_of
+from flowlm.data.tokens import FILES, FORMAT, SPLITS, Prepared, open_tokens
 from flowlm.errors import CutShort, Refusal
+from flowlm.files import locked, sha256_of
 
 _BATCH = 2**20  # characters of a stream that make a chunk
 
@@ -93,19 +94,18 @@ def _workplace(directory: Path, key: str, resume: bool) -> Iterator[Ledger]:
                 yield ledger
         return
     place = unfinished(directory)
-    missing = [parent for parent in place.parents if not parent.exists()]
-    place.mkdir(parents=True, exist_ok=True)
-    # Outside of what follows: nothing is removed that is not ours.
-    with alone(place), closing(Ledger(place, key)) as ledger:
-        try:
-            yield ledger
-        except BaseException as error:
-            outside = isinstance(error, CutShort) or not isinstance(error, Refusal)
-            if not (outside and Ledger.begun(place)):
-                shutil.rmtree(place, ignore_errors=True)
-                for parent in missing:
-                    parent.rmdir()
-            raise
+    # The lock is beside it: the place itself will take another name.
+    with locked(place.with_name(f".{place.name}.lock"), place):
+        place.mkdir(exist_ok=True)
+        # Outside of what follows: nothing is removed that is not ours.
+        with closing(Ledger(place, key)) as ledger:
+            try:
+                yield ledger
+            except BaseException as error:
+                outside = isinstance(error, CutShort) or not isinstance(error, Refusal)
+                if not (outside and Ledger.begun(place)):
+                    shutil.rmtree(place, ignore_errors=True)
+                raise
 
 
 def _chunks(corpus: Corpus, encoder: Encoder) -> Iterator[Chunk]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -18,6 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from flowlm.errors import Refusal
+from flowlm.files import replacing
 
 END = "<|end|>"
 """The token between packed documents. It has id 0 and `decode` writes it as a newline."""
@@ -232,20 +231,6 @@ def pieces(text: str, limit: int = PIECE) -> Iterator[str]:
         yield text[start:cut]
         start = cut
     yield text[start:]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the name `path` at the end.
-
-    If the body fails, the temporary file is removed and `path` is as it was.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _stated(value: Any) -> Any:

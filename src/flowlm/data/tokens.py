@@ -7,7 +7,6 @@ A prepared directory holds `train.bin` and `valid.bin` (little-endian unsigned i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from flowlm.data.corpora.corpus import Split
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
+from flowlm.files import sha256_of
 
 FORMAT = 2
 """Version of the directory's layout; another one is refused."""
@@ -87,12 +87,6 @@ def open_tokens(directory: str | Path, verify: bool = True) -> Prepared:
 def is_prepared(path: str | Path) -> bool:
     """Whether `path` is a directory with a manifest, to be opened with `open_tokens`."""
     return os.path.isfile(os.path.join(path, "manifest.json"))
-
-
-def sha256_of(file: Path) -> str:
-    """sha256 of a file, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from flowlm.directory import Weights, read_weights, write_text, write_weights
+from flowlm.directory import Weights, read_weights, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
+from flowlm.files import write_text
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.attention import rotary_frequencies

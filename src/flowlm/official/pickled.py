@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from flowlm.errors import Refusal
+from flowlm.errors import Refusal, reason
 
 _CLASSES = {
     "omegaconf.dictconfig": ("DictConfig",),
@@ -87,9 +87,8 @@ def read_pickled(file: Path) -> dict[str, Any]:
     except Refusal:
         raise
     except Exception as error:  # a pickle of nonsense makes the reader fail in any way it likes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise Refusal(
-            f"{file} is damaged or no Lightning checkpoint ({reason.rstrip('.')}): fetch it again."
+            f"{file} is damaged or no Lightning checkpoint ({reason(error)}): fetch it again."
         ) from error
     if not isinstance(content, dict):
         raise Refusal(f"{file} holds no Lightning checkpoint: name one of the released files.")

@@ -7,7 +7,6 @@ filled under another name and renamed when it is complete. Any number of process
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -19,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flowlm.errors import Refusal
+from flowlm.errors import Refusal, reason
+from flowlm.files import sha256_of
 from flowlm.train.parallel import ALONE, World
 from flowlm.train.trainer import State
 
@@ -145,7 +145,7 @@ class Checkpoints:
             if not self._world.leads:
                 return
             files = sorted(file for file in partial.iterdir() if file.is_file())
-            stamp = {"valid": valid, "sha256": {file.name: _sha256(file) for file in files}}
+            stamp = {"valid": valid, "sha256": {file.name: sha256_of(file) for file in files}}
             (partial / STAMP).write_text(json.dumps(stamp))
             _settle(partial / STAMP)
             if target.exists():
@@ -175,10 +175,10 @@ class Checkpoints:
             stamp = json.loads((path / STAMP).read_text())
             files = sorted(stamp["sha256"].items())
             for name, digest in files[self._world.rank :: self._world.size]:
-                if _sha256(path / name) != digest:
+                if sha256_of(path / name) != digest:
                     return "its checksum differs"
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            return _reason(error)
+            return reason(error)
         return None
 
 
@@ -229,11 +229,6 @@ def _valid(path: Path) -> float:
     return valid if math.isfinite(valid) else math.inf
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _settle(path: Path) -> None:
     """Wait until the disk has it."""
     handle = os.open(path, os.O_RDONLY)
@@ -245,13 +240,9 @@ def _settle(path: Path) -> None:
 
 def _unwritten(target: Path, error: BaseException) -> Refusal:
     return Refusal(
-        f"The checkpoint {target} could not be written ({_reason(error)}): free some space or "
+        f"The checkpoint {target} could not be written ({reason(error)}): free some space or "
         "choose another --out; the checkpoints before it are intact."
     )
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _quieten() -> None:

@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from flowlm.errors import reason
+from flowlm.files import replacing
 from flowlm.train.track import Sink, Track
 
 
@@ -129,10 +131,9 @@ class Log:
     def _let_go(self, error: Exception) -> None:
         assert self._track is not None
         self._sink = None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         self.say(
-            f"{self._track.to} stopped working ({reason}): training goes on, and metrics.jsonl "
-            "has everything."
+            f"{self._track.to} stopped working ({reason(error)}): training goes on, and "
+            "metrics.jsonl has everything."
         )
 
 
@@ -149,7 +150,6 @@ def _keep_until(path: Path, step: int) -> int:
             last = max(last, at)
         except (ValueError, LookupError, TypeError):
             continue  # the line that was being written when the run was cut off
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
     return last

@@ -7,14 +7,13 @@ are the user's own. A table is streamed, or fetched whole into that cache first.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowlm.data.corpora.corpus import Corpus, divided
-from flowlm.errors import CutShort, Refusal
+from flowlm.errors import CutShort, Refusal, reason
 
 _AT_ONCE = 1000  # rows that are asked for at a time
 
@@ -113,9 +112,7 @@ class Table:
         return texts
 
     def _broken(self, error: Exception, begun: bool) -> Refusal:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = re.sub(r"[.!?]+(?=\s|$)", ";", lines[0] if lines else type(error).__name__)
-        said = said.rstrip("; ")
+        said = reason(error)
         if not self.remote:
             return Refusal(
                 f"{self.name} cannot be read as {_kind(self.files[0])} ({said}): fetch or write "

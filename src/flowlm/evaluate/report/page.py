@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from base64 import b64encode
 from collections.abc import Mapping
 from importlib import resources
@@ -16,6 +14,7 @@ from flowlm.evaluate.report import figures, sections
 from flowlm.evaluate.report.markup import Html, element, joined
 from flowlm.evaluate.report.schema import Report, checked
 from flowlm.evaluate.report.table import results_table
+from flowlm.files import write_text
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -32,18 +31,9 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Writes the page under a temporary name and renames it: the whole page or none of it."""
-    page = render(report)
+    """Write the page, the whole of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text(render(report), path)
 
 
 def _body(report: Report) -> Html:
