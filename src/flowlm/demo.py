@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, read_experiment
-from flowlm.files import write_text
+from flowlm.files import LOCK, locked, write_text
 from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import demo
 
@@ -47,15 +47,21 @@ class Progress:
 def train_demo(out: Path, seed: int, wait: float = 0.5) -> Iterator[dict[str, Progress]]:
     """Train and measure the four models in the directory `out`, yielding their progress.
 
-    A model that is finished there already is kept; one that was interrupted goes on.
+    A model that is finished there already is kept; one that was interrupted goes on. A Refusal if
+    another process does the same in `out`, or if it cannot be written.
     """
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(out / LOCK, out))
+        except OSError as error:
+            raise Refusal(
+                f"{out} cannot be written ({error.strerror}): choose another --out."
+            ) from error
+        yield from _trained(out, seed, wait)
+
+
+def _trained(out: Path, seed: int, wait: float) -> Iterator[dict[str, Progress]]:
     experiments = {part: experiment(part, out, seed) for part in RECIPES}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refusal(
-            f"{out} cannot be written ({error.strerror}): choose another --out."
-        ) from error
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=_work, args=(chain, out, seed), name="+".join(chain))
@@ -84,7 +90,8 @@ def experiment(part: str, out: Path, seed: int) -> Experiment:
     """The experiment of one model of the demo."""
     chosen = RECIPES[part]()
     if isinstance(chosen.method, FlowMap):
-        chosen = replace(chosen, method=replace(chosen.method, teacher=str(out / "flow")))
+        teacher = str(out.absolute() / "flow")
+        chosen = replace(chosen, method=replace(chosen.method, teacher=teacher))
     return replace(chosen, train=replace(chosen.train, seed=seed))
 
 
@@ -134,8 +141,6 @@ def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
         if (directory / ROWS).exists() and read_experiment(directory) == wanted:
             continue
         again = (directory / "experiment.json").exists() and bool(found(directory / "checkpoints"))
-        if not again:
-            shutil.rmtree(directory, ignore_errors=True)  # stopped before it had saved anything
         directory.mkdir(exist_ok=True)
         with (directory / "train.log").open("a") as log:
             try:

@@ -13,6 +13,7 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.directory import read_weights, require_shapes
 from flowlm.errors import Notice, Refusal
 from flowlm.experiment import Experiment, read_experiment
+from flowlm.fingerprints import read_fingerprints
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
 from flowlm.official import is_official, read_released
@@ -50,9 +51,9 @@ def load(
     if is_official(place):
         released = read_released(place)
         experiment, weights, own = released.experiment, released.weights, released.tokenizer
-        file = place
+        file, known = place, None
     else:
-        experiment, own = read_experiment(place), None
+        experiment, own, known = read_experiment(place), None, read_fingerprints(place)
         file = place / "model.safetensors"
         weights = read_weights(file)
     head = weights.get("head.weight")
@@ -65,7 +66,7 @@ def load(
     require_shapes(weights, {n: tuple(p.shape) for n, p in network.named_parameters()}, file)
     network = narrowed(network, dtype).to_empty(device=target)
     network.load_state_dict(weights)
-    return LanguageModel(experiment, network, fitting, length)
+    return LanguageModel(experiment, network, fitting, length, known)
 
 
 def experiment_of(name: str | Path) -> Experiment:

@@ -21,6 +21,7 @@ from flowlm.directory import Weights, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, to_json
 from flowlm.files import new_directory, write_text
+from flowlm.fingerprints import Fingerprints
 from flowlm.memory import BUDGET, texts_at_once
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow_map import FlowMap
@@ -32,13 +33,20 @@ class LanguageModel:
     """A trained model. Everything that it writes is deterministic in the seed.
 
     `experiment` says what it is, `network` holds the averaged weights, `tokenizer` may be None:
-    then it samples tokens and only `generate` is refused. `length` is the tokens of a text.
+    then it samples tokens and only `generate` is refused. `length` is the tokens of a text, and
+    `fingerprints` tell what it has learnt from, where that is known.
     """
 
     def __init__(
-        self, experiment: Experiment, network: DiT, tokenizer: Tokenizer | None, length: int
+        self,
+        experiment: Experiment,
+        network: DiT,
+        tokenizer: Tokenizer | None,
+        length: int,
+        fingerprints: Fingerprints | None = None,
     ) -> None:
         self.experiment, self.tokenizer, self.length = experiment, tokenizer, length
+        self.fingerprints = fingerprints
         self.network = network.eval().requires_grad_(False)
 
     @property
@@ -150,6 +158,8 @@ class LanguageModel:
     def save(self, directory: str | Path) -> None:
         """Write a self-contained export: experiment.json, model.safetensors, tokenizer.json.
 
+        And fingerprints.json, where it is known what the model has learnt from.
+
         A Refusal if the directory exists and is not empty; after a failure nothing is left.
         """
         with new_directory(Path(directory)) as built:
@@ -177,6 +187,8 @@ class LanguageModel:
         write_weights(self.weights, directory / "model.safetensors")
         if self.tokenizer is not None:
             self.tokenizer.save(directory / "tokenizer.json")
+        if self.fingerprints is not None:
+            self.fingerprints.write(directory)
         write_text(to_json(experiment), directory / "experiment.json")
 
     def _require_prompt(self, prompt: Tokens, n: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
-from flowlm.data.language import AHEAD, Sentences, demo_language
+from flowlm.data.language import AHEAD, Sentences, demo_fingerprint, demo_language
 from flowlm.data.loader import Ahead, Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
@@ -41,6 +41,8 @@ class Source:
     valid: list[Batch]
     tokenizer: Tokenizer
     length: int
+    fingerprint: str
+    """sha256, in hex, of all that the text is."""
 
 
 def open_source(
@@ -70,7 +72,10 @@ def open_source(
                 tokens = torch.cat([whole(step).tokens for step in range(AHEAD)])
                 return tokens.flatten().bincount(minlength=language.vocab)
 
-            return Source(batches, drawn_counts, [valid], Tokenizer.words(words), language.length)
+            return Source(
+                batches, drawn_counts, [valid], Tokenizer.words(words), language.length,
+                demo_fingerprint(),
+            )  # fmt: skip
         case Text() as text:
             prepared = _prepared(text, tokens, likeness, verify=rank == 0)
             _require_length(prepared, text)
@@ -92,9 +97,17 @@ def open_source(
                 beginning = torch.from_numpy(prepared.train[:COUNTED].astype(np.int64))
                 return beginning.bincount(minlength=vocab)
 
-            return Source(batches, read_counts, valid, prepared.tokenizer, text.length)
+            return Source(
+                batches, read_counts, valid, prepared.tokenizer, text.length, prepared.fingerprint
+            )
         case other:
             assert_never(other)
+
+
+def text_name(experiment: Experiment) -> str:
+    """What an experiment trains on, for sentences that begin with it."""
+    data = experiment.data
+    return f"{data.path}" if isinstance(data, Text) else "The demo's language"
 
 
 def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None, verify: bool) -> Prepared:

@@ -164,7 +164,7 @@ def test_an_export_needs_nothing_of_where_it_comes_from(
     assert not any("held-out" in fact for fact in json.loads(
         Path("told/report.json").read_text())["facts"])  # fmt: skip
     assert sorted(files(Path("export"))) == [
-        "experiment.json", "model.safetensors", "tokenizer.json",
+        "experiment.json", "fingerprints.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
     assert read_experiment("export").data.path == "text.txt"
 
