@@ -113,12 +113,14 @@ def test_workers_that_outlive_torchrun_keep_a_resume_out(text: Path, tmp_path: P
         [*launch, "2", "-m", "flowlm", *words, "--data.path", str(text), "--out", str(out)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+    workers: list[int] = []
     try:
         end = time.monotonic() + 120
         while not list(out.glob("checkpoints/step-*")):
             assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.05)
+        workers = children(process.pid)
         process.kill()
         process.wait()
         done = subprocess.run(
@@ -126,7 +128,15 @@ def test_workers_that_outlive_torchrun_keep_a_resume_out(text: Path, tmp_path: P
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 2
-        worker = (out / LOCK).read_text().split()[0]
-        assert f"{out} is being written by process {worker}" in done.stderr
+        assert len(workers) == 2
+        held = [f"{out} is being written by process {worker}:" in done.stderr for worker in workers]
+        assert held.count(True) == 1, done.stderr
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+
+
+def children(process: int) -> list[int]:
+    told = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=True)
+    return [int(line) for line in told.stdout.split()]
