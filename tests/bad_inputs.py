@@ -24,6 +24,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,11 +175,9 @@ def _case(words: list[str]) -> Case:
 def surroundings() -> Iterator[Case]:
     """A bad word in hostile surroundings: other environments, and output that goes nowhere."""
     for name, environment in ENVIRONMENTS.items():
-        yield Case(
-            name, lambda environment=environment: _elsewhere(["sample", "nöpe"], environment)
-        )
+        yield Case(name, partial(_elsewhere, ["sample", "nöpe"], environment))
     for words in (["--help"], ["recipes"], ["sample", "--help"]):
-        yield Case(f"{words} > /dev/full", lambda words=words: _elsewhere(words, {}, "/dev/full"))
+        yield Case(f"{words} > /dev/full", partial(_elsewhere, words, {}, "/dev/full"))
 
 
 def _elsewhere(words: list[str], environment: dict[str, str], out: str = os.devnull) -> str:
@@ -234,14 +233,8 @@ def _values(method: str, parameter: str) -> list[Any]:
         case "seed" | "first":
             return [number for number in numbers if number != 10**30]
         case "prompt":
-            return [
-                "the cat",
-                3,
-                [1, 2],
-                torch.zeros(1, 3).long(),
-                torch.zeros(1, 16),
-                -torch.ones(16),
-            ]
+            rows = torch.zeros(1, 3).long(), torch.zeros(1, 16), -torch.ones(16)
+            return ["the cat", 3, [1, 2], *rows]
         case "x":
             return [*tensors, torch.zeros(2, 16, 61).long(), torch.full((2, 16, 61), torch.nan)]
         case "s":
@@ -348,6 +341,6 @@ if __name__ == "__main__":
             print(f"{fault['name']}\n    {fault['what']}")
         for slow, name in told["slow"]:
             print(f"{slow} s: {name}")
-        print(
-            f"{told['inputs']} bad inputs, {len(told['faults'])} faults; slowest", told["slowest"]
-        )
+        name, seconds = told["slowest"]
+        counted = f"{told['inputs']} bad inputs, {len(told['faults'])} faults"
+        print(f"{counted}; the slowest took {seconds} s: {name}")
