@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flowlm.errors import Refusal
+from flowlm.hub import PREFIX, SHIPPED, TOKENIZERS, aside, hub_id, located
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -30,13 +34,15 @@ class Text:
     documents: Literal["line", "blank"] = "line"
     """What separates documents: the end of a line, or a blank line."""
     tokenizer: str | None = None
-    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or a hub id; by default the
+    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or hf:owner/name; by default the
     teacher's, or characters."""
     vocab: int = 4096
     """Size of a BPE vocabulary trained here; of text that is not prepared yet, what
     --dry-run assumes."""
     valid: float = 0.05
     """Share of the documents held out for validation."""
+    unknown: float = 0.01
+    """Share of the text that the tokenizer may not know."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Experiment:
                 raise Refusal("--data.length must be at least 2 tokens.")
             if not 0 < self.data.valid < 1:
                 raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
+            if not 0 <= self.data.unknown <= 1:
+                raise Refusal("--data.unknown is a share: choose one from 0 to 1, such as 0.01.")
             if self.data.tokenizer == "bpe" and self.data.vocab < 300:
                 raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
         if isinstance(self.method, FlowMap):
@@ -106,16 +114,6 @@ def from_json(text: str, source: Path) -> Experiment:
         raise Refusal(f"{source} is not an experiment of this version of flowlm.") from error
 
 
-SHIPPED = {"demo": Path(__file__).parent / "weights" / "demo"}
-"""Models that come with the package, by the names that stand for them."""
-
-
-def located(path: str | Path) -> Path:
-    """The directory that a RUN argument means: itself, or the shipped model of that name."""
-    directory = Path(path)
-    return directory if directory.exists() else SHIPPED.get(str(path), directory)
-
-
 def read_experiment(path: str | Path) -> Experiment:
     """The experiment of a run, an export or a shipped model; a Refusal if there is none."""
     directory = located(path)
@@ -126,7 +124,7 @@ def read_experiment(path: str | Path) -> Experiment:
         known = ", ".join(SHIPPED)
         raise Refusal(
             f"{path} is not a run: it has no experiment.json (give a directory that "
-            f"`flowlm train` wrote, a released .ckpt file or folder, owner/name on the hub, or a "
+            "`flowlm train` wrote, a released .ckpt file or folder, hf:owner/name on the hub, or a "
             f"shipped model: {known})."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -145,6 +143,62 @@ def in_likeness(experiment: Experiment, teacher: Experiment) -> Experiment:
     if isinstance(data, Text):
         data = replace(data, tokenizer=None)  # the teacher's own, whatever text it will read
     return replace(experiment, method=alike, data=data, size=teacher.size)
+
+
+def rooted(experiment: Experiment) -> Experiment:
+    """The same experiment with places that mean the same from every directory.
+
+    Paths become absolute and hub ids begin with `hf:`, so that nothing that was a path when it was
+    chosen is ever looked for on the hub. Short names (characters, gpt2, demo) stay.
+    """
+    method, data = experiment.method, experiment.data
+    if isinstance(method, FlowMap):
+        method = replace(method, teacher=_rooted(method.teacher, SHIPPED))
+    if isinstance(data, Text):
+        learnt = data.tokenizer in ("characters", "bpe")
+        tokenizer = data.tokenizer if learnt else _rooted(data.tokenizer, TOKENIZERS)
+        path = data.path
+        if path is not None and not path.startswith(PREFIX):
+            path = _absolute(path)
+        data = replace(data, path=path, tokenizer=tokenizer)
+    return replace(experiment, method=method, data=data)
+
+
+def require_places(experiment: Experiment, run: Path) -> None:
+    """Refuse to go on with a run whose teacher, or whose text where it is needed, is gone.
+
+    What a run has stored is a path unless it begins with `hf:`. A run that has prepared its text
+    into itself needs no other.
+    """
+    method, data = experiment.method, experiment.data
+    own = (run / "tokens" / "manifest.json").exists()
+    needed: dict[str, str | None] = {
+        "teacher": method.teacher if isinstance(method, FlowMap) else None,
+        "text": data.path if isinstance(data, Text) and not own else None,
+    }
+    for what, place in needed.items():
+        if place is None or place.startswith(PREFIX) or os.path.exists(located(place)):
+            continue
+        if what == "teacher" or not any(glob.iglob(place, recursive=True)):
+            raise Refusal(
+                f"The {what} of {run}, {place}, is not there any more: put it back, or write its "
+                f"new place{aside(place)} into {run / 'experiment.json'}."
+            )
+
+
+def _rooted(name: str | None, short: Container[str]) -> str | None:
+    if name is None or (name in short and not os.path.exists(name)):
+        return name
+    there = hub_id(name)
+    return _absolute(name) if there is None else str(there)
+
+
+def _absolute(path: str) -> str:
+    place = os.path.expanduser(path)
+    if glob.has_magic(place) and not os.path.isabs(place) and not os.path.exists(place):
+        # A pattern, in a directory whose own name may have a bracket.
+        return os.path.join(glob.escape(os.getcwd()), place)
+    return os.path.abspath(place)
 
 
 def _require_known_kinds(stated: Any, source: Path) -> None:

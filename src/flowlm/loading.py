@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -18,14 +19,8 @@ from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
 from flowlm.official import is_official, read_released
 
-TOKENIZERS = {
-    "bert-base-uncased": "google-bert/bert-base-uncased",
-    "gpt2": "openai-community/gpt2",
-}
-"""Short names of the tokenizers that the released models use, and where they are on the hub."""
-
 OF_VOCABULARY = {30_522: "bert-base-uncased", 50_258: "gpt2"}
-"""Which of them a released model uses."""
+"""Which tokenizer a released model uses."""
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -39,11 +34,11 @@ def load(
     """A model, by any of its names.
 
     `name` is a run or export directory, a shipped model ("demo"), a released `.ckpt` file, a
-    folder with a released config.json and model.safetensors, or `owner/name[@revision]` on the
-    Hugging Face hub. `device` is cpu, cuda, cuda:1, ..., or mps. With `dtype` torch.bfloat16 the
-    blocks and the head are stored and multiplied in it; clock, state and softmax stay in float32.
-    `tokenizer` replaces the model's own: a file or folder, "bert-base-uncased", "gpt2", or a hub
-    id. A Refusal names what is missing or wrong.
+    folder with a released config.json and model.safetensors, or `hf:owner/name[@revision]` on the
+    Hugging Face hub (without `hf:` where no path could be meant). `device` is cpu, cuda, cuda:1,
+    ..., or mps. With `dtype` torch.bfloat16 the blocks and the head are stored and multiplied in
+    it; clock, state and softmax stay in float32. `tokenizer` replaces the model's own: a file or
+    folder, "bert-base-uncased", "gpt2", or hf:owner/name. A Refusal names what is missing or wrong.
     """
     if dtype not in DTYPES:
         raise Refusal(f"There is no sampling in {dtype}: choose torch.float32 or torch.bfloat16.")
@@ -77,15 +72,15 @@ def experiment_of(name: str | Path) -> Experiment:
 
 def find_tokenizer(name: str | Path) -> Tokenizer:
     """A tokenizer from a file, a folder, a short name of `TOKENIZERS`, or the hub."""
-    place = Path(name)
-    if not place.exists():
-        known = TOKENIZERS.get(str(name), str(name))
-        if isinstance(name, Path) or not hub.is_hub_id(known):
+    place = Path(os.path.expanduser(name))
+    if not os.path.exists(place):
+        there = hub.hub_id(hub.TOKENIZERS.get(str(name), name))
+        if there is None:
             raise Refusal(
-                f"{name} is no tokenizer: give a tokenizer.json, a vocab.txt, a folder of either, "
-                f"{' or '.join(TOKENIZERS)}, or a hub id."
+                f"{name} is no tokenizer here{hub.aside(name)}: give a tokenizer.json, a "
+                f"vocab.txt, a folder of either, {', '.join(hub.TOKENIZERS)}, or hf:owner/name."
             )
-        place = hub.fetch(known, hub.TOKENIZER_FILES)
+        place = hub.fetch(there, hub.TOKENIZER_FILES)
     found = read_tokenizer(place)
     if found is None:
         raise Refusal(f"{name} has no tokenizer.json, vocab.txt, or vocab.json with merges.txt.")

@@ -215,13 +215,14 @@ def text_length(experiment: Experiment) -> int:
 
 
 def _without_places(experiment: Experiment) -> Experiment:
-    """The experiment without the folders of the machine that it ran on."""
+    """The experiment without the folders of the machine that it ran on; hub ids stay."""
     method, data = experiment.method, experiment.data
-    teacher = method.teacher if isinstance(method, FlowMap) else None
-    if isinstance(method, FlowMap) and teacher is not None and not hub.is_hub_id(teacher):
-        method = replace(method, teacher=Path(teacher).name)
+    if isinstance(method, FlowMap):
+        method = replace(method, teacher=_placeless(method.teacher))
     if isinstance(data, Text):
-        path = None if data.path is None else Path(data.path).name
-        tokenizer = None if data.tokenizer is None else Path(data.tokenizer).name
-        data = replace(data, path=path, tokenizer=tokenizer)
+        data = replace(data, path=_placeless(data.path), tokenizer=_placeless(data.tokenizer))
     return replace(experiment, method=method, data=data)
+
+
+def _placeless(name: str | None) -> str | None:
+    return name if name is None or name.startswith(hub.PREFIX) else Path(name).name

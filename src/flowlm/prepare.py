@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flowlm.data.layout import Layout, Stream
 from flowlm.data.pretrained import padded
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.hub import is_hub_id
+from flowlm.hub import HubId, announce, aside, hub_id, pinned
 from flowlm.loading import find_tokenizer
 
 
@@ -22,28 +23,37 @@ def find_corpus(path: str, separator: Separator, valid: float, column: str = "te
     """The corpus that a path means, of which the share `valid` is held out.
 
     Parquet or JSON files with a text in `column`, or else plain text with a `separator` between
-    documents. A Refusal if there is no such file.
+    documents. A Refusal if there is no such file, or if it is of a model.
     """
+    path = os.path.expanduser(path)
+    name = Path(path).name
+    if not os.path.exists(path):
+        if name in PUBLISHED:
+            raise Refusal(
+                f"{path} does not exist: make it with `flowlm prepare {name} --out {path}`."
+            )
+        if elsewhere := hub_id(path):
+            raise Refusal(
+                f"{path} does not exist here: prepare a data set on the Hugging Face hub first, "
+                f"with `flowlm prepare {elsewhere} --out DIRECTORY`."
+            )
+        if said := aside(path):
+            raise Refusal(f"{path} does not exist{said}: name a file, a directory or a pattern.")
     if is_table(path):
         return table_corpus(replace(table_files(path), column=column), valid)
-    name = Path(path).name
-    if name in PUBLISHED and not Path(path).exists():
-        raise Refusal(f"{path} does not exist: make it with `flowlm prepare {name} --out {path}`.")
     return text_corpus(path, separator, valid)
 
 
-def is_elsewhere(path: str) -> bool:
-    """Whether `path` reads as a data set on the hub, and not as a file that is missing here."""
-    return not Path(path).exists() and Path(path).suffix != ".txt" and is_hub_id(path)
+def hub_corpus(wanted: HubId, subset: str | None, column: str, valid: float, whole: bool) -> Corpus:
+    """A data set on the hub, of which `valid` is held out.
 
-
-def hub_corpus(hub_id: str, subset: str | None, column: str, valid: float, whole: bool) -> Corpus:
-    """A data set on the hub, owner/name or owner/name@revision, of which `valid` is held out.
-
-    It is read as it comes, or fetched first if it is to be `whole`.
+    It is read as it comes, or fetched first if it is to be `whole`; always from one commit, which
+    is the newest now where no other is named, and which its manifest names.
     """
-    name, _, revision = hub_id.partition("@")
-    return table_corpus(Table(name, (), column, subset, revision or None, whole), valid)
+    announce(wanted)
+    wanted = pinned(wanted)
+    table = Table(wanted.repository, (), column, subset, wanted.revision, whole)
+    return table_corpus(table, valid)
 
 
 def make_tokenizer(chosen: str | None, vocab: int, corpus: Corpus) -> Tokenizer:

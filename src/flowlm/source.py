@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -113,19 +114,20 @@ def text_name(experiment: Experiment) -> str:
 def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None, verify: bool) -> Prepared:
     if text.path is None:
         raise Refusal("There is no text to learn from: give --data.path FILE.")
-    if is_prepared(text.path):
-        prepared = open_tokens(text.path, verify)
+    path = os.path.expanduser(text.path)
+    if is_prepared(path):
+        prepared = open_tokens(path, verify)
         _require_same(prepared.tokenizer, likeness)
         return prepared
     if is_prepared(tokens):
         return open_tokens(tokens, verify)
-    corpus = find_corpus(text.path, text.documents, text.valid)
+    corpus = find_corpus(path, text.documents, text.valid)
     if text.tokenizer is None and likeness is not None:
         tokenizer = likeness
     else:
         tokenizer = make_tokenizer(text.tokenizer, text.vocab, corpus)
     _require_same(tokenizer, likeness)
-    return prepare(corpus, tokens, tokenizer)
+    return prepare(corpus, tokens, tokenizer, unknown=text.unknown)
 
 
 def _require_length(prepared: Prepared, text: Text) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from flowlm import load
 from flowlm.data.corpora import published
 from flowlm.data.layout import Packed, Padded
 from flowlm.data.tokens import open_tokens
@@ -141,3 +142,37 @@ def test_options_that_would_do_nothing_are_refused(
     flowlm("prepare", corpus, *out, "--jobs", -1).refusal("--jobs")
     flowlm("prepare", corpus, *out, "--subset", "en").refusal("--subset")
     assert not list(tmp_path.iterdir())
+
+
+def test_models_are_not_read_as_text(
+    flowlm: Callable, train: Callable, flow_run: Path, tmp_path: Path
+) -> None:
+    """A run has samples, which are text files, and an export has tables."""
+    (flow_run / "samples").mkdir(exist_ok=True)
+    (flow_run / "samples/step-00000004.txt").write_text("what a model wrote\n" * 100)
+    load(flow_run).save(tmp_path / "export")
+    for place in (flow_run, tmp_path / "export"):
+        flowlm("prepare", place, "--out", tmp_path / "out").refusal(place, "a run or a model")
+        train("text-flow", tmp_path / "out", "--data.path", place).refusal(place)
+    flowlm("prepare", flow_run / "tokens", "--out", tmp_path / "out").refusal("prepared text")
+    assert not (tmp_path / "out").exists()
+    assert train("text-flow", tmp_path / "out", "--data.path", flow_run / "tokens").status == 0
+
+
+def test_what_a_tokenizer_does_not_know_is_said_and_limited(
+    flowlm: Callable, place: Path, tmp_path: Path
+) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("the cat sat on the zebra\n" * 100)
+    words = ["prepare", text, "--tokenizer", place / "vocab.txt", "--out", out]
+    flowlm(*words).refusal("16.67%", "100 of 600", "--unknown")
+    for share in (-0.1, 1.1, "nan"):
+        flowlm(*words, "--unknown", share).refusal("--unknown")
+    assert not out.exists()
+    answer = flowlm(*words, "--unknown", 0.2)
+    assert answer.status == 0
+    assert (
+        answer.err
+        == "flowlm: The tokenizer does not know 16.67% (100 of 600 tokens) of the text.\n"
+    )
+    assert open_tokens(out).manifest["unknown"] == 100

@@ -151,3 +151,31 @@ def test_a_last_held_out_batch_of_one_text_is_judged(train: Callable, tmp_path: 
     file.write_text("abcdefghij0123456789\n" * 100)
     answer = train("text-flow-map", tmp_path / "map", "--data.path", file, "--data.length", 21)
     assert answer.status == 0, answer.err
+
+
+def test_of_two_teachers_the_last_one_counts(flowlm: Callable, runs: Path, tmp_path: Path) -> None:
+    """As of any option; the size must not be taken from the first one."""
+    words = ["--method.teacher", "nowhere", f"--method.teacher={runs / 'flow'}"]
+    answer = flowlm("train", "text-flow-map", *words, *STEPS, "--out", tmp_path / "map")
+    assert answer.status == 0, answer.err
+    assert read_experiment(tmp_path / "map").size == read_experiment(runs / "flow").size
+    words = [f"--method.teacher={runs / 'flow'}", "--method.teacher", "nowhere"]
+    refused = flowlm("train", "text-flow-map", *words, *STEPS, "--out", tmp_path / "other")
+    refused.refusal("nowhere does not exist")
+
+
+def test_text_that_the_teacher_cannot_read_is_refused(
+    flowlm: Callable, runs: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "other.txt", tmp_path / "map"
+    file.write_text("the cat sat on the mat Ж\n" * 100)
+    words = ["--data.path", file]
+    learn(flowlm, runs / "flow", out, *words).refusal("4.17%", "100 of 2,400", "--data.unknown")
+    assert list(tmp_path.iterdir()) == [file]
+    answer = learn(flowlm, runs / "flow", out, *words, "--data.unknown", 0.05)
+    assert answer.status == 0, answer.err
+    assert answer.err.count("does not know 4.17% (100 of 2,400 tokens)") == 1
+    for share in (-0.1, 1.1, "nan"):
+        words = ["--data.path", file, "--data.unknown", share]
+        learn(flowlm, runs / "flow", tmp_path / "new", *words).refusal("--data.unknown")
+    assert not (tmp_path / "new").exists()

@@ -174,6 +174,7 @@ def test_a_directory_of_somebody_elses_is_not_touched(corpus, tmp_path, refused)
 def test_a_refused_text_leaves_nothing_to_go_on_with(corpus, tmp_path, refused) -> None:
     with (tmp_path / "text").open("ab") as file:
         file.write(b"\ncaf\xe9\n")
+    corpus = text_corpus(str(tmp_path / "text"), "line", 0.05)
     with refused("line 4001"):
         prepare(corpus, tmp_path / "deep/down/out", LETTERS, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["text"]

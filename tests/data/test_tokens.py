@@ -211,7 +211,7 @@ def test_small_ids_take_two_bytes_and_large_ones_four() -> None:
         tokenizer = Tokenizer.words([str(i) for i in range(vocab)])
         chunk = Chunk("train", [("0 1", True), (str(vocab - 1), True)], 2, 0)
         wanted = b"".join(i.to_bytes(width, "little") for i in (0, 1, vocab - 1))
-        assert Encoder(tokenizer, Stream(), str)(chunk) == wanted
+        assert Encoder(tokenizer, Stream(), str)(chunk).data == wanted
 
 
 def test_tokens_are_those_of_the_documents_of_several_files(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A Hugging Face hub on this machine: its HTTP interface, as far as models need it.
+"""A Hugging Face hub on this machine: its HTTP interface, as far as models need it; of a data set,
+what its newest commit is.
 
 `huggingface_hub` itself is the real one; only what is at the other end of the line is small.
 """
@@ -80,7 +81,7 @@ def serving() -> Iterator[Hub]:
             hub.asked.append(f"{self.command} {path}")
             hub.tokens.append(self.headers.get("Authorization"))
             parts = path.strip("/").split("/")
-            about = parts[:2] == ["api", "models"]
+            about = parts[:2] in (["api", "models"], ["api", "datasets"])
             repository = "/".join(parts[2:4] if about else parts[:2])
             if repository not in hub.repositories:
                 return self.missing("RepoNotFound")

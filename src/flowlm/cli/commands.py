@@ -95,9 +95,11 @@ def prepare(chosen: options.Prepare) -> int:
     from flowlm.data.layout import Stream
     from flowlm.data.preparation import prepare
     from flowlm.data.processes import cores
+    from flowlm.hub import hub_id
 
     known = chosen.path in PUBLISHED
-    _require_fitting(chosen, known)
+    elsewhere = None if known else hub_id(chosen.path)
+    _require_fitting(chosen, known, elsewhere is not None)
     if known:
         out = chosen.out or Path("data") / chosen.path
         corpus, tokenizer, layout = found.published(
@@ -107,9 +109,9 @@ def prepare(chosen: options.Prepare) -> int:
         raise Refusal("Say where the tokens should go: --out DIRECTORY.")
     else:
         out, layout = chosen.out, Stream()
-        if found.is_elsewhere(chosen.path):
+        if elsewhere is not None:
             corpus = found.hub_corpus(
-                chosen.path, chosen.subset, chosen.column, chosen.valid, chosen.whole
+                elsewhere, chosen.subset, chosen.column, chosen.valid, chosen.whole
             )
         else:
             corpus = found.find_corpus(chosen.path, chosen.documents, chosen.valid, chosen.column)
@@ -122,8 +124,9 @@ def prepare(chosen: options.Prepare) -> int:
             bar.update(task, completed=done, total=total)
 
         prepared = prepare(
-            corpus, out, tokenizer, layout, chosen.jobs or cores(), resume=True, progress=progress
-        )
+            corpus, out, tokenizer, layout, chosen.jobs or cores(), resume=True, progress=progress,
+            unknown=chosen.unknown,
+        )  # fmt: skip
     length = "" if prepared.row is None else f" --data.length {prepared.row}"
     console.print(
         f"{out}: {len(prepared.train):,} tokens to train on, {len(prepared.valid):,} held out, a "
@@ -134,14 +137,16 @@ def prepare(chosen: options.Prepare) -> int:
     return 0
 
 
-def _require_fitting(chosen: options.Prepare, published: bool) -> None:
-    """Refuse options that would be ignored."""
+def _require_fitting(chosen: options.Prepare, published: bool, elsewhere: bool) -> None:
+    """Refuse options that would be ignored, and values that cannot be."""
+    if not 0 <= chosen.unknown <= 1:
+        raise Refusal("--unknown is a share: choose one from 0 to 1, such as 0.01.")
     if chosen.jobs < 0:
         raise Refusal(f"--jobs must not be negative, and it is {chosen.jobs}.")
     if not published:
         if chosen.source is not None:
             raise Refusal("--source is for a published corpus: name the files themselves.")
-        if chosen.subset is not None and Path(chosen.path).exists():
+        if chosen.subset is not None and not elsewhere:
             raise Refusal("--subset is for a data set on the hub: leave it out.")
         return
     usual = options.Prepare(chosen.path)

@@ -31,11 +31,11 @@ class Prepare:
 
     path: tyro.conf.Positional[str]
     """A published corpus; a UTF-8 text file, a directory of .txt files, or a glob; a parquet or
-    JSON file, or a directory of them; or owner/name[@revision] on the Hugging Face hub."""
+    JSON file, or a directory of them; or hf:owner/name[@revision] on the Hugging Face hub."""
     out: Path | None = None
     """The new directory; by default data/NAME for a published corpus."""
     tokenizer: str | None = None
-    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or a hub id; for a published
+    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or hf:owner/name; for a published
     corpus, a copy of its own."""
     vocab: int = 4096
     """Size of a BPE vocabulary trained here."""
@@ -43,6 +43,8 @@ class Prepare:
     """What separates documents: the end of a line, or a blank line."""
     valid: float = 0.05
     """Share of the documents held out for validation."""
+    unknown: float = 0.01
+    """Share of the text that the tokenizer may not know."""
     column: str = "text"
     """The column of a table that holds the text."""
     subset: str | None = None
@@ -77,7 +79,7 @@ class Sample:
 
     run: tyro.conf.Positional[str]
     """A run directory, an export, a shipped model (demo), a released .ckpt file or folder, or
-    owner/name[@revision] on the Hugging Face hub."""
+    hf:owner/name[@revision] on the Hugging Face hub."""
     steps: tuple[int, ...] = (1,)
     """Numbers of network evaluations to write with, one after the other."""
     num: int = 8
@@ -91,7 +93,7 @@ class Sample:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's blocks and head; clock, state and softmax stay in float32."""
     tokenizer: str | None = None
-    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or a hub id."""
+    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Evaluate:
     device: str = "cpu"
     """Where to compute: cpu, cuda or mps."""
     tokenizer: str | None = None
-    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or a hub id."""
+    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Convert:
     target: tyro.conf.Positional[Path]
     """The new directory."""
     tokenizer: str | None = None
-    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or a hub id."""
+    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import tyro
 from flowlm.cli.options import Train
 from flowlm.errors import Refusal
 from flowlm.experiment import in_likeness
+from flowlm.hub import locate
 from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import RECIPES
 
@@ -53,10 +54,11 @@ def train_options(words: Sequence[str]) -> Train:
     teacher = _value_of("--method.teacher", words)
     if teacher is None and usual is not None and Path(usual).exists():
         teacher = usual
-    if isinstance(experiment.method, FlowMap) and teacher not in (None, "None"):
+    if isinstance(experiment.method, FlowMap) and teacher is not None and teacher != "None":
+        place = locate(teacher)  # refused before torch is imported
         from flowlm.loading import experiment_of
 
-        experiment = in_likeness(experiment, experiment_of(teacher))
+        experiment = in_likeness(experiment, experiment_of(place))
     chosen = parsed(Train, f"train {name}", words[1:], Train(experiment))
     # A dry run takes a teacher of the recipe's own size for granted.
     if usual is not None and teacher is None and not chosen.dry_run:
@@ -74,12 +76,14 @@ def meant(word: str, known: Sequence[str]) -> str:
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:
+    """The last value that an option is given: the one that counts."""
+    value = None
     for word, after in zip(words, [*words[1:], None]):
         if word == option:
-            return after
-        if word.startswith(option + "="):
-            return word.partition("=")[2]
-    return None
+            value = after
+        elif word.startswith(option + "="):
+            value = word.partition("=")[2]
+    return value
 
 
 def _first_sentence(box: str) -> str:

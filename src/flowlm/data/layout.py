@@ -6,14 +6,16 @@ of one length, which are read as they are. An `Encoder` turns documents into eit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
 
 from flowlm.data.corpora.corpus import Split
 from flowlm.data.tokenizer import Tokenizer
+from flowlm.data.unknown import Unknown
 from flowlm.errors import Refusal
 
 GROUP = 1000
@@ -74,6 +76,18 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """A chunk in a token file: its bytes; the ids that its text has, and how many are unknown.
+
+    A character that a tokenizer leaves out counts as an id, an unknown one.
+    """
+
+    data: bytes
+    ids: int
+    unknown: int
+
+
+@dataclass(frozen=True)
 class Encoder:
     """Text to the bytes of a token file: little-endian ids of `dtype`."""
 
@@ -103,9 +117,14 @@ class Encoder:
         """The id that fills rows up, where there is one."""
         return self._ids(self.layout.pad)[0] if isinstance(self.layout, Padded) else None
 
-    def __call__(self, chunk: Chunk) -> bytes:
-        """The bytes of a chunk. They depend on nothing but the chunk."""
-        encoded = self._encoded([self.clean(text) for text, _ in chunk.pieces])
+    def __call__(self, chunk: Chunk) -> Encoded:
+        """A chunk encoded, which depends on nothing but the chunk."""
+        encoded, unknown = self._encoded([self.clean(text) for text, _ in chunk.pieces])
+        data = self._packed(self._laid_out(chunk, encoded))
+        left_out = unknown if self._unknown.twin is not None else 0
+        return Encoded(data, sum(map(len, encoded)) + left_out, unknown)
+
+    def _laid_out(self, chunk: Chunk, encoded: Sequence[Sequence[int]]) -> np.ndarray:
         ends = [last for _, last in chunk.pieces]
         match self.layout:
             case Stream(ended):
@@ -130,20 +149,24 @@ class Encoder:
                             break
                     kept = [first, *document[: length - 2], last]
                     row[: len(kept)] = kept
-        return self._packed(ids)
+        return ids
 
-    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        """Some texts at a time: the library needs hundreds of bytes a character while it works."""
+    @cached_property
+    def _unknown(self) -> Unknown:
+        return Unknown.of(self.tokenizer)
+
+    def _encoded(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Ids, and how much was unknown.
+
+        Some texts at a time: the library needs hundreds of bytes a character while it works.
+        """
         encoded: list[list[int]] = []
-        some: list[str] = []
-        size = 0
-        for text in texts:
-            some.append(text)
-            size += len(text)
-            if size >= _AT_ONCE:
-                encoded += self.tokenizer.encode_many(some)
-                some, size = [], 0
-        return encoded + self.tokenizer.encode_many(some)
+        unknown = 0
+        for some in _batches(texts):
+            ids = self.tokenizer.encode_many(some)
+            unknown += self._unknown.count(some, ids)
+            encoded += ids
+        return encoded, unknown
 
     def _ids(self, *tokens: str) -> list[int]:
         found = [self.tokenizer.id_of(token) for token in tokens]
@@ -161,6 +184,18 @@ class Encoder:
                 f"There is an id outside the tokenizer's {self.tokenizer.vocab}: encode again."
             )
         return ids.astype(self.dtype).tobytes()
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if size >= _AT_ONCE:
+            yield some
+            some, size = [], 0
+    yield some
 
 
 def _joined(

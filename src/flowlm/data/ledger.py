@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flowlm.data.corpora.corpus import Split
+from flowlm.data.layout import Encoded
 from flowlm.data.tokens import FILES, SPLITS
 from flowlm.errors import Refusal
 from flowlm.files import replacing, sha256_of
@@ -17,14 +18,16 @@ EVERY = 32
 """Chunks between entries: as many are encoded again after an interruption, at most."""
 
 _LEDGER = "ledger.json"
+_ENTRY = {"key", "chunks", "documents", "ids", "unknown", "bytes", "sha256"}
 _OURS = {*FILES, "manifest.json", _LEDGER}
 
 
 class Ledger:
     """The split files of a preparation in `directory`, and an entry of how far they are good.
 
-    `key` names the preparation: corpus, tokenizer, layout. Opening goes back to the last entry. A
-    Refusal if the directory is of another preparation or of something else, or if a file is not
+    `key` names the preparation: corpus, tokenizer, layout. `ids` counts those of the text so far,
+    and `unknown` how many of them the tokenizer did not know. Opening goes back to the last entry.
+    A Refusal if the directory is of another preparation or of something else, or if a file is not
     what it was when the entry was made.
     """
 
@@ -32,6 +35,7 @@ class Ledger:
         self.directory = directory
         self.chunks = 0
         self.documents: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+        self.ids = self.unknown = 0
         self._key = key
         self._digests = {split: hashlib.sha256() for split in SPLITS}
         for left in directory.glob(".*.partial"):  # by a process that was killed while it wrote
@@ -53,11 +57,13 @@ class Ledger:
         """Whether there is anything in `directory` to go on with."""
         return (directory / _LEDGER).exists()
 
-    def add(self, split: Split, data: bytes, documents: int) -> None:
+    def add(self, split: Split, encoded: Encoded, documents: int) -> None:
         """Write the next chunk, of so many documents."""
-        self._files[split].write(data)
-        self._digests[split].update(data)
+        self._files[split].write(encoded.data)
+        self._digests[split].update(encoded.data)
         self.documents[split] += documents
+        self.ids += encoded.ids
+        self.unknown += encoded.unknown
         self.chunks += 1
         if self.chunks % EVERY == 0:
             self._enter()
@@ -80,6 +86,8 @@ class Ledger:
             "key": self._key,
             "chunks": self.chunks,
             "documents": self.documents,
+            "ids": self.ids,
+            "unknown": self.unknown,
             "bytes": {split: file.tell() for split, file in self._files.items()},
             "sha256": {split: digest.hexdigest() for split, digest in self._digests.items()},
         }
@@ -90,7 +98,7 @@ class Ledger:
         if entry["key"] != self._key:
             raise Refusal(
                 f"{self.directory} is of another preparation (another text, tokenizer or version "
-                "of flowlm): remove it, or choose another place."
+                "of flowlm, or a text that has changed since): remove it, or choose another place."
             )
         for split in SPLITS:
             file, good = self._file(split), entry["bytes"][split]
@@ -103,6 +111,7 @@ class Ledger:
                 while block := stream.read(2**20):
                     self._digests[split].update(block)
         self.chunks, self.documents = entry["chunks"], entry["documents"]
+        self.ids, self.unknown = entry["ids"], entry["unknown"]
 
     def _file(self, split: str) -> Path:
         return self.directory / f"{split}.bin"
@@ -111,7 +120,7 @@ class Ledger:
 def _read(file: Path) -> dict[str, Any]:
     try:
         entry = json.loads(file.read_text(encoding="utf-8"))
-        assert entry.keys() >= {"key", "chunks", "documents", "bytes", "sha256"}
+        assert entry.keys() >= _ENTRY
         return entry
     except (ValueError, AttributeError, AssertionError) as error:
         raise Refusal(f"{file} is damaged: remove {file.parent} and begin again.") from error

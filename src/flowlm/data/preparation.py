@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -20,10 +21,14 @@ from flowlm.data.ledger import Ledger
 from flowlm.data.processes import in_order
 from flowlm.data.tokenizer import Tokenizer, pieces
 from flowlm.data.tokens import FILES, FORMAT, SPLITS, Prepared, open_tokens
-from flowlm.errors import CutShort, Refusal
+from flowlm.errors import CutShort, Notice, Refusal
 from flowlm.files import locked, sha256_of
 
 _BATCH = 2**20  # characters of a stream that make a chunk
+
+_BEGINNING = 2**18
+"""Tokens of a text after which too many unknown ones end its preparation: about a million
+characters, in which a tokenizer that does not fit shows."""
 
 Progress = Callable[[int, int | None], None]
 """Called with what has been read of a corpus and its total, in the corpus's own unit."""
@@ -37,6 +42,7 @@ def prepare(
     processes: int = 1,
     resume: bool = False,
     progress: Progress | None = None,
+    unknown: float = 0.01,
 ) -> Prepared:
     """Encode `corpus` into the new directory `directory`, and open it.
 
@@ -45,8 +51,9 @@ def prepare(
     `resume`, what was done before an interruption (Ctrl-C, a kill, a full disk, a lost connection)
     stays beside it, in `unfinished(directory)`, and the same call goes on from there.
 
-    A Refusal if it exists already (and is not empty), cannot be written, or if the corpus or what
-    there is to go on with is refused.
+    A Refusal if it exists already (and is not empty), cannot be written, if the corpus or what
+    there is to go on with is refused, or if the tokenizer does not know more than the share
+    `unknown` of the text; a Notice if it does not know some.
     """
     directory = Path(directory)
     encoder = Encoder(tokenizer, layout, corpus.clean)
@@ -58,18 +65,23 @@ def prepare(
             with closing(in_order(encoder, todo, processes)) as encoded:
                 for chunk, data in encoded:
                     ledger.add(chunk.split, data, chunk.documents)
+                    if ledger.ids >= _BEGINNING:
+                        _require_known(ledger, unknown)
                     if progress is not None:
                         progress(chunk.done, corpus.total)
             if progress is not None and corpus.total is not None:
                 progress(corpus.total, corpus.total)
+            _require_known(ledger, unknown)
             ledger.finish()
             built = ledger.directory
             if corpus.tail:
                 _move_tail(built, encoder.dtype.itemsize, corpus.tail)
             tokenizer.save(built / "tokenizer.json")
-            _write_manifest(built, corpus.origin, ledger.documents, encoder)
+            _write_manifest(built, corpus.origin, ledger, encoder)
             directory.parent.mkdir(parents=True, exist_ok=True)
             os.replace(built, directory.resolve())
+    if ledger.unknown:
+        warnings.warn(_said(ledger) + ".", Notice, stacklevel=2)
     return open_tokens(directory, verify=False)
 
 
@@ -131,9 +143,23 @@ def _chunks(corpus: Corpus, encoder: Encoder) -> Iterator[Chunk]:
     yield from (chunk(split, done) for split in SPLITS if waiting[split])
 
 
+def _require_known(ledger: Ledger, share: float) -> None:
+    """Refuse a text of which more than a share is unknown so far."""
+    if ledger.unknown > share * ledger.ids:
+        raise Refusal(
+            f"{_said(ledger)}: use a tokenizer that was made for this text, or say what share may "
+            "be unknown (--unknown of `flowlm prepare`, --data.unknown of `flowlm train`)."
+        )
+
+
+def _said(ledger: Ledger) -> str:
+    share = f"{ledger.unknown / ledger.ids:.2%} ({ledger.unknown:,} of {ledger.ids:,} tokens)"
+    return f"The tokenizer does not know {share} of the text"
+
+
 def _key(corpus: Corpus, encoder: Encoder) -> str:
     """What two preparations have in common of which one may go on with the work of the other."""
-    named = [FORMAT, _BATCH, GROUP, corpus.origin, _description(encoder.layout)]
+    named = [FORMAT, _BATCH, GROUP, corpus.origin, corpus.state, _description(encoder.layout)]
     text = json.dumps([*named, encoder.tokenizer.fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -154,7 +180,7 @@ def _move_tail(directory: Path, width: int, share: float) -> None:
 
 
 def _write_manifest(
-    directory: Path, origin: dict[str, Any], documents: dict[Split, int], encoder: Encoder
+    directory: Path, origin: dict[str, Any], ledger: Ledger, encoder: Encoder
 ) -> None:
     sizes = {name: (directory / name).stat().st_size for name in FILES}
     splits = {}
@@ -162,7 +188,7 @@ def _write_manifest(
         tokens = sizes[f"{split}.bin"] // encoder.dtype.itemsize
         if not tokens:
             raise Refusal(f"The text is too short to leave anything for {split}: give more text.")
-        splits[split] = {"documents": documents[split], "tokens": tokens}
+        splits[split] = {"documents": ledger.documents[split], "tokens": tokens}
     manifest = {
         "format": FORMAT,
         **origin,
@@ -170,6 +196,7 @@ def _write_manifest(
         "row": encoder.row,
         "pad": encoder.pad,
         "splits": splits,
+        "unknown": ledger.unknown,
         "dtype": encoder.dtype.name,
         "tokenizer": encoder.tokenizer.fingerprint,
         "files": {n: {"bytes": sizes[n], "sha256": sha256_of(directory / n)} for n in FILES},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
+from flowlm.data.corpora.watched import State
 from flowlm.errors import Refusal
 
 Split = Literal["train", "valid"]
@@ -24,9 +25,9 @@ class Corpus:
 
     `read()` goes through all of them, always the same and in the same order; what it counts rises
     to `total` (bytes or documents; None if nobody knows). `origin` is what a manifest says of the
-    corpus: two corpora of one origin are the same. `clean` is applied to every document, by those
-    who encode it. With `tail` everything is read as train, and of its tokens the last share `tail`
-    is the valid split.
+    corpus, and `state` how its files were found: while both are equal, the text is the same.
+    `clean` is applied to every document, by those who encode it. With `tail` everything is read as
+    train, and of its tokens the last share `tail` is the valid split.
     """
 
     read: Callable[[], Iterator[Read]]
@@ -34,6 +35,7 @@ class Corpus:
     total: int | None
     clean: Callable[[str], str] = str
     tail: float = 0.0
+    state: tuple[State, ...] = ()
 
     def documents(self) -> Iterator[str]:
         """Every document as it is encoded, for a tokenizer that learns from them."""
@@ -45,6 +47,7 @@ def divided(
     valid: float,
     origin: dict[str, Any],
     total: int | None,
+    state: tuple[State, ...] = (),
 ) -> Corpus:
     """A corpus of which the share `valid` is held out, evenly spread (every 20th for 0.05).
 
@@ -62,4 +65,5 @@ def divided(
             yield "valid" if int((i + 1) * share) > int(i * share) else "train", text, done
 
     held_out = f"{valid:g} of the {'tokens, the last' if few else 'documents'}"
-    return Corpus(read, {**origin, "valid": held_out}, total, tail=valid if few else 0.0)
+    tail = valid if few else 0.0
+    return Corpus(read, {**origin, "valid": held_out}, total, tail=tail, state=state)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from flowlm.data.corpora.corpus import Corpus, divided
+from flowlm.data.corpora.foreign import require_text
+from flowlm.data.corpora.watched import Files
 from flowlm.errors import Refusal
 
 Separator = Literal["line", "blank"]
@@ -38,7 +40,8 @@ def sources(path: str) -> list[Path]:
     """The files that `path` stands for, sorted by name.
 
     A file stands for itself, a directory for every `*.txt` below it, anything else is read as a
-    glob pattern (`**` crosses directories). A Refusal if there is no such file.
+    glob pattern (`**` crosses directories). A Refusal if there is no such file, or for a directory
+    of something else than text.
     """
     try:
         mode = os.stat(path).st_mode
@@ -48,6 +51,7 @@ def sources(path: str) -> list[Path]:
         raise Refusal(_unreadable(path, error)) from error
     if stat.S_ISDIR(mode):
         found = sorted(file for file in Path(path).rglob("*.txt") if file.is_file())
+        require_text(path, found)
         if not found:
             raise Refusal(
                 f"The directory {path} has no .txt file in it: put the text there as .txt files, "
@@ -59,16 +63,24 @@ def sources(path: str) -> list[Path]:
             f"{path} is not a regular file and a corpus is read more than once: "
             "write the text to a file first."
         )
+    require_text(path)
     return [Path(path)]
 
 
 def text_corpus(path: str, separator: Separator, valid: float) -> Corpus:
-    """The corpus at `path`, of which the share `valid` is held out; read in bytes."""
-    files = sources(path)
-    listed = [{"name": str(file), "bytes": file.stat().st_size} for file in files]
-    origin = {"sources": listed, "separator": separator}
-    total = sum(entry["bytes"] for entry in listed)
-    return divided(lambda: measured(path, separator), valid, origin, total)
+    """The corpus at `path`, of which the share `valid` is held out; read in bytes.
+
+    A Refusal to go on reading if a file changes after this call.
+    """
+    found = sources(path)
+    files = Files.seen(found)
+    origin = {"sources": files.sources, "separator": separator}
+    total = sum(size for _, size, _, _ in files.states)
+
+    def read() -> Iterator[tuple[str, int]]:
+        return files.unchanged(_measured(path, found, separator))
+
+    return divided(read, valid, origin, total, files.states)
 
 
 def documents(path: str, separator: Separator) -> Iterator[str]:

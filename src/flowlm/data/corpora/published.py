@@ -60,18 +60,21 @@ class Hub:
         else:
             parts = [("train", self.train, self.valid)]
         tables = [self._table(name, part, place, whole) for _, part, _ in parts]
+        local = [table.local for table in tables]
 
         def read() -> Iterator[Read]:
             before = 0
-            for (split, part, held_out), table in zip(parts, tables):
+            for (split, part, held_out), table, files in zip(parts, tables, local):
                 kept = part.rows - held_out
-                for text, done in self.gather(_counted(name, part, table)):
+                for text, done in self.gather(files.unchanged(_counted(name, part, table))):
                     yield split if done <= kept else "valid", text, before + done
                 before += part.rows
 
         sources = [source for table in tables for source in table.sources]
         origin: dict[str, Any] = {"corpus": name, "sources": sources}
-        return Corpus(read, origin, sum(part.rows for _, part, _ in parts), self.clean)
+        total = sum(part.rows for _, part, _ in parts)
+        state = tuple(state for files in local for state in files.states)
+        return Corpus(read, origin, total, self.clean, state=state)
 
     def _table(self, name: str, part: Part, place: Path | None, whole: bool) -> Table:
         wanted = (

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from flowlm.data.corpora.corpus import Corpus, divided
+from flowlm.data.corpora.foreign import require_text
+from flowlm.data.corpora.watched import Files
 from flowlm.errors import CutShort, Refusal, reason
 
 _AT_ONCE = 1000  # rows that are asked for at a time
@@ -46,7 +48,12 @@ class Table:
             return [{"name": self.name, "subset": self.subset, "revision": self.revision}]
         if self.remote:
             return [{"name": file} for file in self.files]
-        return [{"name": file, "bytes": Path(file).stat().st_size} for file in self.files]
+        return self.local.sources
+
+    @property
+    def local(self) -> Files:
+        """The files that are here, as they are now."""
+        return Files.seen(() if self.remote else map(Path, self.files))
 
     @property
     def remote(self) -> bool:
@@ -134,6 +141,8 @@ def table_files(path: str) -> Table:
     """The parquet or JSON files that `path` stands for, sorted by name; a Refusal for a mixture."""
     place = Path(path)
     found = _tables(place) if place.is_dir() else [place]
+    if place.is_dir():
+        require_text(path, found)
     if not all(file.is_file() for file in found):
         raise Refusal(f"{path} does not exist: name a file or a directory.")
     if len({_kind(str(file)) for file in found}) > 1:
@@ -144,13 +153,18 @@ def table_files(path: str) -> Table:
 def table_corpus(table: Table, valid: float) -> Corpus:
     """A table of which the share `valid` of the rows is held out; read in rows.
 
-    White space around a text is kept; a text of white space alone is skipped.
+    White space around a text is kept; a text of white space alone is skipped. A Refusal to go on
+    reading if a file here changes after this call.
     """
 
-    def measured() -> Iterator[tuple[str, int]]:
-        return ((text, i) for i, text in enumerate(table.rows(), start=1) if text.strip())
+    files = table.local
+    origin = {"sources": table.sources, "column": table.column}
 
-    return divided(measured, valid, {"sources": table.sources, "column": table.column}, None)
+    def measured() -> Iterator[tuple[str, int]]:
+        rows = files.unchanged(table.rows())
+        return ((text, i) for i, text in enumerate(rows, start=1) if text.strip())
+
+    return divided(measured, valid, origin, None, files.states)
 
 
 def _tables(directory: Path) -> Sequence[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from flowlm.data.corpora.corpus import Corpus, Read, Split
+from flowlm.data.corpora.watched import Files
 from flowlm.data.tokenizer import PIECE
 from flowlm.errors import Refusal
 
@@ -39,6 +40,7 @@ class Text8:
         It is always fetched whole: 31 MB.
         """
         file = None if place is None else _found(place)
+        files = Files.seen(() if file is None else (file,))
 
         def read() -> Iterator[Read]:
             done = 0
@@ -60,13 +62,14 @@ class Text8:
                 )
 
         return Corpus(
-            read,
+            lambda: files.unchanged(read()),
             {
                 "corpus": name,
                 "sources": [{"name": str(file or self.url)}],
                 "valid": f"characters {self.train:,} to {self.train + self.valid:,}",
             },
             self.size,
+            state=files.states,
         )
 
     def _until(self, done: int) -> int:
