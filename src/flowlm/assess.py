@@ -37,7 +37,7 @@ Steps = int | Literal["full"]
 """Steps of a sampler; "full" for enough of them."""
 
 
-BATCHES = 8
+BATCHES = 5
 """Batches in which the texts of a row are written at least, where there are as many texts: the time
 of one is a median over them."""
 

@@ -33,6 +33,11 @@ LEVELS = tuple(0.05 + 0.1 * i for i in range(10))
 LEVEL_TEXTS = 64
 """Held-out texts of that, at most: the same at every level."""
 
+AT_ONCE = 4
+"""Texts that are validated at once, for each that is trained on at once: without gradients nothing
+is kept from block to block. An even number, as passes must begin at even places: a flow map pays
+differently for the texts of a pair."""
+
 
 @dataclass
 class Desk:
@@ -151,9 +156,8 @@ def evaluate_loss(
     with _as_trained(experiment, network):
         for batch, noise in _own_texts(experiment, network, source.valid, world):
             paid = experiment.method.loss(network, batch, noise(), teacher)
-            sums += (
-                torch.stack(((paid.value * paid.weight), paid.weight)).cpu().double().sum((1, 2))
-            )
+            sums[0] += (paid.value * paid.weight).cpu().double().sum()
+            sums[1] += paid.weight.cpu().double().sum()
     total, weight = world.sum(sums).tolist()
     return total / weight
 
@@ -188,13 +192,12 @@ def _own_texts(
 ) -> Iterator[tuple[Batch, Callable[[], Streams]]]:
     """This process's share of held-out texts, on the device, and what makes their noise.
 
-    No more at once than a training pass holds. The noise of a text depends on its place among all
-    `texts`, not on the pass or the process that it falls into.
+    The noise of a text depends on its place among all `texts`, not on the pass or the process that
+    it falls into.
     """
     plan, device, total = experiment.train, network.head.weight.device, len(texts.tokens)
-    at_once = plan.micro_batch or plan.batch // world.size
-    # Passes begin at even places: a flow map pays differently for the texts of a pair.
-    for part in passes(world.share(total), max(2, at_once // 2 * 2)):
+    at_once = AT_ONCE * (plan.micro_batch or plan.batch // world.size)
+    for part in passes(world.share(total), at_once):
         own = Batch(texts.tokens[part].to(device), texts.weight[part].to(device))
         place = {"count": len(own.tokens), "first": part.start, "total": total}
         yield own, partial(Streams.of, plan.seed, 0, **place, device=device)

@@ -276,7 +276,7 @@ def test_teachers_learn_nothing(name: str, agreement: Language) -> None:
 # --- samples ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_samples_are_tokens_and_the_film_leads_to_them(learner: Learner, steps: int) -> None:
     calls = []
     handle = learner.network.register_forward_hook(lambda *_: calls.append(1))
@@ -337,7 +337,7 @@ def test_every_method_has_a_name_of_its_own() -> None:
         assert all(fact(kind).strip() for kind in kinds)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_a_method_counts_its_evaluations(learner: Learner, steps: int) -> None:
     calls: list[int] = []
     hook = learner.network.register_forward_pre_hook(lambda *_: calls.append(1))

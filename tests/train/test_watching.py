@@ -58,6 +58,7 @@ def test_a_network_that_knows_nothing_pays_log_v_at_every_level(flow: Experiment
 
 
 def test_levels_are_weighted_means_over_the_first_64_texts(flow: Experiment) -> None:
+    torch.manual_seed(2)  # no two levels pay the same by chance
     source, network = held_out(150), built(flow)
     found = evaluate_by_tau(flow, network, source)
     assert found == evaluate_by_tau(flow, network, source), "the same noise at every call"
@@ -66,7 +67,7 @@ def test_levels_are_weighted_means_over_the_first_64_texts(flow: Experiment) -> 
     paid = flow.method.nll_at(network, texts, torch.full((64, 1), LEVELS[7]), rng) * texts.weight
     wanted = float(paid.double().sum() / texts.weight.double().sum())
     assert found[LEVELS[7]] == pytest.approx(wanted, rel=1e-6)
-    assert len({round(paid, 5) for paid in found.values()}) == 10
+    assert len({round(paid, 4) for paid in found.values()}) == 10
 
 
 def test_the_mean_over_levels_is_the_loss(flow: Experiment) -> None:
@@ -93,7 +94,7 @@ def test_validation_does_not_depend_on_how_texts_are_batched(
     whole = experiments(method, batch=512)
     source = open_source(whole, tmp_path / "tokens")
     torch.manual_seed(1)
-    texts = core.Batch(torch.randint(source.tokenizer.vocab, (23, 16)), torch.rand(23, 16))
+    texts = core.Batch(torch.randint(source.tokenizer.vocab, (37, 16)), torch.rand(37, 16))
     network = whole.method.network(whole.size, source.tokenizer.vocab, 16)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -107,7 +108,7 @@ def test_validation_does_not_depend_on_how_texts_are_batched(
         return [loss, *evaluate_by_tau(experiment, network, seen).values()]
 
     wanted = measured(whole)
-    for plan in ({"batch": 2}, {"batch": 4}, {"batch": 10}, {"batch": 20, "micro_batch": 6}):
+    for plan in ({"batch": 2}, {"batch": 4}, {"batch": 20, "micro_batch": 2}):
         assert measured(experiments(method, **plan)) == pytest.approx(wanted, rel=1e-6), plan
     other = experiments(method, batch=512, seed=1)
     assert method == "autoregressive" or measured(other)[0] != pytest.approx(wanted[0], rel=1e-6)
@@ -118,7 +119,7 @@ def test_a_run_validates_on_the_first_512_texts_or_on_all(
     batch: int, experiments: Callable[..., Experiment], tmp_path: Path
 ) -> None:
     few = open_source(experiments("masked", batch=batch), tmp_path / "tokens").valid
-    assert len(few.tokens) == 8
+    assert 4 < len(few.tokens) == len(open_tokens(tmp_path / "tokens").valid) // 16
     file = tmp_path / "long.txt"
     file.write_text("abcdefghi\n" * 2000)
     experiment = experiments("masked", batch=batch)
@@ -129,7 +130,7 @@ def test_a_run_validates_on_the_first_512_texts_or_on_all(
     assert torch.equal(many.tokens.flatten(), torch.from_numpy(held_out[:1024].astype("int64")))
 
 
-def test_a_pass_of_validation_holds_no_more_than_one_of_training(
+def test_a_pass_of_validation_is_in_proportion_to_one_of_training(
     experiments: Callable[..., Experiment],
 ) -> None:
     """And it begins at an even place: the texts of a flow map are pairs."""
@@ -142,7 +143,11 @@ def test_a_pass_of_validation_holds_no_more_than_one_of_training(
             assert rng.total == 23
             return super().loss(model, batch, rng, teacher)
 
-    for plan, most in (({"batch": 9}, 8), ({"batch": 64, "micro_batch": 5}, 4), ({"batch": 1}, 2)):
+    for plan, most in (
+        ({"batch": 3}, 12),
+        ({"batch": 64, "micro_batch": 5}, 20),
+        ({"batch": 1}, 4),
+    ):
         experiment = replace(experiments("masked", **plan), method=Watched())
         sizes.clear()
         evaluate_loss(experiment, built(experiment), held_out(23), None)
