@@ -97,16 +97,16 @@ def experiment(part: str, out: Path, seed: int) -> Experiment:
 
 def demo_report(out: Path, seed: int) -> dict[str, Any]:
     """Compose the report of the four finished models and write it into `out`."""
-    from flowlm import assess
+    from flowlm import assess, reports
     from flowlm.loading import load
 
     parts = {part: json.loads((out / part / ROWS).read_text()) for part in RECIPES}
     rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
     figures = {(row["method"], row["steps"]): row for row in rows}
     rows += assess.perfect_masked_rows(FEW, NUM, seed)
-    one, eight = figures["FMLM", 1], figures["Masked diffusion", 8]
-    flow, flow_map = load(out / "flow"), load(out / "flow-map")
-    names = {part: rows[0]["method"] for part, rows in parts.items()}
+    models = {part: load(out / part) for part in RECIPES}
+    names = {part: model.experiment.method.label for part, model in models.items()}
+    one, eight = figures[names["flow-map"], 1], figures[names["masked"], 8]
     report = {
         "title": "Writing a sentence in one step",
         "summary": f"One step of the flow map writes {one['valid']:.1%} valid sentences at "
@@ -115,16 +115,23 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         "rows": rows,
         "reference": assess.reference(NUM, seed),
         "facts": assess.facts(seed)
-        | {"parameters of the flow map": sum(p.numel() for p in flow_map.network.parameters())}
+        | {
+            "parameters of the flow map": sum(
+                w.numel() for w in models["flow-map"].weights.values()
+            )
+        }
         | {f"seconds of training, {names[p]}": _seconds(out / p) for p in RECIPES},
         "curves": {names[part]: assess.curve(out / part) for part in RECIPES},
         "samples": {
-            f"{names[part]} @ {steps}": assess.samples(load(out / part), steps, 6, seed)
+            f"{names[part]} @ {steps}": assess.samples(models[part], steps, 6, seed)
             for part, steps in (("flow-map", 1), ("flow-map", 4), ("masked", 8))
         },
-        "film": assess.film(flow, 16, seed),
+        "film": assess.film(models["flow"], 16, seed),
+        "settings": {"steps": list(STEPS), "num": NUM, "seed": seed}
+        | {"weights": {part: assess.weights_mark(model) for part, model in models.items()}},
     }
-    assess.write(report, out)
+    with reports.writing(out):
+        reports.write(report, out)
     return report
 
 
@@ -152,7 +159,7 @@ def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
             except (Interrupted, Refusal) as problem:
                 print(problem, file=log)
                 raise SystemExit(1) from None
-        table = assess.rows(load(directory), STEPS, NUM, seed)
+        table = list(assess.rows(load(directory), STEPS, NUM, seed))
         write_text(json.dumps(table), directory / ROWS)
 
 

@@ -71,7 +71,7 @@ class LanguageModel:
         self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
         memory: int = BUDGET,
     ) -> list[str]:  # fmt: skip
-        """Write `n` texts in `steps` network evaluations each; arguments as in `sample`."""
+        """Write `n` texts in `steps` steps each; arguments as in `sample`."""
         if self.tokenizer is None:
             raise Refusal(
                 "This model has no tokenizer: use sample() for its tokens, or load it with "
@@ -90,6 +90,16 @@ class LanguageModel:
         holds given tokens, and -1 where the model is to write. As many texts are written at once
         as fit into `memory` bytes beside the weights; one always is.
         """
+        return torch.cat(list(self.batches(n, steps, seed, prompt, memory)))
+
+    def batches(
+        self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
+        memory: int = BUDGET, most: int | None = None,
+    ) -> Iterator[Tokens]:  # fmt: skip
+        """The texts of `sample` in batches (b, l), each as soon as it is written.
+
+        `most` limits the texts of a batch further than `memory` does.
+        """
         if seed < 0:
             raise Refusal(f"The seed is {seed}: choose 0 or more.")
         if n < 1 or steps < 1:
@@ -98,14 +108,17 @@ class LanguageModel:
             )
         if prompt is not None:
             self._require_prompt(prompt, n)
-        texts = []
         size = texts_at_once(self.experiment.method, self.network, self.length, memory)
-        for first in range(0, n, size):
+        if most is not None:
+            size = min(size, max(1, most))
+
+        def written(first: int) -> Tokens:
             count = min(size, n - first)
             given = None if prompt is None else prompt[first : first + count]
             *_, last = self.film(count, steps, seed, first, given)
-            texts.append(last)
-        return torch.cat(texts)
+            return last
+
+        return map(written, range(0, n, size))
 
     @torch.no_grad()
     def film(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
@@ -26,7 +25,7 @@ from flowlm.experiment import Experiment, Generated, Text
 from flowlm.prepare import find_corpus, make_tokenizer
 
 HELD_OUT = 512
-"""Texts on which a run validates, at most."""
+"""Texts on which a run validates: the first of the held-out part, or all if there are fewer."""
 
 COUNTED = 2**24
 """Tokens whose frequencies are counted, at most: those at the beginning of the text."""
@@ -39,7 +38,8 @@ class Source:
     batches: Callable[[int], Batch]
     counts: Callable[[], Int[Tensor, " v"]]
     """How often every token comes up in the text to learn from, or in a long beginning of it."""
-    valid: list[Batch]
+    valid: Batch
+    """The held-out texts: the same whatever the training batch and the number of processes."""
     tokenizer: Tokenizer
     length: int
     fingerprint: str
@@ -74,7 +74,7 @@ def open_source(
                 return tokens.flatten().bincount(minlength=language.vocab)
 
             return Source(
-                batches, drawn_counts, [valid], Tokenizer.words(words), language.length,
+                batches, drawn_counts, valid, Tokenizer.words(words), language.length,
                 demo_fingerprint(),
             )  # fmt: skip
         case Text() as text:
@@ -83,15 +83,13 @@ def open_source(
             row, pad = prepared.row is not None, prepared.pad
             cut = (prepared.train, text.length, plan.batch, plan.seed, rank, world, row, pad)
             batches = Ahead(Windows(*cut), pinned=torch.cuda.is_available())
-            size = min(plan.batch, HELD_OUT)
             if len(prepared.valid) < text.length:
                 raise Refusal(
                     f"The held-out part of the text has {len(prepared.valid):,} tokens and one "
                     f"window needs {text.length:,}: choose a shorter --data.length, a larger "
                     "--data.valid, or give more text."
                 )
-            held_out = sequential(prepared.valid, text.length, size, pad)
-            valid = list(islice(held_out, -(-HELD_OUT // size)))
+            valid = next(sequential(prepared.valid, text.length, HELD_OUT, pad))
             vocab = prepared.tokenizer.vocab
 
             def read_counts() -> Tensor:

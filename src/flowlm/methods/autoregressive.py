@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Autoregressive(Method):
     """Predict each token from those before it; write one token per evaluation."""
+
+    label: ClassVar[str] = "Autoregressive"
+    about: ClassVar[str] = (
+        "An autoregressive language model, a baseline: it writes one token at a time."
+    )
+    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = "exact"
+    counts_steps: ClassVar[bool] = False
 
     temperature: float = 1.0
     """Of the sampler; 0 takes the likeliest token."""
@@ -41,6 +48,10 @@ class Autoregressive(Method):
     ) -> core.Loss:
         """-log p(token | tokens before it), exactly."""
         return core.Loss(self.nll(model, batch, rng), batch.weight)
+
+    def evaluations(self, steps: int, length: int) -> int:
+        """One a token, whatever `steps` says."""
+        return length
 
     def sample(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PAPER = "https://arxiv.org/abs/2602.16813"
+
+
 def positive(temperature: float) -> None:
     """Refuse a temperature by which nothing can be divided."""
     if not 0 < temperature < float("inf"):
@@ -26,6 +29,8 @@ def positive(temperature: float) -> None:
 @dataclass(frozen=True)
 class Continuous(Method, ABC):
     """A method whose state is a point of a Euclidean space."""
+
+    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = None
 
     encoder: Literal["projected", "linear", "posterior", "bayes"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state; posterior: what

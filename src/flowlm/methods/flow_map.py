@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
-from flowlm.methods.continuous import Continuous, positive
+from flowlm.methods.continuous import PAPER, Continuous, positive
 from flowlm.nn.size import Size
 
 
@@ -19,6 +20,12 @@ class FlowMap(Continuous):
     Half of a batch learns the diagonal delta_{t,t} = D_t from the teacher (without one: from the
     data), the other half learns that one jump equals two, with its own jumps as targets.
     """
+
+    label: ClassVar[str] = "FMLM"
+    about: ClassVar[str] = (
+        "A flow map language model (FMLM): it carries noise to text in one evaluation of the "
+        f"network, or in a few ([paper]({PAPER}))."
+    )
 
     teacher: str | None = None
     """Run directory of a trained flow to distil; without one the map teaches itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Masked(Method):
     """Predict masked tokens from the rest; write by unmasking, independently within a step."""
+
+    label: ClassVar[str] = "Masked diffusion"
+    about: ClassVar[str] = "A masked diffusion language model, a baseline."
+    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = "upper bound"
 
     temperature: float = 1.0
     """Of the sampler; 0 takes the likeliest token."""
