@@ -17,10 +17,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def positive(temperature: float) -> None:
-    """Refuse a temperature by which nothing can be divided."""
-    if not 0 < temperature < float("inf"):
-        raise Refusal(f"--method.temperature must be positive and finite, not {temperature}.")
+COLDEST = 1e-3
+"""Of the temperatures of flows: a word that is 1 % likelier than another is certain there."""
+
+
+def require_warmth(temperature: float) -> None:
+    """Refuse a temperature at which logits are no longer numbers that a network can learn."""
+    if not COLDEST <= temperature < float("inf"):
+        raise Refusal(
+            f"--method.temperature must be at least {COLDEST} and finite, not {temperature}."
+        )
 
 
 @dataclass(frozen=True)
