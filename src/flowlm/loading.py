@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from flowlm import hub
+from flowlm import arguments, hub
 from flowlm.data.pretrained import GPT2_END, padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.directory import read_weights, require_shapes
@@ -40,8 +40,7 @@ def load(
     it; clock, state and softmax stay in float32. `tokenizer` replaces the model's own: a file or
     folder, "bert-base-uncased", "gpt2", or hf:owner/name. A Refusal names what is missing or wrong.
     """
-    if dtype not in DTYPES:
-        raise Refusal(f"There is no sampling in {dtype}: choose torch.float32 or torch.bfloat16.")
+    _require_kinds(name, device, dtype, tokenizer)
     target, place = _device(device), hub.locate(name)
     if is_official(place):
         released = read_released(place)
@@ -128,6 +127,20 @@ def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
         if kept is not None:
             kept.float()
     return network
+
+
+def _require_kinds(name: object, device: object, dtype: object, tokenizer: object) -> None:
+    arguments.place("The name of a model", name)
+    if tokenizer is not None:
+        arguments.place("The tokenizer", tokenizer)
+    if not isinstance(device, str | torch.device):
+        raise Refusal(
+            'The device must be a str such as "cpu" or "cuda:1", or a torch.device, and it is of '
+            f"the type {type(device).__name__}."
+        )
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
+        said = dtype if isinstance(dtype, str | torch.dtype) else type(dtype).__name__
+        raise Refusal(f"There is no sampling in {said}: choose torch.float32 or torch.bfloat16.")
 
 
 def _device(wanted: str | torch.device) -> torch.device:

@@ -77,7 +77,7 @@ def test_there_and_back_again(method, tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (Masked(), SIZE, "flows"),
         (Flow(encoder="posterior"), SIZE, "encoder"),
-        (Flow(encoder="bayes"), SIZE, "encoder"),
+        (Flow(encoder="bayes"), replace(SIZE, output_cap=None), "encoder"),
         (Flow(), replace(SIZE, reach=2), "reach"),
         (Flow(clock="uniform"), SIZE, "clock"),
         (Flow(), replace(SIZE, positions="learned"), "positions"),

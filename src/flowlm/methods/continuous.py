@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 PAPER = "https://arxiv.org/abs/2602.16813"
 
+COLDEST = 1e-3
+"""Of the temperatures of flows: a word that is 1 % likelier than another is certain there."""
 
-def positive(temperature: float) -> None:
-    """Refuse a temperature by which nothing can be divided."""
-    if not 0 < temperature < float("inf"):
-        raise Refusal(f"--method.temperature must be positive and finite, not {temperature}.")
+
+def require_warmth(temperature: float) -> None:
+    """Refuse a temperature at which logits are no longer numbers that a network can learn."""
+    if not COLDEST <= temperature < float("inf"):
+        raise Refusal(
+            f"--method.temperature must be at least {COLDEST} and finite, not {temperature}."
+        )
 
 
 @dataclass(frozen=True)

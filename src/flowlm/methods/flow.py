@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from flowlm import core, nn, sampling
-from flowlm.methods.continuous import PAPER, Continuous, positive
+from flowlm.checks import require_fields
+from flowlm.methods.continuous import PAPER, Continuous, require_warmth
 from flowlm.nn.size import Size
 
 
@@ -29,7 +30,8 @@ class Flow(Continuous):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        positive(self.temperature)
+        require_fields(self, "--method.")
+        require_warmth(self.temperature)
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads the time."""

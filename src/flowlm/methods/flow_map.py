@@ -8,8 +8,9 @@ from functools import partial
 from typing import ClassVar
 
 from flowlm import core, nn, sampling
+from flowlm.checks import require_fields
 from flowlm.errors import Refusal
-from flowlm.methods.continuous import PAPER, Continuous, positive
+from flowlm.methods.continuous import PAPER, Continuous, require_warmth
 from flowlm.nn.size import Size
 
 
@@ -37,9 +38,10 @@ class FlowMap(Continuous):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        require_fields(self, "--method.")
         if not 0 <= self.gamma <= 1:
             raise Refusal(f"--method.gamma must lie between 0 and 1, not {self.gamma}.")
-        positive(self.temperature)
+        require_warmth(self.temperature)
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads two times and, at the start, answers like the teacher.

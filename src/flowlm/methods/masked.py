@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn, sampling
+from flowlm.checks import require_fields
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -31,6 +32,7 @@ class Masked(Method):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        require_fields(self, "--method.")
         if not 0 <= self.temperature < float("inf"):
             raise Refusal(f"--method.temperature must be 0 or more, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
