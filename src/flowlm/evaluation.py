@@ -21,7 +21,7 @@ from flowlm.experiment import Generated, Text, to_json
 from flowlm.loading import load
 from flowlm.methods.continuous import Continuous
 from flowlm.model import LanguageModel
-from flowlm.source import open_source
+from flowlm.source import open_source, text_name
 
 SAMPLES = 8
 """Texts of each row that a report shows."""
@@ -187,7 +187,20 @@ def _held_out(wanted: Evaluation, watch: Watch) -> Batch | None:
         experiment = replace(experiment, data=replace(experiment.data, tokenizer=None))
     with tempfile.TemporaryDirectory(prefix="flowlm-") as scratch:
         tokens = own if is_prepared(own) else Path(scratch) / "tokens"
-        return open_source(experiment, tokens, tokenizer).valid
+        source = open_source(experiment, tokens, tokenizer)
+    if model.fingerprints is None:
+        watch.say(
+            f"{wanted.run} does not say which text it has learnt from: its held-out text is left "
+            "out."
+        )
+        return None
+    if source.fingerprint != model.fingerprints.data:
+        raise Refusal(
+            f"{text_name(experiment)} is not the text that {wanted.run} has learnt from (its "
+            "tokens have changed): put that one back, or move this one away to do without "
+            "held-out text."
+        )
+    return source.valid
 
 
 def _require_own(prepared: str | Path, tokenizer: Tokenizer | None, run: str) -> None:

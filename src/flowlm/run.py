@@ -17,7 +17,7 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.desk import Desk
 from flowlm.directory import fingerprint, write_weights
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, to_json
+from flowlm.experiment import Experiment, require_places, rooted, to_json
 from flowlm.files import LOCK, clear_leftovers, holder, locked, write_text
 from flowlm.fingerprints import FILE, Fingerprints, read_fingerprints
 from flowlm.loading import load
@@ -53,6 +53,7 @@ def train_run(
     all processes call it, and process 0 writes. It locks the directory: a Refusal names the process
     that writes there already.
     """
+    experiment = rooted(experiment)
     plan = experiment.train
     device = choose_device(plan.device)
     with stoppable() as stop, joined(device, plan.shard) as world, ExitStack() as lock:
@@ -91,6 +92,8 @@ def _desk(
     with ExitStack() as beginning:
         with world.together():
             _require_room(directory, resume)
+            if resume:
+                require_places(experiment, directory)
             _require_pairs(experiment, world)
             teacher = _teacher(experiment)
             track = _track(experiment, directory)
