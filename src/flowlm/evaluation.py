@@ -128,17 +128,17 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         if not isinstance(model.experiment.data, Generated):
             report["judge"] = "an autoregressive flowlm run" if wanted.judge else "nobody"
         table = report["rows"]
+        left = wanted.steps[len(table) :]
         if table:
             watch.say(f"{len(table)} of {len(wanted.steps)} rows are measured already: going on.")
-            watch.work(wanted.work - replace(wanted, steps=wanted.steps[len(table) :]).work)
-        left = wanted.steps[len(table) :]
+            watch.work(wanted.work - replace(wanted, steps=left).work)
         for row in assess.rows(model, left, num, seed, wanted.judge, watch.work):
             table.append(row)
-            watch.row(row)
             report["summary"] = f"Unfinished: {len(table)} of {len(wanted.steps)} rows."
             reports.write_unfinished(report, out)
+            watch.row(row)
         report["summary"] = (
-            f"{label} at {table[0]['steps']} steps: sample entropy "
+            f"{label} at {table[0]['steps']} step{'s' * (table[0]['steps'] != 1)}: sample entropy "
             f"{table[0]['sample_entropy']:.3f} nats, {table[0]['unique']:.1%} of {num} texts "
             "unique."
         )
@@ -176,13 +176,12 @@ def _held_out(wanted: Evaluation, watch: Watch) -> Batch | None:
         return None
     if isinstance(experiment.data, Text):
         path = experiment.data.path or ""
-        prepared = next((place for place in (path, own) if path and is_prepared(place)), None)
-        if prepared is None and not glob.glob(path):
-            return None
-        if prepared is None:
+        if is_prepared(path) or is_prepared(own):
+            _require_own(path if is_prepared(path) else own, tokenizer, wanted.run)
+        elif glob.glob(path):
             watch.say(f"Preparing {path} for its held-out text.")
         else:
-            _require_own(prepared, tokenizer, wanted.run)
+            return None
         # The text is read as the model reads it, whoever made its tokenizer.
         experiment = replace(experiment, data=replace(experiment.data, tokenizer=None))
     with tempfile.TemporaryDirectory(prefix="flowlm-") as scratch:

@@ -68,8 +68,13 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_demo_trains_measures_and_reports(flowlm: Callable, tmp_path: Path) -> None:
     out = tmp_path / "demo"
+    out.mkdir()
+    (out / "report.json").write_text("of somebody")
     answer = flowlm("demo", "--out", out)
-    assert (answer.status, answer.err) == (0, "")
+    assert answer.status == 0
+    assert answer.err.count("\n") == 1, answer.err
+    assert "kept as report-1.json" in answer.err
+    assert (out / "report-1.json").read_text() == "of somebody"
     for shown in ("FMLM", "FLM", "Autoregressive", "Entropy of the language"):
         assert shown in answer.out
     report = json.loads((out / "report.json").read_text())
@@ -84,7 +89,8 @@ def test_the_demo_trains_measures_and_reports(flowlm: Callable, tmp_path: Path) 
     stamps = {file: file.stat().st_mtime_ns for file in out.glob("*/checkpoints/*/.metadata")}
     assert len(stamps) == 4
     again = flowlm("demo", "--out", out)
-    assert again.status == 0
+    assert (again.status, again.err) == (0, "")
+    assert not list(out.glob("report-2*")), "the same demo's report is replaced"
     assert {f: f.stat().st_mtime_ns for f in out.glob("*/checkpoints/*/.metadata")} == stamps
     assert json.loads((out / "report.json").read_text())["rows"] == report["rows"]
     # Another seed would be another demo.

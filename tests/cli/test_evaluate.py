@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import flowlm as library
 from flowlm import assess, reports
 from flowlm.card import model_card
+from flowlm.cli import show
 from flowlm.data.language import demo_language
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.methods.masked import Masked
@@ -275,6 +278,21 @@ def test_stopped_before_its_first_row_it_leaves_nothing(
     assert answer.status == 130
     assert "kept" not in answer.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_has_a_bar_and_its_rows_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    paper, screen = (
+        Console(file=io.StringIO()),
+        Console(file=io.StringIO(), force_terminal=True, width=200, highlight=False),
+    )
+    monkeypatch.setattr(show, "console", lambda stderr: screen)
+    with show.Measuring(paper, 10) as watch:
+        watch.work(5)
+        watch.row({"method": "FLM", "steps": 4, "sample_entropy": 2.5, "seconds": 0.002})
+    assert paper.file.getvalue() == ""
+    shown = screen.file.getvalue()
+    assert "FLM @ 4: entropy 2.500, ms/text 2.00" in shown
+    assert "50%" in shown
 
 
 # --- exports ------------------------------------------------------------------------------------
