@@ -53,7 +53,6 @@ def train_run(
     all processes call it, and process 0 writes. It locks the directory: a Refusal names the process
     that writes there already.
     """
-    experiment = rooted(experiment)
     plan = experiment.train
     device = choose_device(plan.device)
     with stoppable() as stop, joined(device, plan.shard) as world, ExitStack() as lock:
@@ -112,7 +111,7 @@ def _desk(
                 write_weights(weights, directory / "model.safetensors")
             else:
                 source.tokenizer.save(directory / "tokenizer.json")
-                write_text(to_json(experiment), directory / "experiment.json")
+                write_text(to_json(rooted(experiment)), directory / "experiment.json")
     log = None
     if world.leads:
         count = sum(p.numel() for p in network.parameters())

@@ -205,7 +205,7 @@ def test_a_model_from_the_hub_is_evaluated_and_teaches(
     words += ["--train.device", "cpu", "--train.precision", "float32"]
     assert main(["train", "text-flow-map", "--method.teacher", "somebody/small", *words]) == 0
     assert flowlm.load("map").experiment.size == small.experiment.size
-    assert flowlm.load("map").experiment.method.teacher == "somebody/small"
+    assert flowlm.load("map").experiment.method.teacher == "hf:somebody/small"
 
 
 # --- publishing -------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_an_export_needs_nothing_of_where_it_comes_from(
     assert sorted(files(Path("export"))) == [
         "experiment.json", "fingerprints.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
-    assert read_experiment("export").data.path == "text.txt"
+    assert read_experiment("export").data.path == str(tmp_path / "text.txt")
 
 
 def test_the_readme_loads_generates_and_saves(
