@@ -166,7 +166,7 @@ class LanguageModel:
         experiment = _without_places(self.experiment)
         shared = model_card(
             experiment, sum(w.numel() for w in self.weights.values()), self.network.vocab,
-            self.length, hub_id, report,
+            self.length, hub.PREFIX + hub_id.removeprefix(hub.PREFIX), report,
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as scratch:
             self._write(Path(scratch), experiment)

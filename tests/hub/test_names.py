@@ -179,6 +179,22 @@ def test_home_is_written_with_a_tilde(
     assert located("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
 
 
+def test_an_empty_path_is_not_the_directory_of_now(
+    hub: Hub, small: LanguageModel, tmp_path: Path
+) -> None:
+    """A variable of the shell that is not set."""
+    small.save(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+    with pytest.raises(Refusal, match="The empty path does not exist"):
+        flowlm.load("")
+    with pytest.raises(Refusal, match="The empty path is no tokenizer"):
+        find_tokenizer("")
+    with pytest.raises(Refusal, match="The empty path does not exist"):
+        find_corpus("", "line", 0.5)
+    stored = rooted(distilled("", ""))
+    assert (teacher_of(stored), text_of(stored).path) == ("", "")
+
+
 # --- what a run stores ------------------------------------------------------------------------
 
 
