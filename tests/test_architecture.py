@@ -16,13 +16,17 @@ SOURCE = Path(flowlm.__file__).parent
 FILES = {path.relative_to(SOURCE).as_posix(): path for path in SOURCE.rglob("*.py")}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
-NOUNS = ("core.types", "core.rng", "core.oracle", "core.distribution", "errors", "files")
+NOUNS = ("core.types", "core.rng", "core.oracle", "core.distribution", "errors", "files", "checks")
 # Folder: what it may import of flowlm besides itself.
 MAY_IMPORT = {
     "core/": ("errors",),
-    "nn/": (*("core." + n for n in ("types", "distribution", "rng", "rows", "evidence")), "errors"),
+    "nn/": (
+        *("core." + n for n in ("types", "distribution", "rng", "rows", "evidence")),
+        "errors",
+        "checks",
+    ),
     "sampling/": ("core", "errors"),
-    "methods/": ("core", "nn", "sampling", "errors"),
+    "methods/": ("core", "nn", "sampling", "errors", "checks"),
     "train/": NOUNS,
     "data/": NOUNS,
     "evaluate/": NOUNS,

@@ -125,8 +125,8 @@ def judged(name: str, cells: list[Cell], folder: Path) -> dict[str, list[dict[st
     draws = torch.Generator().manual_seed(5)
 
     def opinion(tokens: Tokens) -> float:
-        batches = [Batch(part, torch.ones(part.shape)) for part in tokens.split(64)]
-        nats = mean_nll(lambda batch, rng: method.nll(judge, batch, rng), batches)
+        texts = Batch(tokens, torch.ones(tokens.shape))
+        nats = mean_nll(lambda batch, rng: method.nll(judge, batch, rng), texts, at_once=64)
         assert nats is not None
         return nats
 

@@ -1,14 +1,14 @@
-"""Judge a trained model: quality and diversity by number of steps, beside controls."""
+"""Figures of a trained model: quality and diversity by number of steps, beside controls."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import platform
+import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,42 +19,32 @@ from flowlm import __version__
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
 from flowlm.data.language import demo_language
-from flowlm.data.tokens import is_prepared
 from flowlm.directory import fingerprint
 from flowlm.errors import Refusal
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.quality import heard_nll, valid_share
-from flowlm.evaluate.report import write_report
-from flowlm.experiment import Generated, Text
-from flowlm.files import write_text
-from flowlm.methods.autoregressive import Autoregressive
+from flowlm.experiment import Generated
 from flowlm.methods.continuous import Continuous
-from flowlm.methods.flow import Flow
-from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel
 from flowlm.sampling import unmask
-from flowlm.source import open_source
 
 FULL = 32
 """Steps of the row "full": more than the words of the demo's sentences."""
 
 Steps = int | Literal["full"]
-"""Network evaluations of a sampler; "full" for enough of them."""
+"""Steps of a sampler; "full" for enough of them."""
 
 
-def method_name(model: LanguageModel) -> str:
-    """The name in tables and plots."""
-    match model.experiment.method:
-        case Flow():
-            return "FLM"
-        case FlowMap():
-            return "FMLM"
-        case Autoregressive():
-            return "Autoregressive"
-        case _:
-            return "Masked diffusion"
+BATCHES = 5
+"""Batches in which the texts of a row are written at least, where there are as many texts: the time
+of one is a median over them."""
+
+
+def counted(steps: Steps) -> int:
+    """Steps as a number."""
+    return FULL if steps == "full" else steps
 
 
 def rows(
@@ -63,29 +53,45 @@ def rows(
     num: int,
     seed: int,
     judge: LanguageModel | None = None,
-) -> list[dict[str, Any]]:
-    """One row of figures for each number of steps, from `num` texts each.
+    done: Callable[[int], None] = lambda evaluations: None,
+) -> Iterator[dict[str, Any]]:
+    """One row of figures for each number of steps, from `num` texts each, as it is measured.
 
     On the generated language quality is exact (share valid, nats per token). On other text it is
-    nats per token under `judge`, an autoregressive model with the same tokenizer, if there is one.
-    An autoregressive model has one row: it takes as many evaluations as a text has tokens.
+    nats per token under `judge` (see `require_judge`), if there is one. `done` hears of the
+    evaluations of the network, a text each, as they are done. A method whose steps are its tokens
+    has one row.
     """
-    if isinstance(model.experiment.method, Autoregressive):
-        steps = ["full"]
-    enough = model.length if isinstance(model.experiment.method, Autoregressive) else FULL
-    table = []
-    for wanted in steps:
-        count = enough if wanted == "full" else wanted
+    method = model.experiment.method
+    for wanted in steps if method.counts_steps else ("full",):
+        count = counted(wanted)
+        evaluations = method.evaluations(count, model.length)
+
+        def written(texts: int, each: int = evaluations) -> None:
+            done(texts * each)
+
+        tokens, seconds = _timed(model, count, num, seed, written)
+        row = {"method": method.label, "steps": wanted, "evaluations": evaluations}
+        row |= {"seconds": seconds} | _diversity(tokens)
+        yield row | _quality(model, tokens, judge)
+
+
+def _timed(
+    model: LanguageModel, steps: int, num: int, seed: int, written: Callable[[int], None]
+) -> tuple[Tokens, float]:
+    """`num` texts, and the seconds of one: those of a batch over its texts, in the median."""
+    most = max(1, num // BATCHES)
+    # What a first time costs (memory, kernels, threads) is no part of the time of a text; two steps
+    # go every way that a sampler has.
+    next(model.batches(num, min(steps, 2), seed, most=most)).cpu()
+    texts, seconds = [], []
+    began = time.perf_counter()
+    for batch in model.batches(num, steps, seed, most=most):
+        texts.append(batch.cpu())  # waits for the device
+        seconds.append((time.perf_counter() - began) / len(batch))
+        written(len(batch))
         began = time.perf_counter()
-        tokens = model.sample(num, count, seed)
-        row: dict[str, Any] = {
-            "method": method_name(model),
-            "steps": wanted,
-            "evaluations": count,
-            "seconds": (time.perf_counter() - began) / num,
-        }
-        table.append(row | _diversity(tokens) | _quality(model, tokens, judge))
-    return table
+    return torch.cat(texts), statistics.median(seconds)
 
 
 def reference(num: int, seed: int) -> dict[str, float]:
@@ -129,7 +135,7 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
 
 def samples(model: LanguageModel, steps: int, num: int, seed: int) -> list[dict[str, Any]]:
     """Texts, each with whether it is valid where that can be told."""
-    tokens = model.sample(num, steps, seed)
+    tokens = model.sample(num, steps, seed).cpu()
     assert model.tokenizer is not None
     texts = [model.tokenizer.decode(row) for row in tokens.tolist()]
     if isinstance(model.experiment.data, Generated):
@@ -152,7 +158,7 @@ def film(model: LanguageModel, steps: int, seed: int) -> dict[str, Any]:
         frames.append(
             {"time": float(frame.tau[0, 0]), "words": words} | {"confidence": confidence.tolist()}
         )
-    title = f"{method_name(model)}, {steps} steps: at each place the likeliest word."
+    title = f"{method.label}, {steps} steps: at each place the likeliest word."
     return {"title": title, "frames": frames}
 
 
@@ -174,73 +180,31 @@ def _quality(model: LanguageModel, tokens: Tokens, judge: LanguageModel | None) 
         return _exact_quality(tokens)
     if judge is None:
         return {}
-    if not isinstance(judge.experiment.method, Autoregressive):
-        raise Refusal("The judge must be an autoregressive run: it needs exact likelihoods.")
-    theirs, own = judge.tokenizer, model.tokenizer
-    if theirs is None or own is None or theirs.fingerprint != own.fingerprint:
-        raise Refusal("The judge has another tokenizer: give a run trained on the same text.")
-    if judge.length < tokens.shape[1]:
-        raise Refusal(f"The judge reads {judge.length} tokens, the texts have {tokens.shape[1]}.")
-    method, network = judge.experiment.method, judge.network
-    batches = [Batch(part, torch.ones(part.shape)) for part in tokens.split(32)]
-    value = mean_nll(lambda batch, rng: method.nll(network, batch, rng), batches)
+    texts = Batch(tokens, torch.ones(tokens.shape))
+    value = mean_nll(
+        partial(judge.experiment.method.nll, judge.network), texts, device=judge.device
+    )
     assert value is not None
     return {"nll": value}
 
 
-def assess(
-    model: LanguageModel,
-    run: str,
-    out: Path,
-    steps: Sequence[Steps],
-    num: int,
-    seed: int,
-    judge: LanguageModel | None = None,
-) -> dict[str, Any]:
-    """Measure the model that `run` names, write report.json and report.html into `out`.
-
-    Returns the report.
-    """
-    if model.tokenizer is None:
-        raise Refusal(f"{run} has no tokenizer: its texts cannot be read without one.")
-    table = rows(model, steps, num, seed, judge)
-    name, first = method_name(model), table[0]
-    report: dict[str, Any] = {
-        "title": f"{name}: {run}",
-        "summary": f"{name} at {first['steps']} steps: sample entropy "
-        f"{first['sample_entropy']:.3f} nats, {first['unique']:.1%} of {num} texts unique.",
-        "rows": table,
-        "facts": facts(seed) | {"weights": weights_mark(model)} | _held_out(model, Path(run), out),
-        "curves": {name: curve(Path(run))},
-        "samples": {
-            f"{name} @ {row['steps']}": samples(model, row["evaluations"], 8, seed) for row in table
-        },
-    }
-    if isinstance(model.experiment.data, Generated):
-        report["reference"] = reference(num, seed)
-    else:
-        report["judge"] = "an autoregressive flowlm run" if judge else "nobody"
-    if isinstance(model.experiment.method, Continuous):
-        report["film"] = film(model, 16, seed)
-    write(report, out)
-    return report
+def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
+    """Refuse a judge that cannot score the texts of a model."""
+    if judge.experiment.method.likelihood != "exact":
+        raise Refusal("The judge must be an autoregressive run: it needs exact likelihoods.")
+    theirs, own = judge.tokenizer, model.tokenizer
+    if theirs is None or own is None or theirs.fingerprint != own.fingerprint:
+        raise Refusal("The judge has another tokenizer: give a run trained on the same text.")
+    if judge.length < model.length:
+        raise Refusal(
+            f"The judge reads {judge.length} tokens and the texts have {model.length}: give a run "
+            "that was trained on texts as long."
+        )
 
 
 def weights_mark(model: LanguageModel) -> str:
     """Tells weights apart, so that no card shows the figures of others."""
     return fingerprint(model.weights)[:16]
-
-
-def write(report: Mapping[str, Any], directory: Path) -> None:
-    """report.json and report.html."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refusal(
-            f"{directory} cannot be written ({error.strerror}): choose another --out."
-        ) from error
-    write_text(json.dumps(report, indent=1) + "\n", directory / "report.json")
-    write_report(report, directory / "report.html")
 
 
 def curve(directory: Path) -> list[tuple[int, float]]:
@@ -263,19 +227,3 @@ def facts(seed: int) -> dict[str, str | int]:
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "seed": seed,
     }
-
-
-def _held_out(model: LanguageModel, run: Path, out: Path) -> dict[str, float]:
-    """Nats per held-out token, where the method has a bound and the text is at hand."""
-    method, data, network = model.experiment.method, model.experiment.data, model.network
-    tokens = run / "tokens" if is_prepared(run / "tokens") else out / "tokens"
-    if isinstance(method, Continuous):
-        return {}
-    if isinstance(data, Text) and not is_prepared(tokens) and not glob.glob(data.path or ""):
-        return {}
-    source = open_source(model.experiment, tokens, model.tokenizer)
-    value = mean_nll(lambda batch, rng: method.nll(network, batch, rng), source.valid)
-    if value is None:
-        return {}
-    exact = isinstance(method, Autoregressive)
-    return {f"held-out nats per token ({'exact' if exact else 'upper bound'})": round(value, 4)}

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowlm.experiment import Experiment, Generated
-from flowlm.methods.autoregressive import Autoregressive
-from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 
-PAPER = "https://arxiv.org/abs/2602.16813"
 TEXTS = 3
 """Samples that a card shows."""
 
@@ -25,16 +22,17 @@ def model_card(
 ) -> str:
     """Markdown with the hub's header. Figures are those of `report` (a report.json), or none."""
     few = 1 if isinstance(experiment.method, FlowMap) else 32
+    steps = f", steps={few}" if experiment.method.counts_steps else ""
     parts = [
         _header(),
         f"# {hub_id.partition('/')[2]}",
-        _kind(experiment),
+        experiment.method.about,
         f"{parameters:,} parameters, a vocabulary of {vocab:,} tokens, texts of {length:,} tokens.",
         "## Use it",
         "```\npip install 'flowlm[hub]'\n```",
         "```python\nimport flowlm\n\n"
         f'model = flowlm.load("{hub_id}")\n'
-        f'print(*model.generate(4, steps={few}, seed=0), sep="\\n")\n```',
+        f'print(*model.generate(4{steps}, seed=0), sep="\\n")\n```',
         "## Measured",
         *(_measured(report) if report else ["It has not been evaluated: figures are missing."]),
         "## Training",
@@ -48,24 +46,6 @@ def _header() -> str:
         f"\n- {tag}" for tag in ("flowlm", "flow-language-model", "diffusion-language-model")
     )
     return f"---\nlibrary_name: flowlm\npipeline_tag: text-generation\ntags:{tags}\n---"
-
-
-def _kind(experiment: Experiment) -> str:
-    match experiment.method:
-        case Flow():
-            return (
-                "A flow language model (FLM): it moves one-hot text continuously from Gaussian "
-                f"noise to words, in as many steps as you give it ([paper]({PAPER}))."
-            )
-        case FlowMap():
-            return (
-                "A flow map language model (FMLM): it carries noise to text in one evaluation of "
-                f"the network, or in a few ([paper]({PAPER}))."
-            )
-        case Autoregressive():
-            return "An autoregressive language model, a baseline: it writes one token at a time."
-        case _:
-            return "A masked diffusion language model, a baseline."
 
 
 def _measured(report: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, read_experiment
-from flowlm.files import write_text
+from flowlm.files import LOCK, locked, write_text
 from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import demo
 
@@ -47,15 +47,21 @@ class Progress:
 def train_demo(out: Path, seed: int, wait: float = 0.5) -> Iterator[dict[str, Progress]]:
     """Train and measure the four models in the directory `out`, yielding their progress.
 
-    A model that is finished there already is kept; one that was interrupted goes on.
+    A model that is finished there already is kept; one that was interrupted goes on. A Refusal if
+    another process does the same in `out`, or if it cannot be written.
     """
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(out / LOCK, out))
+        except OSError as error:
+            raise Refusal(
+                f"{out} cannot be written ({error.strerror}): choose another --out."
+            ) from error
+        yield from _trained(out, seed, wait)
+
+
+def _trained(out: Path, seed: int, wait: float) -> Iterator[dict[str, Progress]]:
     experiments = {part: experiment(part, out, seed) for part in RECIPES}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refusal(
-            f"{out} cannot be written ({error.strerror}): choose another --out."
-        ) from error
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=_work, args=(chain, out, seed), name="+".join(chain))
@@ -84,22 +90,23 @@ def experiment(part: str, out: Path, seed: int) -> Experiment:
     """The experiment of one model of the demo."""
     chosen = RECIPES[part]()
     if isinstance(chosen.method, FlowMap):
-        chosen = replace(chosen, method=replace(chosen.method, teacher=str(out / "flow")))
+        teacher = str(out.absolute() / "flow")
+        chosen = replace(chosen, method=replace(chosen.method, teacher=teacher))
     return replace(chosen, train=replace(chosen.train, seed=seed))
 
 
 def demo_report(out: Path, seed: int) -> dict[str, Any]:
     """Compose the report of the four finished models and write it into `out`."""
-    from flowlm import assess
+    from flowlm import assess, reports
     from flowlm.loading import load
 
     parts = {part: json.loads((out / part / ROWS).read_text()) for part in RECIPES}
     rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
     figures = {(row["method"], row["steps"]): row for row in rows}
     rows += assess.perfect_masked_rows(FEW, NUM, seed)
-    one, eight = figures["FMLM", 1], figures["Masked diffusion", 8]
-    flow, flow_map = load(out / "flow"), load(out / "flow-map")
-    names = {part: rows[0]["method"] for part, rows in parts.items()}
+    models = {part: load(out / part) for part in RECIPES}
+    names = {part: model.experiment.method.label for part, model in models.items()}
+    one, eight = figures[names["flow-map"], 1], figures[names["masked"], 8]
     report = {
         "title": "Writing a sentence in one step",
         "summary": f"One step of the flow map writes {one['valid']:.1%} valid sentences at "
@@ -108,16 +115,23 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         "rows": rows,
         "reference": assess.reference(NUM, seed),
         "facts": assess.facts(seed)
-        | {"parameters of the flow map": sum(p.numel() for p in flow_map.network.parameters())}
+        | {
+            "parameters of the flow map": sum(
+                w.numel() for w in models["flow-map"].weights.values()
+            )
+        }
         | {f"seconds of training, {names[p]}": _seconds(out / p) for p in RECIPES},
         "curves": {names[part]: assess.curve(out / part) for part in RECIPES},
         "samples": {
-            f"{names[part]} @ {steps}": assess.samples(load(out / part), steps, 6, seed)
+            f"{names[part]} @ {steps}": assess.samples(models[part], steps, 6, seed)
             for part, steps in (("flow-map", 1), ("flow-map", 4), ("masked", 8))
         },
-        "film": assess.film(flow, 16, seed),
+        "film": assess.film(models["flow"], 16, seed),
+        "settings": {"steps": list(STEPS), "num": NUM, "seed": seed}
+        | {"weights": {part: assess.weights_mark(model) for part, model in models.items()}},
     }
-    assess.write(report, out)
+    with reports.writing(out):
+        reports.write(report, out)
     return report
 
 
@@ -134,8 +148,6 @@ def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
         if (directory / ROWS).exists() and read_experiment(directory) == wanted:
             continue
         again = (directory / "experiment.json").exists() and bool(found(directory / "checkpoints"))
-        if not again:
-            shutil.rmtree(directory, ignore_errors=True)  # stopped before it had saved anything
         directory.mkdir(exist_ok=True)
         with (directory / "train.log").open("a") as log:
             try:
@@ -147,7 +159,7 @@ def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
             except (Interrupted, Refusal) as problem:
                 print(problem, file=log)
                 raise SystemExit(1) from None
-        table = assess.rows(load(directory), STEPS, NUM, seed)
+        table = list(assess.rows(load(directory), STEPS, NUM, seed))
         write_text(json.dumps(table), directory / ROWS)
 
 

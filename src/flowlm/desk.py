@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,11 @@ LEVELS = tuple(0.05 + 0.1 * i for i in range(10))
 
 LEVEL_TEXTS = 64
 """Held-out texts of that, at most: the same at every level."""
+
+AT_ONCE = 4
+"""Texts that are validated at once, for each that is trained on at once: without gradients nothing
+is kept from block to block. An even number, as passes must begin at even places: a flow map pays
+differently for the texts of a pair."""
 
 
 @dataclass
@@ -142,16 +147,17 @@ class Desk:
 def evaluate_loss(
     experiment: Experiment, network: DiT, source: Source, teacher: DiT | None, world: World = ALONE
 ) -> float:
-    """Mean training loss on held-out text, nats per token, with the same noise at every call.
+    """Mean training loss on held-out text, nats per token: the same texts and noise at every call.
 
-    Every process takes its share of the texts; all get the mean.
+    Every process takes its share of the texts; all get the mean. How texts are batched changes
+    nothing but rounding.
     """
     sums = torch.zeros(2, dtype=torch.float64)
     with _as_trained(experiment, network):
         for batch, noise in _own_texts(experiment, network, source.valid, world):
             paid = experiment.method.loss(network, batch, noise(), teacher)
-            sums[0] += float((paid.value * paid.weight).sum())
-            sums[1] += float(paid.weight.sum())
+            sums[0] += (paid.value * paid.weight).cpu().double().sum()
+            sums[1] += paid.weight.cpu().double().sum()
     total, weight = world.sum(sums).tolist()
     return total / weight
 
@@ -168,37 +174,33 @@ def evaluate_by_tau(
     if not isinstance(method, Continuous):
         return {}
     sums = torch.zeros(len(LEVELS) + 1, dtype=torch.float64)
-    few = list(_first_texts(source.valid, LEVEL_TEXTS))
+    few = Batch(source.valid.tokens[:LEVEL_TEXTS], source.valid.weight[:LEVEL_TEXTS])
     with _as_trained(experiment, network):
         for batch, noise in _own_texts(experiment, network, few, world):
             for place, level in enumerate(LEVELS):
                 rng = noise()
                 tau = torch.full((len(rng), 1), level, device=rng.device)
                 paid = method.nll_at(network, batch, tau, rng)
-                sums[place] += float((paid * batch.weight).sum())
-            sums[-1] += float(batch.weight.sum())
+                sums[place] += (paid * batch.weight).cpu().double().sum()
+            sums[-1] += batch.weight.cpu().double().sum()
     *totals, weight = world.sum(sums).tolist()
     return {level: total / weight for level, total in zip(LEVELS, totals)}
 
 
-def _first_texts(batches: Sequence[Batch], most: int) -> Iterator[Batch]:
-    for batch in batches:
-        if most > 0:
-            yield Batch(batch.tokens[:most], batch.weight[:most])
-        most -= len(batch.tokens)
-
-
 def _own_texts(
-    experiment: Experiment, network: DiT, batches: Sequence[Batch], world: World
+    experiment: Experiment, network: DiT, texts: Batch, world: World
 ) -> Iterator[tuple[Batch, Callable[[], Streams]]]:
-    """This process's share of held-out texts, on the device, and what makes their noise."""
-    plan, device = experiment.train, network.head.weight.device
-    for i, batch in enumerate(batches):
-        total = len(batch.tokens)
-        for part in passes(world.share(total), plan.micro_batch):
-            own = Batch(batch.tokens[part].to(device), batch.weight[part].to(device))
-            place = {"count": len(own.tokens), "first": part.start, "total": total}
-            yield own, partial(Streams.of, plan.seed, i, **place, device=device)
+    """This process's share of held-out texts, on the device, and what makes their noise.
+
+    The noise of a text depends on its place among all `texts`, not on the pass or the process that
+    it falls into.
+    """
+    plan, device, total = experiment.train, network.head.weight.device, len(texts.tokens)
+    at_once = AT_ONCE * (plan.micro_batch or plan.batch // world.size)
+    for part in passes(world.share(total), at_once):
+        own = Batch(texts.tokens[part].to(device), texts.weight[part].to(device))
+        place = {"count": len(own.tokens), "first": part.start, "total": total}
+        yield own, partial(Streams.of, plan.seed, 0, **place, device=device)
 
 
 @contextmanager

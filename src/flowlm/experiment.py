@@ -10,14 +10,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from flowlm.checks import require_fields, whole
 from flowlm.errors import Refusal
 from flowlm.hub import PREFIX, SHIPPED, TOKENIZERS, aside, hub_id, located
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
+
+LENGTH = 2**24
+"""Places are float32, which tells so many whole numbers apart."""
+VOCAB = 2**20
+"""Several times what the largest tokenizers know."""
 
 AnyMethod = Flow | FlowMap | Autoregressive | Masked
 
@@ -66,15 +73,25 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything is built."""
+        require_fields(self, "experiment.")
         if isinstance(self.data, Text):
-            if self.data.length < 2:
-                raise Refusal("--data.length must be at least 2 tokens.")
+            require_fields(self.data, "--data.")
+            whole("--data.length", self.data.length, 2, LENGTH)
+            whole("--data.vocab", self.data.vocab, 2, VOCAB)
+            self.size.require_reach(self.data.length)
             if not 0 < self.data.valid < 1:
                 raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
             if not 0 <= self.data.unknown <= 1:
                 raise Refusal("--data.unknown is a share: choose one from 0 to 1, such as 0.01.")
             if self.data.tokenizer == "bpe" and self.data.vocab < 300:
                 raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
+        if isinstance(self.method, Continuous):
+            cap = self.size.output_cap
+            if self.method.encoder == "bayes" and cap is not None:
+                raise Refusal(
+                    f"--size.output-cap {cap} does not go with --method.encoder bayes, whose "
+                    "evidence has no bound: give --size.output-cap None."
+                )
         if isinstance(self.method, FlowMap):
             for name, texts in (
                 ("batch", self.train.batch), ("micro-batch", self.train.micro_batch),
@@ -99,6 +116,7 @@ def from_json(text: str, source: Path) -> Experiment:
     try:
         stated = json.loads(text)
         _require_known_kinds(stated, source)
+        _drop_unused_cap(stated)
         return _converter().structure(stated, Experiment)
     except json.JSONDecodeError as error:
         raise Refusal(f"{source} is not valid JSON (line {error.lineno}).") from error
@@ -206,6 +224,16 @@ def _require_known_kinds(stated: Any, source: Path) -> None:
         kind = stated[part]["kind"]
         if kind not in [choice.__name__ for choice in get_args(union)]:
             raise Refusal(f"{source}: this version of flowlm knows no {part} of the kind {kind!r}.")
+
+
+def _drop_unused_cap(stated: Any) -> None:
+    # The bayes encoder once took any size, and left its cap aside: so do models of that time.
+    size = stated["size"]
+    if stated["method"].get("encoder") == "bayes" and type(size.get("output_cap", 0.0)) in (
+        int,
+        float,
+    ):
+        size["output_cap"] = None
 
 
 def _exactly(value: Any, kind: type) -> Any:

@@ -27,7 +27,9 @@ TOKENIZERS = {
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe",
 )  # fmt: skip
-FILES = ("experiment.json", "config.json", "model.safetensors", *TOKENIZER_FILES)
+FILES = (
+    "experiment.json", "fingerprints.json", "config.json", "model.safetensors", *TOKENIZER_FILES,
+)  # fmt: skip
 """What is fetched of a repository. Nothing else, and above all no pickle."""
 
 PREFIX = "hf:"

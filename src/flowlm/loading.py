@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from flowlm import hub
+from flowlm import arguments, hub
 from flowlm.data.pretrained import GPT2_END, padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.directory import read_weights, require_shapes
 from flowlm.errors import Notice, Refusal
 from flowlm.experiment import Experiment, read_experiment
+from flowlm.fingerprints import read_fingerprints
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
 from flowlm.official import is_official, read_released
@@ -39,15 +40,14 @@ def load(
     it; clock, state and softmax stay in float32. `tokenizer` replaces the model's own: a file or
     folder, "bert-base-uncased", "gpt2", or hf:owner/name. A Refusal names what is missing or wrong.
     """
-    if dtype not in DTYPES:
-        raise Refusal(f"There is no sampling in {dtype}: choose torch.float32 or torch.bfloat16.")
+    _require_kinds(name, device, dtype, tokenizer)
     target, place = _device(device), hub.locate(name)
     if is_official(place):
         released = read_released(place)
         experiment, weights, own = released.experiment, released.weights, released.tokenizer
-        file = place
+        file, known = place, None
     else:
-        experiment, own = read_experiment(place), None
+        experiment, own, known = read_experiment(place), None, read_fingerprints(place)
         file = place / "model.safetensors"
         weights = read_weights(file)
     head = weights.get("head.weight")
@@ -60,7 +60,7 @@ def load(
     require_shapes(weights, {n: tuple(p.shape) for n, p in network.named_parameters()}, file)
     network = narrowed(network, dtype).to_empty(device=target)
     network.load_state_dict(weights)
-    return LanguageModel(experiment, network, fitting, length)
+    return LanguageModel(experiment, network, fitting, length, known)
 
 
 def experiment_of(name: str | Path) -> Experiment:
@@ -128,6 +128,20 @@ def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
         if kept is not None:
             kept.float()
     return network
+
+
+def _require_kinds(name: object, device: object, dtype: object, tokenizer: object) -> None:
+    arguments.place("The name of a model", name)
+    if tokenizer is not None:
+        arguments.place("The tokenizer", tokenizer)
+    if not isinstance(device, str | torch.device):
+        raise Refusal(
+            'The device must be a str such as "cpu" or "cuda:1", or a torch.device, and it is of '
+            f"the type {type(device).__name__}."
+        )
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
+        said = dtype if isinstance(dtype, str | torch.dtype) else type(dtype).__name__
+        raise Refusal(f"There is no sampling in {said}: choose torch.float32 or torch.bfloat16.")
 
 
 def _device(wanted: str | torch.device) -> torch.device:

@@ -13,7 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowlm import hub
+from flowlm.amounts import BYTES, amounts
+from flowlm.arguments import clock_time, given_tokens, noisy_point, place
 from flowlm.card import model_card
+from flowlm.checks import whole
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
 from flowlm.data.tokenizer import Tokenizer
@@ -21,6 +24,7 @@ from flowlm.directory import Weights, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, to_json
 from flowlm.files import new_directory, write_text
+from flowlm.fingerprints import Fingerprints
 from flowlm.memory import BUDGET, texts_at_once
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow_map import FlowMap
@@ -32,13 +36,25 @@ class LanguageModel:
     """A trained model. Everything that it writes is deterministic in the seed.
 
     `experiment` says what it is, `network` holds the averaged weights, `tokenizer` may be None:
-    then it samples tokens and only `generate` is refused. `length` is the tokens of a text.
+    then it samples tokens and only `generate` is refused. `length` is the tokens of a text, and
+    `fingerprints` tell what it has learnt from, where that is known.
     """
 
     def __init__(
-        self, experiment: Experiment, network: DiT, tokenizer: Tokenizer | None, length: int
+        self,
+        experiment: Experiment,
+        network: DiT,
+        tokenizer: Tokenizer | None,
+        length: int,
+        fingerprints: Fingerprints | None = None,
     ) -> None:
+        if tokenizer is not None and tokenizer.vocab != network.vocab:
+            raise Refusal(
+                f"The tokenizer has {tokenizer.vocab} tokens and the network {network.vocab}: they "
+                "do not belong together."
+            )
         self.experiment, self.tokenizer, self.length = experiment, tokenizer, length
+        self.fingerprints = fingerprints
         self.network = network.eval().requires_grad_(False)
 
     @property
@@ -63,7 +79,7 @@ class LanguageModel:
         self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
         memory: int = BUDGET,
     ) -> list[str]:  # fmt: skip
-        """Write `n` texts in `steps` network evaluations each; arguments as in `sample`."""
+        """Write `n` texts in `steps` steps each; arguments as in `sample`."""
         if self.tokenizer is None:
             raise Refusal(
                 "This model has no tokenizer: use sample() for its tokens, or load it with "
@@ -82,28 +98,45 @@ class LanguageModel:
         holds given tokens, and -1 where the model is to write. As many texts are written at once
         as fit into `memory` bytes beside the weights; one always is.
         """
-        if seed < 0:
-            raise Refusal(f"The seed is {seed}: choose 0 or more.")
-        if n < 1 or steps < 1:
-            raise Refusal(
-                f"{n} texts in {steps} steps cannot be written: ask for at least 1 of each."
-            )
-        if prompt is not None:
-            self._require_prompt(prompt, n)
-        texts = []
-        size = texts_at_once(self.experiment.method, self.network, self.length, memory)
-        for first in range(0, n, size):
-            count = min(size, n - first)
-            given = None if prompt is None else prompt[first : first + count]
-            *_, last = self.film(count, steps, seed, first, given)
-            texts.append(last)
-        return torch.cat(texts)
+        return torch.cat(list(self.batches(n, steps, seed, prompt, memory)))
 
-    @torch.no_grad()
+    def batches(
+        self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
+        memory: int = BUDGET, most: int | None = None,
+    ) -> Iterator[Tokens]:  # fmt: skip
+        """The texts of `sample` in batches (b, l), each as soon as it is written.
+
+        `most` limits the texts of a batch further than `memory` does.
+        """
+        n, steps, seed, _ = amounts(n, steps, seed)
+        given = None if prompt is None else self._given(prompt, n)
+        size = self._texts_at_once(memory)
+        if most is not None:
+            size = min(size, max(1, most))
+
+        def written(first: int) -> Tokens:
+            count = min(size, n - first)
+            part = None if given is None else given[first : first + count]
+            *_, last = self._frames(count, steps, seed, first, part)
+            return last
+
+        return map(written, range(0, n, size))
+
     def film(
         self, n: int, steps: int, seed: int = 0, first: int = 0, prompt: Tokens | None = None
     ) -> Iterator[Tokens]:
-        """Texts `first ... first + n` while they come into being; the last item is the answer."""
+        """Texts `first ... first + n` while they come into being; the last item is the answer.
+
+        Arguments as in `sample`, and checked at the call; all texts are written at once.
+        """
+        n, steps, seed, first = amounts(n, steps, seed, first)
+        given = None if prompt is None else self._given(prompt, n)
+        return self._frames(n, steps, seed, first, given)
+
+    @torch.no_grad()
+    def _frames(
+        self, n: int, steps: int, seed: int, first: int, prompt: Tokens | None
+    ) -> Iterator[Tokens]:
         if prompt is None:
             prompt = torch.full((n, self.length), FREE)
         rng = Streams.of(seed, count=n, first=first, device=self.device)
@@ -116,9 +149,9 @@ class LanguageModel:
     ) -> Float[Tensor, "b l v"]:
         """Probabilities of the clean tokens at a one-hot-space point x.
 
-        s, t: clock times tau in [0, 1], (b,) or (b, l). With t, a flow map's delta_{s,t}; a flow
-        has only s, and for a flow map t defaults to s. Texts are worked through in batches that
-        fit into `memory` bytes, beside x and the answer.
+        s, t: clock times tau in [0, 1], (b,) or (b, l). With t >= s, a flow map's delta_{s,t}; a
+        flow has only s, and for a flow map t defaults to s. Texts are worked through in batches
+        that fit into `memory` bytes, beside x and the answer.
         """
         method = self.experiment.method
         if not isinstance(method, Continuous):
@@ -126,20 +159,15 @@ class LanguageModel:
         two = isinstance(method, FlowMap)
         if t is not None and not two:
             raise Refusal("This model is a flow: it reads one time, so leave t out.")
-        if x.shape[-1] != self.network.vocab:
-            raise Refusal(
-                f"The point has rows of {x.shape[-1]}, and the vocabulary is "
-                f"{self.network.vocab}: give a point of one-hot space, (b, l, v)."
-            )
-        times = [s, s if t is None else t][: 2 if two else 1]
-        for tau in times:
-            # A time that is no number fails a comparison.
-            sound = tau.shape in (x.shape[:1], x.shape[:2]) and ((tau >= 0) & (tau <= 1)).all()
-            if not sound:
-                raise Refusal("Times are clock times tau in [0, 1], of shape (b,) or (b, l).")
-        taus = [(tau[:, None] if tau.ndim == 1 else tau).to(self.device).float() for tau in times]
+        x = noisy_point(x, self.length, self.network.vocab)
+        taus = [clock_time("s", s, x)]
+        if two:
+            taus.append(taus[0] if t is None else clock_time("t", t, x))
+            if bool((taus[1] < taus[0]).any()):
+                raise Refusal("A flow map leads from s on to t, and here t is before s: swap them.")
+        taus = [tau.to(self.device) for tau in taus]
         space, answers = method.space(self.network), []
-        size = texts_at_once(method, self.network, x.shape[1], memory)
+        size = self._texts_at_once(memory)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
             point = space.of(x[part].to(self.device, self.network.encoder.table.dtype))
@@ -150,9 +178,11 @@ class LanguageModel:
     def save(self, directory: str | Path) -> None:
         """Write a self-contained export: experiment.json, model.safetensors, tokenizer.json.
 
+        And fingerprints.json, where it is known what the model has learnt from.
+
         A Refusal if the directory exists and is not empty; after a failure nothing is left.
         """
-        with new_directory(Path(directory)) as built:
+        with new_directory(Path(place("The directory", directory))) as built:
             self._write(built, self.experiment)
 
     def push(
@@ -163,11 +193,18 @@ class LanguageModel:
         `report` is the content of a report.json, for the card's figures. Of local paths only
         their last part is published.
         """
+        if not isinstance(hub_id, str) or not isinstance(private, bool):
+            raise Refusal("push() takes USER/NAME as a str, and private as True or False.")
         experiment = _without_places(self.experiment)
-        shared = model_card(
-            experiment, sum(w.numel() for w in self.weights.values()), self.network.vocab,
-            self.length, hub.PREFIX + hub_id.removeprefix(hub.PREFIX), report,
-        )  # fmt: skip
+        try:
+            shared = model_card(
+                experiment, sum(w.numel() for w in self.weights.values()), self.network.vocab,
+                self.length, hub.PREFIX + hub_id.removeprefix(hub.PREFIX), report,
+            )  # fmt: skip
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Refusal(
+                "The report is not the content of a report.json: `flowlm evaluate` writes one."
+            ) from error
         with tempfile.TemporaryDirectory() as scratch:
             self._write(Path(scratch), experiment)
             write_text(shared, Path(scratch) / "README.md")
@@ -177,16 +214,16 @@ class LanguageModel:
         write_weights(self.weights, directory / "model.safetensors")
         if self.tokenizer is not None:
             self.tokenizer.save(directory / "tokenizer.json")
+        if self.fingerprints is not None:
+            self.fingerprints.write(directory)
         write_text(to_json(experiment), directory / "experiment.json")
 
-    def _require_prompt(self, prompt: Tokens, n: int) -> None:
-        if tuple(prompt.shape) != (n, self.length):
-            raise Refusal(
-                f"The prompt has shape {tuple(prompt.shape)} instead of {(n, self.length)}: give "
-                "every text a row, with -1 where the model is to write."
-            )
-        if bool(((prompt < FREE) | (prompt >= self.network.vocab)).any()):
-            raise Refusal(f"The prompt has tokens outside 0 to {self.network.vocab - 1}.")
+    def _given(self, prompt: Tokens, n: int) -> Tokens:
+        return given_tokens(prompt, n, self.length, self.network.vocab)
+
+    def _texts_at_once(self, memory: int) -> int:
+        memory = whole("memory", memory, 0, BYTES)
+        return texts_at_once(self.experiment.method, self.network, self.length, memory)
 
 
 def text_length(experiment: Experiment) -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -18,10 +15,11 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.desk import Desk
-from flowlm.directory import write_weights
+from flowlm.directory import fingerprint, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, to_json
-from flowlm.files import clear_leftovers, write_text
+from flowlm.files import LOCK, clear_leftovers, holder, locked, write_text
+from flowlm.fingerprints import FILE, Fingerprints, read_fingerprints
 from flowlm.loading import load
 from flowlm.machine import choose_device, keep_memory, set_threads
 from flowlm.methods.flow import Flow
@@ -30,9 +28,10 @@ from flowlm.model import LanguageModel, text_length
 from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
 from flowlm.nn.encoder import Posterior
-from flowlm.source import Source, open_source
+from flowlm.source import Source, open_source, text_name
+from flowlm.stopping import Stop, stoppable
 from flowlm.train import Checkpoints, Log, State, World, joined, train
-from flowlm.train.checkpoint import found
+from flowlm.train.checkpoint import clear_partial, found
 from flowlm.train.track import Track
 
 if TYPE_CHECKING:
@@ -48,15 +47,27 @@ def train_run(
 ) -> None:
     """Train `experiment` into `directory`, from its newest checkpoint if `resume`.
 
-    Writes experiment.json, tokenizer.json, metrics.jsonl, checkpoints/, samples/ and, with every
-    checkpoint, model.safetensors (the averaged weights). Ctrl-C and SIGTERM finish the step, save,
-    and raise Interrupted. Started by torchrun, all processes call it, and process 0 writes.
+    Writes experiment.json, fingerprints.json, tokenizer.json, metrics.jsonl, checkpoints/, samples/
+    and, with every checkpoint, model.safetensors (the averaged weights). Ctrl-C, SIGTERM and the
+    other signals of `stopping` finish the step, save, and raise Interrupted. Started by torchrun,
+    all processes call it, and process 0 writes. It locks the directory: a Refusal names the process
+    that writes there already.
     """
     plan = experiment.train
     device = choose_device(plan.device)
+    with stoppable() as stop, joined(device, plan.shard) as world, ExitStack() as lock:
+        with world.together(), _writing(directory):
+            if world.leads:
+                lock.enter_context(locked(directory / LOCK, directory))
+        with _writing(directory):
+            desk = _desk(experiment, directory, console, resume, device, world)
+            _steps(desk, stop)
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
     try:
-        with joined(device, plan.shard) as world:
-            _train_run(experiment, directory, console, resume, device, world)
+        yield
     except OSError as error:
         raise Refusal(
             f"{directory} could not be written ({error.strerror or error}): free some space or "
@@ -64,14 +75,15 @@ def train_run(
         ) from error
 
 
-def _train_run(
+def _desk(
     experiment: Experiment,
     directory: Path,
     console: Console,
     resume: bool,
     device: torch.device,
     world: World,
-) -> None:
+) -> Desk:
+    """Everything that steps need, at the step where they begin."""
     plan = experiment.train
     threads = set_threads(plan.threads, experiment.size.width, world.beside)
     kept = device.type == "cpu" and keep_memory()
@@ -85,14 +97,14 @@ def _train_run(
             if world.leads:
                 beginning.enter_context(_begun_or_nothing(directory, resume))
         source = _open_together(experiment, directory, resume, teacher, world)
+        with world.together():
+            known = _fingerprints(experiment, directory, source, teacher) if world.leads else None
         network, guide = _networks(experiment, source, teacher, device)
         state = State(network, plan, world, list(network.blocks))
         skipped = checkpoints.restore(state) if resume else []
         weights = state.average.whole()
-        if world.leads:
-            directory.mkdir(parents=True, exist_ok=True)
-            clear_leftovers(directory, ("model.safetensors", "experiment.json", "tokenizer.json"))
-            clear_leftovers(directory / "samples", ("step-*.txt",))
+        if known is not None:
+            known.write(directory)
             if resume:
                 write_weights(weights, directory / "model.safetensors")
             else:
@@ -110,20 +122,21 @@ def _train_run(
             console.print(sentence, soft_wrap=True, markup=False, emoji=False, highlight=False)
         file = directory / "metrics.jsonl"
         log = Log(file, experiment.name, state.step, plan.steps, console, track)
-    _steps(Desk(experiment, directory, state, source, guide, checkpoints, log))
+    return Desk(experiment, directory, state, source, guide, checkpoints, log)
 
 
-def _steps(desk: Desk) -> None:
+def _steps(desk: Desk, stop: Stop) -> None:
     """Take the steps; every process stops at the same one."""
     experiment, world = desk.experiment, desk.state.world
 
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
         return experiment.method.loss(model, batch, rng, desk.teacher)
 
-    with desk.log or nullcontext(), desk.checkpoints, _asked_to_stop() as stop:
+    with desk.log or nullcontext(), desk.checkpoints:
+        stop.stepping = True
         for step in train(desk.state, loss, desk.source.batches, experiment.train):
             desk.after(step)
-            stopping = world.any(stop.is_set() or desk.checkpoints.failed)
+            stopping = world.any(stop.asked or desk.checkpoints.failed)
             if stopping and step.number < experiment.train.steps:
                 desk.save()
                 desk.checkpoints.finish()
@@ -135,6 +148,8 @@ def _steps(desk: Desk) -> None:
 
 def _require_room(directory: Path, resume: bool) -> None:
     there = found(directory / "checkpoints")
+    if not there and (directory / "model.safetensors").exists():
+        raise Refusal(f"{directory} holds a model without checkpoints: choose another --out.")
     if there and not resume:
         raise Refusal(
             f"{directory} already holds a run: choose another --out, or continue it with "
@@ -216,6 +231,11 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
                 "--method.teacher, or leave it out."
             )
         return None
+    if writer := holder(Path(method.teacher) / LOCK):
+        raise Refusal(
+            f"The teacher {method.teacher} is still being trained, by {writer}: wait for it to "
+            "end, or stop it."
+        )
     teacher = load(method.teacher)
     theirs = teacher.experiment
     if not isinstance(theirs.method, Flow):
@@ -239,46 +259,37 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
     return teacher
 
 
+def _fingerprints(
+    experiment: Experiment, directory: Path, source: Source, teacher: LanguageModel | None
+) -> Fingerprints:
+    """Those of the text and the teacher, refused if the run in `directory` began with others."""
+    method = experiment.method
+    name = method.teacher if isinstance(method, FlowMap) else None
+    of_teacher = None if teacher is None else fingerprint(teacher.weights)
+    now = Fingerprints(source.fingerprint, of_teacher)
+    known = read_fingerprints(directory)
+    if known is not None:
+        known.require(now, text_name(experiment), name, directory)
+    return now
+
+
 @contextmanager
 def _begun_or_nothing(directory: Path, resume: bool) -> Iterator[None]:
-    """A new run begins without leftovers, and one that cannot begin leaves nothing behind."""
-    top, tokens = directory, directory / "tokens"
-    while not top.parent.exists():
-        top = top.parent
-    fresh = not top.exists()
-    if not resume and tokens.exists():
-        if not (directory / "experiment.json").exists():
-            raise Refusal(f"{tokens} exists and is not of a run: choose another --out.")
-        shutil.rmtree(tokens)  # of a run that stopped before it had saved anything
-    kept = tokens.exists()
+    """A run begins without leftovers, and one that cannot begin leaves nothing behind."""
+    tokens = directory / "tokens"
+    if not resume:
+        if tokens.exists():
+            if not (directory / "experiment.json").exists():
+                raise Refusal(f"{tokens} exists and is not of a run: choose another --out.")
+            shutil.rmtree(tokens)  # of a run that stopped before it had saved anything
+        (directory / FILE).unlink(missing_ok=True)
+    clear_partial(directory / "checkpoints")
+    clear_leftovers(directory, ("model.safetensors", FILE, "experiment.json", "tokenizer.json"))
+    clear_leftovers(directory / "samples", ("step-*.txt",))
+    before = set(directory.iterdir())
     try:
         yield
     except BaseException:
-        if fresh:
-            shutil.rmtree(top, ignore_errors=True)
-        elif not kept:
-            shutil.rmtree(tokens, ignore_errors=True)
+        for made in set(directory.iterdir()) - before:
+            shutil.rmtree(made) if made.is_dir() else made.unlink()
         raise
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that the step under way is finished first."""
-    # torchrun passes on what the terminal has sent to everybody already: twice is once there.
-    launched = "TORCHELASTIC_RUN_ID" in os.environ
-    asked = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set() and not launched:  # asked twice: stop at once, the last checkpoint stands
-            raise KeyboardInterrupt
-        asked.set()
-
-    for number in signals:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

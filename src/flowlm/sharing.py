@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowlm import hub
+from flowlm import hub, reports
 from flowlm.assess import weights_mark
 from flowlm.errors import Refusal
 from flowlm.evaluate.report import checked
@@ -38,11 +38,11 @@ def convert(source: str | Path, target: Path, tokenizer: str | None = None) -> s
 def publish(run: str, hub_id: str, report: Path | None = None, private: bool = False) -> str:
     """Publish the model that `run` names as `owner/name`; returns its URL.
 
-    Its card holds the figures of `report`, a report.json, by default the one in `run` if there is
-    one. A Refusal if that report is of other weights.
+    Its card holds the figures of `report`, a report.json, by default the one that `flowlm evaluate`
+    wrote of `run`, if there is one. A Refusal if that report is of other weights.
     """
     model = load(run)
-    own = Path(run) / "report.json"
+    own = reports.place_of(run) / reports.REPORT
     file = report if report is not None else own if own.exists() else None
     return model.push(hub_id, None if file is None else _figures(file, model), private)
 

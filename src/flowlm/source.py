@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
-from flowlm.data.language import AHEAD, Sentences, demo_language
+from flowlm.data.language import AHEAD, Sentences, demo_fingerprint, demo_language
 from flowlm.data.loader import Ahead, Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
@@ -26,7 +25,7 @@ from flowlm.experiment import Experiment, Generated, Text
 from flowlm.prepare import find_corpus, make_tokenizer
 
 HELD_OUT = 512
-"""Texts on which a run validates, at most."""
+"""Texts on which a run validates: the first of the held-out part, or all if there are fewer."""
 
 COUNTED = 2**24
 """Tokens whose frequencies are counted, at most: those at the beginning of the text."""
@@ -39,9 +38,12 @@ class Source:
     batches: Callable[[int], Batch]
     counts: Callable[[], Int[Tensor, " v"]]
     """How often every token comes up in the text to learn from, or in a long beginning of it."""
-    valid: list[Batch]
+    valid: Batch
+    """The held-out texts: the same whatever the training batch and the number of processes."""
     tokenizer: Tokenizer
     length: int
+    fingerprint: str
+    """sha256, in hex, of all that the text is."""
 
 
 def open_source(
@@ -71,31 +73,40 @@ def open_source(
                 tokens = torch.cat([whole(step).tokens for step in range(AHEAD)])
                 return tokens.flatten().bincount(minlength=language.vocab)
 
-            return Source(batches, drawn_counts, [valid], Tokenizer.words(words), language.length)
+            return Source(
+                batches, drawn_counts, valid, Tokenizer.words(words), language.length,
+                demo_fingerprint(),
+            )  # fmt: skip
         case Text() as text:
             prepared = _prepared(text, tokens, likeness, verify=rank == 0)
             _require_length(prepared, text)
             row, pad = prepared.row is not None, prepared.pad
             cut = (prepared.train, text.length, plan.batch, plan.seed, rank, world, row, pad)
             batches = Ahead(Windows(*cut), pinned=torch.cuda.is_available())
-            size = min(plan.batch, HELD_OUT)
             if len(prepared.valid) < text.length:
                 raise Refusal(
                     f"The held-out part of the text has {len(prepared.valid):,} tokens and one "
                     f"window needs {text.length:,}: choose a shorter --data.length, a larger "
                     "--data.valid, or give more text."
                 )
-            held_out = sequential(prepared.valid, text.length, size, pad)
-            valid = list(islice(held_out, -(-HELD_OUT // size)))
+            valid = next(sequential(prepared.valid, text.length, HELD_OUT, pad))
             vocab = prepared.tokenizer.vocab
 
             def read_counts() -> Tensor:
                 beginning = torch.from_numpy(prepared.train[:COUNTED].astype(np.int64))
                 return beginning.bincount(minlength=vocab)
 
-            return Source(batches, read_counts, valid, prepared.tokenizer, text.length)
+            return Source(
+                batches, read_counts, valid, prepared.tokenizer, text.length, prepared.fingerprint
+            )
         case other:
             assert_never(other)
+
+
+def text_name(experiment: Experiment) -> str:
+    """What an experiment trains on, for sentences that begin with it."""
+    data = experiment.data
+    return f"{data.path}" if isinstance(data, Text) else "The demo's language"
 
 
 def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None, verify: bool) -> Prepared:

@@ -69,8 +69,11 @@ def test_a_run_goes_where_its_recipe_is_called(
 def test_samples_are_what_the_library_writes(method: str, flowlm: Callable, runs: Path) -> None:
     answer = flowlm("sample", runs / method, "--steps", 1, 4, 8, "--num", 3, "--seed", 5)
     assert (answer.status, answer.err) == (0, "")
-    rules = [line for line in answer.out.splitlines() if " step" in line]
-    assert [rule.strip("─- ") for rule in rules] == ["1 step", "4 steps", "8 steps"]
+    rules = [line for line in answer.out.splitlines() if line.startswith(("─", "-"))]
+    once = method == "autoregressive"
+    wanted = ["16 evaluations"] if once else ["1 step", "4 steps", "8 steps"]
+    assert [rule.strip("─- ") for rule in rules] == wanted
+    assert answer.out.count("whatever --steps says") == once
     model = library.load(runs / method)
     for rule, steps in zip(rules, (1, 4, 8)):
         texts = "\n".join(model.generate(3, steps, seed=5))
@@ -93,6 +96,35 @@ def test_a_text_does_not_depend_on_how_many_are_written(
     assert many.startswith(few)
     monkeypatch.setattr("flowlm.model.texts_at_once", lambda *_: 3)
     assert flowlm(*words, "--num", 11).out == many
+
+
+def test_texts_are_printed_as_they_are_written(
+    flowlm: Callable, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["sample", runs / "flow", "--num", 9]
+    whole = flowlm(*words).out
+    written = LanguageModel.film
+
+    def stopped(self, n, steps, seed=0, first=0, prompt=None):
+        if first == 6:
+            raise KeyboardInterrupt
+        return written(self, n, steps, seed, first, prompt)
+
+    monkeypatch.setattr("flowlm.model.texts_at_once", lambda *_: 3)
+    monkeypatch.setattr(LanguageModel, "film", stopped)
+    answer = flowlm(*words)
+    assert answer.status == 130
+    assert answer.out == "".join(whole.splitlines(keepends=True)[:7])
+
+
+def test_two_evaluations_a_step_are_said(train: Callable, flowlm: Callable, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train("text-flow", out, "--method.solver", "heun", "--train.steps", 1).status == 0
+    shown = flowlm("sample", out, "--steps", 1, 4, "--num", 1).out.splitlines()
+    assert [shown[0].strip("─- "), shown[2].strip("─- ")] == ["1 step", "4 steps, 7 evaluations"]
+    assert flowlm("evaluate", out, "--steps", 1, 4, "--num", 2).status == 0
+    rows = json.loads((out / "report.json").read_text())["rows"]
+    assert [(row["steps"], row["evaluations"]) for row in rows] == [(1, 1), (4, 7)]
 
 
 def test_fresh_noise_between_jumps_does_not_depend_on_how_many_are_written(
@@ -127,7 +159,8 @@ def test_text_is_printed_as_it_is(
 ) -> None:
     # A terminal library may read more into text than is there: names of emoji, markup, tabs.
     text = ":cat: [bold]x[/bold] a\tb"
-    monkeypatch.setattr(LanguageModel, "sample", lambda *_: torch.zeros(1, 1, dtype=torch.long))
+    texts = iter([torch.zeros(1, 1, dtype=torch.long)])
+    monkeypatch.setattr(LanguageModel, "batches", lambda *_: texts)
     monkeypatch.setattr("flowlm.data.tokenizer.Tokenizer.decode", lambda *_: text)
     answer = flowlm("sample", runs / "flow", "--num", 1)
     assert answer.out.splitlines()[1:] == [text]
@@ -149,6 +182,7 @@ def test_evaluation_writes_a_report(
     answer = flowlm("evaluate", run, "--steps", 1, 4, "--num", 6)
     assert (answer.status, answer.err) == (0, "")
     assert "sample entropy" in answer.out
+    assert answer.out.count("whatever --steps says") == (method == "autoregressive")
     report = json.loads((run / "report.json").read_text())
     rows = report["rows"]
     full = method == "autoregressive"

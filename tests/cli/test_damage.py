@@ -276,17 +276,22 @@ def test_text_that_changed_is_not_read_with_a_tokenizer_of_its_own(
     answer = flowlm(*(evaluation if command == "evaluate" else ["train", "--resume", out]))
     if answer.status:
         answer.refusal()
+    elif command == "evaluate":
+        assert not (out / "tokens").exists(), "an evaluation writes no tokens into a run"
     else:
         used = Tokenizer.load(out / "tokens" / "tokenizer.json").fingerprint
         assert used == Tokenizer.load(out / "tokenizer.json").fingerprint
 
 
 def test_an_export_has_no_curve_but_can_be_measured(
-    flowlm: Callable, runs: Path, tmp_path: Path
+    flowlm: Callable, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flowlm import load
 
-    load(runs / "flow").save(tmp_path / "export")
-    answer = flowlm("evaluate", tmp_path / "export", "--num", 2, "--steps", 1)
+    monkeypatch.chdir(tmp_path)
+    load(runs / "flow").save("export")
+    before = contents(Path("export"))
+    answer = flowlm("evaluate", "export", "--num", 2, "--steps", 1)
     assert answer.status == 0, answer.err
-    assert (tmp_path / "export" / "report.json").exists()
+    assert Path("reports/export/report.json").exists()
+    assert contents(Path("export")) == before

@@ -27,6 +27,7 @@ NAMES = st.text(st.characters(codec="utf-8"), max_size=8)
 COUNTS = st.integers(1, 10**9)
 SHARES = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.floats(1e-300, 1e300)
+CAPS = st.floats(0.001, 1000)
 
 METHODS = st.one_of(
     st.builds(Flow),
@@ -47,10 +48,10 @@ SIZES = st.builds(
     blocks=st.integers(1, 99),
     width=st.integers(1, 99).map(lambda k: 24 * k),
     heads=st.sampled_from([1, 2, 3, 4, 6, 12]),
-    condition=COUNTS,
+    condition=st.integers(1, 2**16),
     dropout=SHARES,
-    attention_cap=st.none() | POSITIVE,
-    output_cap=st.none() | POSITIVE,
+    attention_cap=st.none() | CAPS,
+    output_cap=st.none() | CAPS,
 )
 PLANS = st.builds(
     Plan,

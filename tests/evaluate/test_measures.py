@@ -158,40 +158,49 @@ def test_the_bounds_of_what_own_sentences_cost_hold_exactly(agreement: Language)
 # --- likelihood ---------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=5))
-def test_mean_nll_weighs_tokens_not_batches(shapes: list[tuple[int, int]]) -> None:
-    torch.manual_seed(len(shapes))
-    batches = [Batch(torch.randint(9, shape), torch.rand(shape) + 0.1) for shape in shapes]
-    values = [torch.randn(shape) for shape in shapes]
-    answers = iter(values)
-    total = sum(float((v.double() * b.weight).sum()) for v, b in zip(values, batches))
-    weight = sum(float(b.weight.double().sum()) for b in batches)
-    mean = mean_nll(lambda batch, rng: next(answers), iter(batches))
-    assert mean == pytest.approx(total / weight, abs=1e-5)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 10))
+def test_mean_nll_weighs_tokens_not_batches(count: int, length: int, at_once: int) -> None:
+    torch.manual_seed(count)
+    texts = Batch(torch.arange(count * length).view(count, length), torch.rand(count, length) + 0.1)
+    values = torch.randn(count * length)
+    wanted = (values[texts.tokens].double() * texts.weight).sum() / texts.weight.double().sum()
+    mean = mean_nll(lambda batch, rng: values[batch.tokens], texts, at_once=at_once)
+    assert mean == pytest.approx(float(wanted), abs=1e-6)
 
 
 def test_mean_nll_ignores_tokens_without_weight() -> None:
-    batch = Batch(torch.zeros(1, 3).long(), torch.tensor([[1.0, 0.0, 1.0]]))
-    assert mean_nll(lambda batch, rng: torch.tensor([[1.0, 100.0, 2.0]]), [batch]) == 1.5
+    texts = Batch(torch.zeros(1, 3).long(), torch.tensor([[1.0, 0.0, 1.0]]))
+    assert mean_nll(lambda batch, rng: torch.tensor([[1.0, 100.0, 2.0]]), texts) == 1.5
 
 
-def test_mean_nll_draws_from_seed_and_batch() -> None:
-    batches = [Batch(torch.zeros(2, 3).long(), torch.ones(2, 3))] * 3
-    drawn: list[torch.Tensor] = []
+def test_mean_nll_draws_from_the_seed_and_the_place_of_a_text() -> None:
+    """How many texts are read at once changes neither their noise nor their strata."""
+    texts = Batch(torch.zeros(7, 3).long(), torch.ones(7, 3))
 
-    def nll(batch: Batch, rng: Streams) -> torch.Tensor:
-        drawn.append(rng.uniform(3))
-        return drawn[-1]
+    def drawn(seed: int, at_once: int) -> torch.Tensor:
+        parts: list[torch.Tensor] = []
 
-    assert mean_nll(nll, batches, 7) == mean_nll(nll, batches, 7)
-    assert mean_nll(nll, batches, 8) != mean_nll(nll, batches, 7)
-    assert not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn[0], drawn[3])
+        def nll(batch: Batch, rng: Streams) -> torch.Tensor:
+            parts.append(torch.cat((rng.stratified(), rng.uniform(2)), 1))
+            return parts[-1]
+
+        mean = mean_nll(nll, texts, seed, at_once)
+        assert [len(part) for part in parts[:-1]] == [at_once] * (len(parts) - 1)
+        whole = torch.cat(parts)
+        assert mean == pytest.approx(float(whole.double().mean()), rel=1e-6)
+        return whole
+
+    for at_once in (1, 2, 3, 7):
+        assert torch.equal(drawn(7, at_once), drawn(7, 99))
+    strata = (drawn(7, 2)[:, 0] * 7).floor()
+    assert torch.equal(strata, torch.arange(7.0))
+    assert not torch.equal(drawn(8, 2), drawn(7, 2))
+    assert len(drawn(7, 2).unique(dim=0)) == 7
 
 
 def test_mean_nll_is_none_without_a_bound_and_takes_no_gradient() -> None:
     batch = Batch(torch.zeros(1, 3).long(), torch.ones(1, 3))
-    assert mean_nll(lambda batch, rng: None, [batch]) is None
+    assert mean_nll(lambda batch, rng: None, batch) is None
     weight = torch.ones(1, 3, requires_grad=True)
     kept: list[torch.Tensor] = []
 
@@ -199,7 +208,7 @@ def test_mean_nll_is_none_without_a_bound_and_takes_no_gradient() -> None:
         kept.append(weight * 2)
         return kept[0]
 
-    assert mean_nll(nll, [batch]) == 2
+    assert mean_nll(nll, batch) == 2
     assert not kept[0].requires_grad
 
 

@@ -211,9 +211,15 @@ def test_a_model_from_the_hub_is_evaluated_and_teaches(
 # --- publishing -------------------------------------------------------------------------------
 
 
+REPORT = Path("reports/run/report.json")
+"""Where the report of an export `run` goes."""
+
+
 def evaluated(small: LanguageModel, place: Path) -> Path:
     small.save(place)
+    before = sorted(place.rglob("*"))
     assert main(["evaluate", str(place), "--num", "20", "--steps", "1", "4"]) == 0
+    assert sorted(place.rglob("*")) == before, "nothing is written into an export"
     return place
 
 
@@ -232,7 +238,7 @@ def test_a_run_is_published_with_its_card(
     assert flowlm.load("me/my-flow").generate(3, 4) == small.generate(3, 4)
     card = files["README.md"].decode()
     assert card.startswith("---\nlibrary_name: flowlm\n")
-    report = json.loads((run / "report.json").read_text())
+    report = json.loads(REPORT.read_text())
     for row in report["rows"]:
         cells = [str(row["steps"]), f"{row['sample_entropy']:.3f}", f"{row['unique']:.1%}", "20"]
         assert f"| {' | '.join(cells)} |" in card
@@ -264,7 +270,7 @@ def test_figures_of_other_weights_are_not_published(
     assert main(["publish", str(run), "me/my-flow"]) == 2
     assert "other weights" in capsys.readouterr().err
     for text in ("{}", "[", "null", '{"title": 1}'):
-        (run / "report.json").write_text(text)
+        REPORT.write_text(text)
         assert main(["publish", str(run), "me/my-flow"]) == 2
         assert "report.json" in capsys.readouterr().err
     assert main(["publish", str(run), "me/my-flow", "--report", "nowhere.json"]) == 2

@@ -20,7 +20,7 @@ from flowlm.cli import main
 from flowlm.data.corpora.tables import Table
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, require_places, rooted
-from flowlm.hub import HubId, hub_id, located, pinned
+from flowlm.hub import HubId, hub_id, locate, located, pinned
 from flowlm.loading import find_tokenizer
 from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel
@@ -186,6 +186,8 @@ def test_an_empty_path_is_not_the_directory_of_now(
     small.save(tmp_path)
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
     with pytest.raises(Refusal, match="The empty path does not exist"):
+        locate("")
+    with pytest.raises(Refusal):
         flowlm.load("")
     with pytest.raises(Refusal, match="The empty path is no tokenizer"):
         find_tokenizer("")

@@ -276,7 +276,7 @@ def test_teachers_learn_nothing(name: str, agreement: Language) -> None:
 # --- samples ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_samples_are_tokens_and_the_film_leads_to_them(learner: Learner, steps: int) -> None:
     calls = []
     handle = learner.network.register_forward_hook(lambda *_: calls.append(1))
@@ -325,6 +325,42 @@ def test_samples_are_a_function_of_the_seed(learner: Learner) -> None:
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+# --- what a method says of itself ---------------------------------------------------------------
+
+
+def test_every_method_has_a_name_of_its_own() -> None:
+    kinds = typing.get_args(AnyMethod)
+    for fact in (lambda kind: kind.label, lambda kind: kind.about):
+        assert len({fact(kind) for kind in kinds}) == len(kinds)
+        assert all(fact(kind).strip() for kind in kinds)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_method_counts_its_evaluations(learner: Learner, steps: int) -> None:
+    calls: list[int] = []
+    hook = learner.network.register_forward_pre_hook(lambda *_: calls.append(1))
+    learner.sample(free(2), steps, Streams.of(10, count=2))
+    hook.remove()
+    assert len(calls) == learner.method.evaluations(steps, 3)
+    if not learner.method.counts_steps:
+        one, two = (learner.sample(free(2), n, Streams.of(10, count=2))[-1] for n in (steps, 9))
+        assert torch.equal(one, two)
+
+
+def test_a_method_says_what_its_likelihood_is(learner: Learner, agreement: Language) -> None:
+    batch = batch_of(agreement, 14, count=8)
+    one, two = (
+        learner.method.nll(learner.network, batch, Streams.of(seed, count=8)) for seed in (1, 2)
+    )
+    match learner.method.likelihood:
+        case None:
+            assert one is None
+        case "exact":
+            assert torch.equal(one, two)
+        case "upper bound":
+            assert not torch.equal(one, two)
 
 
 # --- likelihood -------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_there_and_back_again(method, tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (Masked(), SIZE, "flows"),
         (Flow(encoder="posterior"), SIZE, "encoder"),
-        (Flow(encoder="bayes"), SIZE, "encoder"),
+        (Flow(encoder="bayes"), replace(SIZE, output_cap=None), "encoder"),
         (Flow(), replace(SIZE, reach=2), "reach"),
         (Flow(clock="uniform"), SIZE, "clock"),
         (Flow(), replace(SIZE, positions="learned"), "positions"),
@@ -164,7 +164,7 @@ def test_an_export_needs_nothing_of_where_it_comes_from(
     assert not any("held-out" in fact for fact in json.loads(
         Path("told/report.json").read_text())["facts"])  # fmt: skip
     assert sorted(files(Path("export"))) == [
-        "experiment.json", "model.safetensors", "tokenizer.json",
+        "experiment.json", "fingerprints.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
     assert read_experiment("export").data.path == "text.txt"
 

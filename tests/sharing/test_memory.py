@@ -26,7 +26,7 @@ CASES: dict[str, tuple[AnyMethod, Size, int, int]] = {
     "the head of a large vocabulary": (Flow(), BASE, 20_000, 256),
     "a dense state": (Flow(encoder="linear"), BASE, 6_000, 32),
     "a posterior": (FlowMap(encoder="posterior"), BASE, 6_000, 32),
-    "rows as evidence": (Flow(encoder="bayes"), replace(BASE, reach=2), 6_000, 32),
+    "rows as evidence": (Flow(encoder="bayes"), replace(BASE, reach=2, output_cap=None), 6_000, 32),
     "jumps with fresh noise": (FlowMap(gamma=0.5), replace(BASE, width=128), 300, 32),
     "two evaluations a step": (Flow(solver="heun"), replace(BASE, width=128), 300, 32),
     "masks": (Masked(), replace(BASE, attention_cap=None), 6_000, 32),

@@ -22,6 +22,7 @@ from flowlm.core import Batch, Loss, Streams
 from flowlm.errors import Refusal, reason
 from flowlm.train import Checkpoints, Plan, State
 from flowlm.train import train as steps_of
+from flowlm.train.checkpoint import clear_partial, found
 
 PLAN = Plan(steps=9, batch=2, lr=0.1, warmup=1, ema=0.5)
 
@@ -282,6 +283,7 @@ def test_what_a_killed_process_left_is_not_a_checkpoint(tmp_path: Path) -> None:
     restored = state()
     assert restore(restored, tmp_path) == []
     assert restored.step == 1
+    clear_partial(tmp_path)
     assert names(tmp_path) == ["step-00000001"]
 
 
@@ -311,3 +313,45 @@ def test_nothing_to_restore_is_refused(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(Refusal, match="no checkpoint"):
             restore(state(), directory)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_only_numbered_directories_are_checkpoints(
+    keep: int, same: Callable, tmp_path: Path
+) -> None:
+    """Notes, copies and links of somebody else's are neither read, counted nor removed."""
+    training = state()
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    save(advance(state(), 7), elsewhere, keep=1)
+    (tmp_path / "step-notes").mkdir()
+    (tmp_path / "step-99999999").write_text("a file")
+    shutil.copytree(elsewhere / "step-00000007", tmp_path / "step-best")
+    shutil.copytree(elsewhere / "step-00000007", tmp_path / "step-00000010-mine")
+    shutil.copytree(elsewhere / "step-00000007", tmp_path / ".partial-mine")
+    (tmp_path / "step-00000012").symlink_to(elsewhere / "step-00000007")
+    (tmp_path / ".partial-step-00000012").symlink_to(elsewhere / "step-00000007")
+    (tmp_path / "latest").symlink_to("nowhere")
+    strangers = set(names(tmp_path))
+    for _ in range(3):
+        save(advance(training, 1), tmp_path, keep=keep)
+    ours = [f"step-{step:08d}" for step in range(4 - keep, 4)]
+    assert [path.name for path in found(tmp_path)] == ours
+    clear_partial(tmp_path)
+    assert set(names(tmp_path)) == strangers | set(ours)
+    restored = state()
+    assert restore(restored, tmp_path) == []
+    same(everything(restored), everything(training))
+
+
+def test_checkpoints_are_ordered_by_number(tmp_path: Path) -> None:
+    for number in ("99999999", "100000000", "00000005"):
+        (tmp_path / f"step-{number}").mkdir()
+    numbers = [path.name.removeprefix("step-") for path in found(tmp_path)]
+    assert numbers == ["00000005", "99999999", "100000000"]
+
+
+def test_what_stands_in_the_place_of_a_checkpoint_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "step-00000001").write_text("precious")
+    with pytest.raises(Refusal, match="step-00000001 is not a checkpoint"):
+        save(advance(state(), 1), tmp_path, keep=1)
+    assert (tmp_path / "step-00000001").read_text() == "precious"

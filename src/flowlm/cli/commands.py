@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -172,14 +173,17 @@ def sample(chosen: options.Sample) -> int:
 
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
     model = load(chosen.run, chosen.device, dtype, chosen.tokenizer)
-    console = show.console()
-    for steps in chosen.steps:
-        console.rule(f"{steps} step{'s' * (steps > 1)}")
+    console, method = show.console(), model.experiment.method
+    if not method.counts_steps:
+        console.print(show.one_way(method, model.length), soft_wrap=True)
+    for steps in chosen.steps if method.counts_steps else chosen.steps[:1]:
+        console.rule(show.heading(method, steps, model.length))
         if chosen.film:
             show.film(console, model.film(chosen.num, steps, chosen.seed), model.tokenizer)
             continue
-        for row in model.sample(chosen.num, steps, chosen.seed).tolist():
-            print(show.spelt(row, model.tokenizer), flush=True)
+        for batch in model.batches(chosen.num, steps, chosen.seed):
+            for row in batch.tolist():
+                print(show.spelt(row, model.tokenizer), flush=True)
     return 0
 
 
@@ -187,20 +191,33 @@ def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
     if chosen.num < 2 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least two texts and at least one step.")
-    from flowlm.assess import assess
+    if chosen.seed < 0:
+        raise Refusal(f"The seed is {chosen.seed}: choose 0 or more.")
+    from flowlm import evaluation, reports
     from flowlm.cli import show
-    from flowlm.loading import load
 
-    judge = None if chosen.judge is None else load(chosen.judge, chosen.device)
-    model = load(chosen.run, chosen.device, tokenizer=chosen.tokenizer)
-    run = Path(chosen.run)
-    # A file, a shipped model and a model of the hub have no room for a report.
-    beside = run if run.is_dir() else Path("reports") / (run.stem if run.is_file() else run.name)
-    out = chosen.out or beside
-    report = assess(model, chosen.run, out, chosen.steps, chosen.num, chosen.seed, judge)
-    console = show.console()
+    wanted = evaluation.opened(
+        chosen.run, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device,
+        chosen.tokenizer,
+    )  # fmt: skip
+    out, console = chosen.out or reports.place_of(chosen.run), show.console()
+    method = wanted.model.experiment.method
+    if not method.counts_steps:
+        console.print(show.one_way(method, wanted.model.length), soft_wrap=True)
+    try:
+        with show.Measuring(console, wanted.work) as watch:
+            report = evaluation.evaluate(wanted, out, watch)
+    except KeyboardInterrupt:
+        if kept := reports.unfinished_rows(out, wanted.settings):
+            print(
+                f"\nflowlm: {len(kept)} of {len(wanted.steps)} rows are kept in "
+                f"{out / reports.UNFINISHED}: the same command goes on after them.",
+                file=sys.stderr,
+            )
+        raise
     show.results(console, report)
-    console.print(f"Written: {out / 'report.json'}, {out / 'report.html'}", soft_wrap=True)
+    written = f"{out / reports.REPORT}, {out / reports.PAGE}"
+    console.print(f"Written: {written}", soft_wrap=True)
     return 0
 
 

@@ -81,7 +81,8 @@ class Sample:
     """A run directory, an export, a shipped model (demo), a released .ckpt file or folder, or
     hf:owner/name[@revision] on the Hugging Face hub."""
     steps: tuple[int, ...] = (1,)
-    """Numbers of network evaluations to write with, one after the other."""
+    """Numbers of steps to write with, one after the other; those of an autoregressive model are its
+    tokens."""
     num: int = 8
     """How many texts."""
     seed: int = 0
@@ -98,20 +99,26 @@ class Sample:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure quality and diversity of a run; writes report.json and report.html into it."""
+    """Measure quality and diversity of a model; writes report.json and report.html.
+
+    Stopped, it goes on with the same command. A report of other settings is not replaced: it is
+    kept as report-1.json, report-2.json, ...
+    """
 
     run: tyro.conf.Positional[str]
     """As in `flowlm sample`."""
     steps: tuple[int, ...] = (1, 2, 4, 8, 32)
-    """Numbers of network evaluations."""
+    """Numbers of steps; those of an autoregressive model are its tokens."""
     num: int = 1024
     """Texts for each."""
     seed: int = 0
     """Names the texts."""
     judge: str | None = None
-    """An autoregressive run with the same tokenizer, under which samples are scored."""
+    """An autoregressive run with the same tokenizer, under which samples are scored; not for the
+    demo's language, which is known exactly."""
     out: Path | None = None
-    """Where the report goes; by default into RUN if it is a directory, else into reports/NAME."""
+    """Where the report goes; by default into RUN if it was trained there, else into
+    reports/NAME."""
     device: str = "cpu"
     """Where to compute: cpu, cuda or mps."""
     tokenizer: str | None = None
@@ -139,6 +146,7 @@ class Publish:
     repository: tyro.conf.Positional[str]
     """USER/NAME; it is created if it does not exist."""
     report: Path | None = None
-    """The report.json for the card; by default the one in RUN, if there is one."""
+    """The report.json for the card; by default the one that `flowlm evaluate` wrote, if there is
+    one."""
     private: bool = False
     """For your own eyes only."""

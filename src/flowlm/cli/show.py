@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flowlm.demo import Progress
     from flowlm.experiment import Experiment
     from flowlm.forecast import Forecast
+    from flowlm.methods.method import Method
 
 FRAME = 0.15
 """Seconds that a frame of a film stays, at least."""
@@ -39,9 +40,27 @@ class Paper(Console):
         raise BrokenPipeError
 
 
-def console() -> Paper:
+def console(stderr: bool = False) -> Paper:
     """Where commands print."""
-    return Paper(highlight=False, markup=False, emoji=False, quiet=not leads())
+    return Paper(highlight=False, markup=False, emoji=False, quiet=not leads(), stderr=stderr)
+
+
+def heading(method: Method, steps: int, length: int) -> str:
+    """What stands above the texts that are written in `steps` steps."""
+    evaluations = method.evaluations(steps, length)
+    moved = f"{steps} step{'s' * (steps > 1)}"
+    if evaluations == steps:
+        return moved
+    called = f"{evaluations} evaluations"
+    return f"{moved}, {called}" if method.counts_steps else called
+
+
+def one_way(method: Method, length: int) -> str:
+    """Says that the number of steps is not for the user to choose."""
+    return (
+        f"{method.label}: a step is a token, so it writes once, in {length} evaluations, whatever "
+        "--steps says."
+    )
 
 
 def results(console: Console, report: Mapping[str, Any]) -> None:
@@ -50,7 +69,7 @@ def results(console: Console, report: Mapping[str, Any]) -> None:
     judged = any(row.get("valid") is not None for row in report["rows"])
     table.add_column("steps", justify="right")
     table.add_column("method", min_width=len("Masked diffusion"))
-    for name in (*(["valid"] if judged else []), "nats/token", "entropy", "unique", "ms/text"):
+    for name in _names(judged):
         table.add_column(name, justify="right")
     rows = sorted(report["rows"], key=lambda row: (row["steps"] == "full", row["evaluations"]))
     for i, row in enumerate(rows):
@@ -72,6 +91,41 @@ def results(console: Console, report: Mapping[str, Any]) -> None:
     if control:
         console.print(f"Entropy of the language: {control['entropy']:.3f} nats/token.")
     console.print(report["summary"], soft_wrap=True)
+
+
+class Measuring:
+    """Rows of figures as they come: above a bar on a terminal, else a plain line each.
+
+    A context manager. The bar, on the error stream, counts evaluations of the network.
+    """
+
+    def __init__(self, paper: Console, work: int) -> None:
+        terminal = console(stderr=True)
+        self._lines = terminal if terminal.is_terminal else paper
+        self._bar = Bars(console=terminal, disable=not terminal.is_terminal, transient=True)
+        self._task = self._bar.add_task("writing", total=work)
+
+    def __enter__(self) -> Measuring:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._bar.stop()
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        self._lines.print(sentence, soft_wrap=True)
+
+    def work(self, evaluations: int) -> None:
+        """Move the bar on."""
+        self._bar.advance(self._task, evaluations)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Print the figures of a row."""
+        judged = row.get("valid") is not None
+        cells = zip(_names(judged), _cells(row, judged))
+        figures = ", ".join(f"{name} {cell}" for name, cell in cells if cell != "-")
+        self.say(f"{row['method']} @ {row['steps']}: {figures}")
 
 
 def progress(console: Console, parts: Iterable[Mapping[str, Progress]]) -> None:
@@ -149,6 +203,10 @@ def spelt(row: Sequence[int], tokenizer: Tokenizer | None) -> str:
     if written:
         pieces.append(tokenizer.decode(written))
     return " ".join(pieces)
+
+
+def _names(judged: bool) -> list[str]:
+    return [*(["valid"] if judged else []), "nats/token", "entropy", "unique", "ms/text"]
 
 
 def _cells(row: Mapping[str, Any], judged: bool) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Time
+from flowlm.errors import Refusal
 
 
 class Clock(ABC):
@@ -57,10 +58,17 @@ class Decoding(Clock):
     With K = `vocab` and q(t) = E_z[Phi(z + t/(1-t))^(K-1)], z standard normal, the chance that it
     is right, tau = K/(K-1) (q - 1/K). Both directions read one piecewise linear table, so they
     are exact inverses of each other; the table is within 1e-5 of the integral. It lives on the
-    device where it is used.
+    device where it is used. A Refusal for a vocabulary of one word, which is always decoded.
     """
 
     vocab: int
+
+    def __post_init__(self) -> None:
+        if self.vocab < 2:
+            raise Refusal(
+                f"A decoding clock needs a vocabulary of at least 2 words, not {self.vocab}: take "
+                "--method.clock uniform, or other text."
+            )
 
     def tau(self, t: Time) -> Time:
         """Chance of decoding a noisy row, rescaled from [1/K, 1] to [0, 1]."""
@@ -108,5 +116,6 @@ def _interpolate(x: Time, xs: Tensor, ys: Tensor) -> Time:
     x0, x1, y0, y1 = xs[right - 1], xs[right], ys[right - 1], ys[right]
     # Where rounding has made the curve flat the interval is a point: take its right end, so that
     # tau = 1 comes back as t = 1.
-    share = torch.where(x1 > x0, (x - x0) / (x1 - x0), torch.ones_like(x))
+    rising = x1 > x0
+    share = torch.where(rising, x - x0, 1.0) / torch.where(rising, x1 - x0, 1.0)
     return y0 + share.clamp(0, 1) * (y1 - y0)

@@ -5,6 +5,7 @@ At t = 0 every token is masked and at t = 1 none is: a token is kept with probab
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -22,11 +23,15 @@ def bound_weight(masked: Bool[Tensor, "b l"], t: Time) -> Float[Tensor, "b l"]:
     """What a masked token's nll counts in the likelihood bound: 1 / (1 - t), 0 where not masked.
 
     With t uniform the expectation of sum_i weight_i nll_i bounds -log p(text) from above (MDLM,
-    the continuous-time bound for the linear schedule), with equality for exact conditionals.
+    the continuous-time bound for the linear schedule), with equality for exact conditionals. At
+    t = 1 nothing is masked.
     """
-    return masked / (1 - t)
+    return torch.where(masked, 1 / (1 - t), 0.0)
 
 
 def reveal_probability(t: Tensor, t_next: Tensor) -> Tensor:
-    """Chance that a token masked at t is revealed on the way to t_next: (t' - t) / (1 - t)."""
-    return (t_next - t) / (1 - t)
+    """Chance that a token masked at t is revealed on the way to t_next: (t' - t) / (1 - t).
+
+    It is 1 from t = 1 on, where the formula has no value: what is left is revealed.
+    """
+    return torch.where(t < 1, (t_next - t) / (1 - t), 1.0)

@@ -106,7 +106,7 @@ class Dense(TokenDistribution):
 
     def tempered(self, temperature: float) -> Dense:
         """Rows that hold no evidence apart."""
-        return Dense((self.logp / temperature).log_softmax(-1))
+        return Dense(_cooled(self.logp, temperature).log_softmax(-1).to(self.logp.dtype))
 
     def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
         """p @ table."""
@@ -146,11 +146,12 @@ def draw_tokens(
 
     Everything is float64: float32 cuts the tail of a large vocabulary and so cools the samples
     (method notes: perplexity 126 -> 31 for a discrete baseline). `top_p` keeps the smallest set
-    of likeliest tokens whose mass reaches top_p.
+    of likeliest tokens whose mass reaches top_p. Temperature 0, like the smallest above it, takes
+    the likeliest token.
     """
     if temperature == 0:
         return logits.argmax(-1)
-    p = torch.softmax(logits.double() / temperature, -1)
+    p = torch.softmax(_cooled(logits, temperature), -1)
     if top_p < 1:
         ordered, order = p.sort(-1, descending=True)
         before = ordered.cumsum(-1) - ordered
@@ -163,3 +164,12 @@ def draw_tokens(
         .squeeze(-1)
         .clamp(max=logits.shape[-1] - 1)
     )
+
+
+def _cooled(logits: Float[Tensor, "*rows v"], temperature: float) -> Float[Tensor, "*rows v"]:
+    """Logits over a positive temperature, float64, less what is common to a row.
+
+    The likeliest token has 0: whatever the temperature, it neither overflows nor becomes 0 / 0.
+    """
+    exact = logits.double()
+    return (exact - exact.amax(-1, keepdim=True)) / temperature

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from flowlm.core.types import Point, Time
 
 
@@ -12,8 +14,10 @@ def interpolate(x0: Point, x1: Point, t: Time) -> Point:
 
 
 def velocity(denoised: Point, x: Point, t: Time) -> Point:
-    """b_t(x) = (D_t(x) - x) / (1 - t), for t < 1 (paper, velocity of a denoiser).
+    """b_t(x) = (D_t(x) - x) / (1 - t) (paper, velocity of a denoiser).
 
-    `denoised` is D_t(x) = E[x1 | x_t = x], in the same space as x.
+    `denoised` is D_t(x) = E[x1 | x_t = x], in the same space as x. At t = 1, where the formula has
+    no value, nothing moves any more.
     """
-    return (denoised - x) / (1 - t[..., None])
+    left = torch.where(t < 1, 1 - t, torch.inf)
+    return (denoised - x) / left[..., None]

@@ -26,16 +26,24 @@ def jump(x: Point, delta: Point, s: Time, t: Time) -> Point:
 
     A jump of no length stays where it is, at s = t = 1 too, where the formula has no value.
     """
-    share = torch.where(t > s, (t - s) / (1 - s), torch.zeros_like(t - s))[..., None]
+    # Both sides of the division are chosen first: in torch.where the side that is not taken still
+    # has a gradient, and that of 0 / 0 is no number.
+    way = torch.where(t > s, t - s, 0.0)
+    share = (way / torch.where(t > s, 1 - s, 1.0))[..., None]
     return x + share * (delta - x)
 
 
 def semigroup_weight(s: Time, u: Time, t: Time) -> Time:
-    """g in delta_{s,t} = g delta_{s,u} + (1 - g) delta_{u,t} o X_{s,u}; s <= u <= t, s < t, u < 1.
+    """g in delta_{s,t} = g delta_{s,u} + (1 - g) delta_{u,t} o X_{s,u}, for s <= u <= t.
 
-    g = (1 - t)(u - s) / ((1 - u)(t - s)), in [0, 1] (paper, the semigroup property).
+    g = (1 - t)(u - s) / ((1 - u)(t - s)), in [0, 1] (paper, the semigroup property). Where that has
+    no value, one of the jumps has no length: g = 0 if both have none (s = t), and g = 1 if the
+    second one begins where time ends (s < u = t = 1).
     """
-    return ((1 - t) * (u - s) / ((1 - u) * (t - s))).clamp(0, 1)
+    near, whole = (1 - t) * (u - s), (1 - u) * (t - s)
+    sound = whole > 0
+    g = torch.where(sound, near, 1.0) / torch.where(sound, whole, 1.0)
+    return g.clamp(0, 1) * (t > s)
 
 
 class Triple(NamedTuple):

@@ -9,6 +9,7 @@ time they often contradict each other.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -96,6 +97,17 @@ SENTENCE: tuple[Slot, ...] = (
 def demo_language() -> tuple[Language, tuple[str, ...]]:
     """The language, and its words in the order of their ids."""
     return compiled(SENTENCE, ())
+
+
+@cache
+def demo_fingerprint() -> str:
+    """sha256, in hex, of the language and its words."""
+    language, words = demo_language()
+    digest = hashlib.sha256(repr((words, language.length)).encode())
+    parts = language.source, language.word, language.target, language.chance, language.final
+    for part in parts:
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Language, tuple[str, ...]]:

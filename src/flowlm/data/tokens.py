@@ -7,6 +7,7 @@ A prepared directory holds `train.bin` and `valid.bin` (little-endian unsigned i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ class Prepared:
     valid: np.memmap
     tokenizer: Tokenizer
     manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of the tokens and the tokenizer, wherever they lie."""
+        digests = {name: file["sha256"] for name, file in self.manifest["files"].items()}
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     @property
     def row(self) -> int | None:

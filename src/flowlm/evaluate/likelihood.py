@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -14,16 +14,31 @@ from flowlm.core.types import Batch
 Nll = Callable[[Batch, Streams], Float[Tensor, "b l"] | None]
 """Nats per token of a batch, or None where the method has no bound."""
 
+AT_ONCE = 32
+"""Texts that are read at once."""
+
 
 @torch.no_grad()
-def mean_nll(nll: Nll, batches: Iterable[Batch], seed: int = 0) -> float | None:
-    """Weighted mean nats per token over batches, the last partial one included."""
-    total, weight = 0.0, 0.0
-    for i, batch in enumerate(batches):
-        rng = Streams.of(seed, i, count=len(batch.tokens), device=batch.tokens.device)
-        value = nll(batch, rng)
+def mean_nll(
+    nll: Nll,
+    texts: Batch,
+    seed: int = 0,
+    at_once: int = AT_ONCE,
+    device: str | torch.device = "cpu",
+) -> float | None:
+    """Weighted mean nats per token, `at_once` texts at a time on `device`.
+
+    The noise of a text depends on the seed and its place among `texts`, so how many are read at
+    once changes nothing but rounding.
+    """
+    total, weight, count = 0.0, 0.0, len(texts.tokens)
+    for first in range(0, count, at_once):
+        part = slice(first, first + at_once)
+        batch = Batch(texts.tokens[part].to(device), texts.weight[part].to(device))
+        place = {"count": len(batch.tokens), "first": first, "total": count}
+        value = nll(batch, Streams.of(seed, 0, **place, device=device))
         if value is None:
             return None
-        total += float((value * batch.weight).sum())
-        weight += float(batch.weight.sum())
+        total += float((value * batch.weight).cpu().double().sum())
+        weight += float(batch.weight.cpu().double().sum())
     return total / weight

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn, sampling
+from flowlm.checks import require_fields
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 class Autoregressive(Method):
     """Predict each token from those before it; write one token per evaluation."""
 
+    label: ClassVar[str] = "Autoregressive"
+    about: ClassVar[str] = (
+        "An autoregressive language model, a baseline: it writes one token at a time."
+    )
+    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = "exact"
+    counts_steps: ClassVar[bool] = False
+
     temperature: float = 1.0
     """Of the sampler; 0 takes the likeliest token."""
     top_p: float = 1.0
@@ -27,6 +35,7 @@ class Autoregressive(Method):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        require_fields(self, "--method.")
         if not 0 <= self.temperature < float("inf"):
             raise Refusal(f"--method.temperature must be 0 or more, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
@@ -41,6 +50,10 @@ class Autoregressive(Method):
     ) -> core.Loss:
         """-log p(token | tokens before it), exactly."""
         return core.Loss(self.nll(model, batch, rng), batch.weight)
+
+    def evaluations(self, steps: int, length: int) -> int:
+        """One a token, whatever `steps` says."""
+        return length
 
     def sample(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
@@ -17,15 +17,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def positive(temperature: float) -> None:
-    """Refuse a temperature by which nothing can be divided."""
-    if not 0 < temperature < float("inf"):
-        raise Refusal(f"--method.temperature must be positive and finite, not {temperature}.")
+PAPER = "https://arxiv.org/abs/2602.16813"
+
+COLDEST = 1e-3
+"""Of the temperatures of flows: a word that is 1 % likelier than another is certain there."""
+
+
+def require_warmth(temperature: float) -> None:
+    """Refuse a temperature at which logits are no longer numbers that a network can learn."""
+    if not COLDEST <= temperature < float("inf"):
+        raise Refusal(
+            f"--method.temperature must be at least {COLDEST} and finite, not {temperature}."
+        )
 
 
 @dataclass(frozen=True)
 class Continuous(Method, ABC):
     """A method whose state is a point of a Euclidean space."""
+
+    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = None
 
     encoder: Literal["projected", "linear", "posterior", "bayes"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state; posterior: what

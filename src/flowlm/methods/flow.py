@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from flowlm import core, nn, sampling
-from flowlm.methods.continuous import Continuous, positive
+from flowlm.checks import require_fields
+from flowlm.methods.continuous import PAPER, Continuous, require_warmth
 from flowlm.nn.size import Size
 
 
 @dataclass(frozen=True)
 class Flow(Continuous):
     """Denoise text from Gaussian noise along a straight line; learn by cross-entropy."""
+
+    label: ClassVar[str] = "FLM"
+    about: ClassVar[str] = (
+        "A flow language model (FLM): it moves one-hot text continuously from Gaussian noise to "
+        f"words, in as many steps as you give it ([paper]({PAPER}))."
+    )
 
     solver: Literal["euler", "heun"] = "euler"
     """How the flow is integrated; heun takes two evaluations a step."""
@@ -23,7 +30,8 @@ class Flow(Continuous):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        positive(self.temperature)
+        require_fields(self, "--method.")
+        require_warmth(self.temperature)
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads the time."""
@@ -41,6 +49,10 @@ class Flow(Continuous):
     def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
         """The network's answer."""
         return model(x, tau)
+
+    def evaluations(self, steps: int, length: int) -> int:
+        """One a step; of heun a second one, but for the last step."""
+        return steps if self.solver == "euler" else 2 * steps - 1
 
     def frames(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams

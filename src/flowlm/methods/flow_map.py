@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from flowlm import core, nn, sampling
+from flowlm.checks import require_fields
 from flowlm.errors import Refusal
-from flowlm.methods.continuous import Continuous, positive
+from flowlm.methods.continuous import PAPER, Continuous, require_warmth
 from flowlm.nn.size import Size
 
 
@@ -20,6 +22,12 @@ class FlowMap(Continuous):
     data), the other half learns that one jump equals two, with its own jumps as targets.
     """
 
+    label: ClassVar[str] = "FMLM"
+    about: ClassVar[str] = (
+        "A flow map language model (FMLM): it carries noise to text in one evaluation of the "
+        f"network, or in a few ([paper]({PAPER}))."
+    )
+
     teacher: str | None = None
     """Run directory of a trained flow to distil; without one the map teaches itself."""
     gamma: float = 0.0
@@ -30,9 +38,10 @@ class FlowMap(Continuous):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        require_fields(self, "--method.")
         if not 0 <= self.gamma <= 1:
             raise Refusal(f"--method.gamma must lie between 0 and 1, not {self.gamma}.")
-        positive(self.temperature)
+        require_warmth(self.temperature)
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads two times and, at the start, answers like the teacher.

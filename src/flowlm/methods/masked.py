@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn, sampling
+from flowlm.checks import require_fields
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 class Masked(Method):
     """Predict masked tokens from the rest; write by unmasking, independently within a step."""
 
+    label: ClassVar[str] = "Masked diffusion"
+    about: ClassVar[str] = "A masked diffusion language model, a baseline."
+    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = "upper bound"
+
     temperature: float = 1.0
     """Of the sampler; 0 takes the likeliest token."""
     top_p: float = 1.0
@@ -27,6 +32,7 @@ class Masked(Method):
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        require_fields(self, "--method.")
         if not 0 <= self.temperature < float("inf"):
             raise Refusal(f"--method.temperature must be 0 or more, not {self.temperature}.")
         if not 0 < self.top_p <= 1:

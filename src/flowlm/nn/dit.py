@@ -99,6 +99,7 @@ class DiT(nn.Module):
         causal: bool = False,
     ) -> None:
         super().__init__()
+        size.require_reach(length)
         self.encoder = encoder
         self.near = Neighbours(size.width, size.reach, causal) if size.reach else None
         self.places = None

@@ -60,9 +60,13 @@ class HeadDistribution(TokenDistribution):
         return replace(self, features=self.features[patch], evidence=evidence)
 
     def tempered(self, temperature: float) -> HeadDistribution:
-        """cap(z) / T = cap' (z / T) with cap' = cap / T: no larger than the features."""
+        """cap(z) / T = cap' (z / T) with cap' = cap / T: no larger than the features.
+
+        Below `COLDEST` a temperature counts as that.
+        """
         if temperature == 1:
             return self
+        temperature = max(temperature, COLDEST)
         cap = None if self.cap is None else self.cap / temperature
         features, bias = self.features / temperature, self.bias / temperature
         return replace(self, features=features, bias=bias, cap=cap)
@@ -146,6 +150,11 @@ class HeadDistribution(TokenDistribution):
         return parts
 
 
+COLDEST = 1e-24
+"""Logits over it stay within float32, and any two that float32 tells apart are far apart then: the
+likeliest token of the context has all the mass."""
+
+
 def tile_side(kind: str) -> int:
     """Tokens and words of a tile of logits on a kind of device."""
     return 1024 if kind == "cpu" else 4096
@@ -167,7 +176,10 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def temper(self, temperature: float) -> None:
-        """Answer from now on as before at this temperature, but for the cap."""
+        """Answer from now on as before at this temperature, but for the cap.
+
+        What is to be learnt from it starts at that size: methods refuse what is too cold for that.
+        """
         self.weight.div_(temperature)
         self.bias.div_(temperature)
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from flowlm.checks import require_fields, whole
 from flowlm.errors import Refusal
+
+BLOCKS, WIDTH = 2**10, 2**16
+"""Several times what the largest networks have: a slip of the finger ends here, and not in hours
+of allocating."""
+
+CAP = 1000
+"""Attention and words are chosen by differences of a few nats: a cap far above them caps nothing,
+and one far below leaves no choice."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +44,27 @@ class Size:
     0 for none, as published."""
 
     def __post_init__(self) -> None:
-        for name, count in (
-            ("blocks", self.blocks), ("width", self.width),
-            ("heads", self.heads), ("condition", self.condition),
-        ):  # fmt: skip
-            if count < 1:
-                raise Refusal(f"--size.{name} must be at least 1, not {count}.")
-        if self.reach < 0:
-            raise Refusal(f"--size.reach must be at least 0, not {self.reach}.")
+        require_fields(self, "--size.")
+        whole("--size.blocks", self.blocks, 1, BLOCKS)
+        whole("--size.width", self.width, 1, WIDTH)
+        whole("--size.heads", self.heads, 1, WIDTH)
+        whole("--size.condition", self.condition, 1, WIDTH)
+        whole("--size.reach", self.reach, 0, WIDTH)
         if not 0 <= self.dropout < 1:
             raise Refusal(f"--size.dropout must lie between 0 and 1, not {self.dropout}.")
         for name, cap in (("attention", self.attention_cap), ("output", self.output_cap)):
-            if cap is not None and not 0 < cap < math.inf:
-                raise Refusal(f"--size.{name}-cap must be positive or None, not {cap}.")
+            if cap is not None and not 1 / CAP <= cap <= CAP:
+                raise Refusal(
+                    f"--size.{name}-cap must be from {1 / CAP} to {CAP:,}, or None, not {cap}."
+                )
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise Refusal(
                 f"--size.width {self.width} must be an even multiple of --size.heads {self.heads}."
+            )
+
+    def require_reach(self, length: int) -> None:
+        """Refuse to look further than a text of `length` tokens goes."""
+        if self.reach >= length:
+            raise Refusal(
+                f"--size.reach {self.reach} goes beyond a text of {length} tokens: choose less."
             )

@@ -73,8 +73,7 @@ def heun(
         mean = space.mean(prediction)
         ahead = jump(x, mean, t, t_next)
         slope = velocity(mean, x, t) + velocity(space.mean(denoise(ahead, then)), ahead, t_next)
-        moved = x + (t_next - t)[..., None] / 2 * slope
-        x = space.settle(moved if pinned is None else x.where(pinned[..., None], moved))
+        x = space.settle(x + (t_next - t)[..., None] / 2 * slope)
 
 
 def token_time(tau: Tensor, x: Point, pinned: Pinned) -> Time:

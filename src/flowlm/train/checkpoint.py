@@ -3,6 +3,7 @@
 A checkpoint is a directory step-00001000 with what torch.distributed.checkpoint wrote, a file per
 process, and checkpoint.json: the checksum of every other file and the validation loss. It is
 filled under another name and renamed when it is complete. Any number of processes can read it.
+Whatever else is in the directory of the checkpoints is neither read nor removed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -24,6 +26,8 @@ from flowlm.train.parallel import ALONE, World
 from flowlm.train.trainer import State
 
 STAMP = "checkpoint.json"
+
+_NAME, _PARTIAL = "step-", ".partial-step-"
 
 
 class Checkpoints:
@@ -73,10 +77,12 @@ class Checkpoints:
         if state.step == self._newest:
             return  # asked to stop at a step that is saved already
         self.finish()
-        target = self._directory / f"step-{state.step:08d}"
-        partial = self._directory / f".partial-{target.name}"
+        target = self._directory / f"{_NAME}{state.step:08d}"
+        partial = self._directory / f"{_PARTIAL}{state.step:08d}"
         with self._world.together():
             if self._world.leads:
+                if target.exists() and not _numbered(target, _NAME):
+                    raise Refusal(f"{target} is not a checkpoint: remove it, and resume the run.")
                 try:
                     shutil.rmtree(partial, ignore_errors=True)
                     partial.mkdir(parents=True)
@@ -107,9 +113,6 @@ class Checkpoints:
 
         A Refusal if there is none, or if it is of another network.
         """
-        if self._world.leads:
-            for leftover in self._directory.glob(".partial-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
         skipped: list[str] = []
         for path in reversed(self._world.gathered(found(self._directory))[0]):
             if (path / "state.pt").exists():
@@ -183,8 +186,27 @@ class Checkpoints:
 
 
 def found(directory: Path) -> list[Path]:
-    """Checkpoints in the directory, oldest first."""
-    return sorted(directory.glob("step-*"))
+    """Checkpoints in the directory, oldest first: directories called step- and a number."""
+    return _called(directory, _NAME)
+
+
+def clear_partial(directory: Path) -> None:
+    """Remove the checkpoints that a killed process has half written; nobody may be writing any."""
+    for leftover in _called(directory, _PARTIAL):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _called(directory: Path, name: str) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    ours = [path for path in directory.iterdir() if _numbered(path, name)]
+    return sorted(ours, key=lambda path: int(path.name.removeprefix(name)))
+
+
+def _numbered(path: Path, name: str) -> bool:
+    """Whether the name goes on with a number, and stands for a directory of its own."""
+    named = re.fullmatch(re.escape(name) + "[0-9]+", path.name) is not None
+    return named and path.is_dir() and not path.is_symlink()
 
 
 def _content(state: State[Any]) -> dict[str, Any]:

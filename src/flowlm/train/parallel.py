@@ -120,6 +120,11 @@ def joined(device: torch.device, shard: int = 0) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
+        if shard > 1:
+            raise Refusal(
+                f"This is one process, and --train.shard {shard} is for several: leave it out, or "
+                "start with torchrun."
+            )
         yield ALONE
         return
     shard = shard or size

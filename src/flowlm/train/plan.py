@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from flowlm.checks import require_fields, whole
 from flowlm.errors import Refusal
 
 
@@ -61,6 +62,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        require_fields(self, "--train.")
         for name, count in (
             ("steps", self.steps),
             ("batch", self.batch),
@@ -69,19 +71,25 @@ class Plan:
             ("save-every", self.save_every),
             ("keep", self.keep),
         ):
-            if count < 1:
-                raise Refusal(f"--train.{name} must be at least 1, not {count}.")
+            whole(f"--train.{name}", count, 1)
+        for name, count in (
+            ("warmup", self.warmup), ("threads", self.threads),
+            ("micro-batch", self.micro_batch), ("shard", self.shard),
+        ):  # fmt: skip
+            whole(f"--train.{name}", count, 0)
+        whole("--train.seed", self.seed, 0, 2**32 - 1)
         for name, share in (("decay", self.decay), ("ema", self.ema), ("beta2", self.beta2)):
             if not 0 <= share <= 1 or (name == "beta2" and share == 1):
                 raise Refusal(f"--train.{name} must lie between 0 and 1, not {share}.")
-        for name, number in (
-            ("warmup", self.warmup), ("threads", self.threads), ("weight-decay", self.weight_decay),
-            ("micro-batch", self.micro_batch), ("shard", self.shard),
-        ):  # fmt: skip
-            if not 0 <= number < math.inf:
-                raise Refusal(f"--train.{name} must not be negative, and it is {number}.")
-        if not 0 <= self.seed < 2**32:
-            raise Refusal(f"--train.seed must be at least 0 and below 2^32, not {self.seed}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise Refusal(
+                f"--train.weight-decay must be finite and not negative, not {self.weight_decay}."
+            )
         for name, number in (("lr", self.lr), ("clip", self.clip)):
             if not 0 < number < math.inf:
                 raise Refusal(f"--train.{name} must be positive, not {number}.")
+        if self.micro_batch > self.batch:
+            raise Refusal(
+                f"--train.micro-batch {self.micro_batch} is more than --train.batch {self.batch}: "
+                "leave it out to take the batch in one pass."
+            )

@@ -51,7 +51,7 @@ class Row(TypedDict):
     unique: NotRequired[float | None]
     """Different texts over all texts."""
     seconds: NotRequired[float | None]
-    """Seconds per text."""
+    """Seconds per text: those of a batch over its texts, the median of the batches of a row."""
     samples: NotRequired[int | None]
     """How many texts the numbers are means over."""
 
@@ -94,6 +94,9 @@ class Report(TypedDict):
     samples: NotRequired[dict[str, list[Sample]] | None]
     """Texts by "method @ steps"."""
     film: NotRequired[Film | None]
+    settings: NotRequired[dict[str, Any] | None]
+    """What the figures depend on: steps, num, seed, weights, ...; not shown. Reports of other
+    settings do not replace each other."""
     judge: NotRequired[str | None]
     """What scores `nll` where the language is not known exactly (gpt2-large, say)."""
 

@@ -116,7 +116,7 @@ def definitions(report: Report) -> Html:
         "NLL": _NLL_JUDGE.format(judge=judge) if judge else _NLL_LANGUAGE,
         "Entropy": _ENTROPY,
         "Unique": "Different texts as a share of all texts of the row.",
-        "Time": "Wall-clock time of sampling, per text.",
+        "Time": _TIME,
     }
     return element("dl", *_pairs(terms), class_="terms")
 
@@ -145,6 +145,10 @@ _ENTROPY = (
     "Sample entropy: the entropy, in nats, of the word frequencies within one text, averaged over "
     "texts. Repetition lowers it and buys a low NLL, so the two are one result: compare NLL at "
     "equal entropy."
+)
+_TIME = (
+    "Wall-clock time of sampling, per text: that of a batch over its texts, the median of the "
+    "batches of a row, after a warm-up."
 )
 _CHANCE = (
     "A control without a model: each word is drawn alone, with the exact probability that it has "

@@ -1,0 +1,72 @@
+"""Plain values, checked: whole numbers within bounds, and fields of the type that they declare."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from flowlm.errors import Refusal
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MANY = 2**31 - 1
+"""Of steps, texts and all that is counted in memory: what 32 bits hold."""
+
+
+def whole(what: str, value: object, least: int, most: int = MANY) -> int:
+    """`value` as an int from `least` to `most`; numpy's will do. A Refusal names `what` it is."""
+    wanted = f"{what} must be a whole number from {least:,} to {most:,}"
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers has its own
+        raise Refusal(f"{wanted}, and it is of the type {type(value).__name__}.") from None
+    if not least <= number <= most:
+        # Python prints no number of thousands of digits.
+        said = f"{number:,}" if abs(number) < 10**24 else "one of more than 24 digits"
+        raise Refusal(f"{wanted}, not {said}.")
+    return number
+
+
+def require_fields(value: DataclassInstance, prefix: str) -> None:
+    """Refuse a field of a frozen dataclass that is not of its type, or none of its choices.
+
+    `prefix` is what comes before its name in a sentence, such as `--train.`.
+    """
+    kinds = get_type_hints(type(value))
+    for field in fields(value):
+        given, kind = vars(value)[field.name], kinds[field.name]
+        if not _is(given, kind):
+            raise Refusal(
+                f"{prefix}{field.name.replace('_', '-')} must be {_said(kind)}, not "
+                f"{_shown(given)}."
+            )
+
+
+def _is(given: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(given, str) and given in get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is(given, one) for one in get_args(kind))
+    if isinstance(given, bool) and kind is not bool:
+        return False  # though bool is a kind of int
+    return isinstance(given, int | float if kind is float else kind)
+
+
+def _said(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_said(one) for one in get_args(kind))
+    words = {int: "a whole number", float: "a number", str: "a word", bool: "True or False"}
+    return words.get(kind, "None" if kind is NoneType else f"a {kind.__name__}")
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, str) and given.isidentifier() and len(given) < 40:
+        return given
+    return f"a value of the type {type(given).__name__}"

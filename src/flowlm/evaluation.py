@@ -1,0 +1,207 @@
+"""An evaluation of a model: all of it checked before the first text, its rows as they come."""
+
+from __future__ import annotations
+
+import glob
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from flowlm import assess, reports
+from flowlm.assess import Steps
+from flowlm.core.types import Batch
+from flowlm.data.tokenizer import Tokenizer
+from flowlm.data.tokens import is_prepared
+from flowlm.errors import Refusal
+from flowlm.evaluate.likelihood import mean_nll
+from flowlm.experiment import Generated, Text, to_json
+from flowlm.loading import load
+from flowlm.methods.continuous import Continuous
+from flowlm.model import LanguageModel
+from flowlm.source import open_source
+
+SAMPLES = 8
+"""Texts of each row that a report shows."""
+
+FILM = 16
+"""Steps of the film in a report."""
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Whoever shows how far an evaluation is."""
+
+    def say(self, sentence: str) -> None:
+        """Something worth knowing."""
+
+    def work(self, evaluations: int) -> None:
+        """Evaluations of the network that are done, each for one text."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """A row that is measured."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be measured. It has been checked that its parts fit together."""
+
+    run: str
+    """The model, as it was named."""
+    model: LanguageModel
+    judge: LanguageModel | None
+    steps: tuple[Steps, ...]
+    num: int
+    """Texts behind every row."""
+    seed: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its figures depend on, as JSON has it: reports of other settings do not compare."""
+        model, judge = self.model, self.judge
+        assert model.tokenizer is not None
+        return {
+            "steps": list(self.steps),
+            "num": self.num,
+            "seed": self.seed,
+            "judge": None if judge is None else assess.weights_mark(judge),
+            "weights": assess.weights_mark(model),
+            "method": json.loads(to_json(model.experiment))["method"],
+            "tokenizer": model.tokenizer.fingerprint,
+            "device": str(model.device),
+        }
+
+    @property
+    def work(self) -> int:
+        """Evaluations of the network for all texts of all rows."""
+        method, length = self.model.experiment.method, self.model.length
+        each = (method.evaluations(assess.counted(steps), length) for steps in self.steps)
+        return self.num * sum(each)
+
+
+def opened(
+    run: str,
+    steps: tuple[int, ...],
+    num: int,
+    seed: int,
+    judge: str | None = None,
+    device: str = "cpu",
+    tokenizer: str | None = None,
+) -> Evaluation:
+    """Load the model that `run` names, and the judge. A Refusal if they cannot be compared."""
+    model = load(run, device, tokenizer=tokenizer)
+    if model.tokenizer is None:
+        raise Refusal(f"{run} has no tokenizer: its texts cannot be read without one.")
+    if judge is not None and isinstance(model.experiment.data, Generated):
+        raise Refusal(
+            f"{run} writes sentences of the demo's language, whose likelihoods are known exactly: "
+            "leave --judge out."
+        )
+    counts = model.experiment.method.counts_steps
+    taken: tuple[Steps, ...] = tuple(dict.fromkeys(steps)) if counts else ("full",)
+    hearing = None if judge is None else load(judge, device)
+    if hearing is not None:
+        assess.require_judge(hearing, model)
+    return Evaluation(run, model, hearing, taken, num, seed)
+
+
+def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
+    """Measure, and write report.json and report.html into `out`; returns the report.
+
+    Rows that are measured are kept in `out` at once: stopped and started again with the same
+    settings, an evaluation goes on after them. A Refusal before the first text is written if `out`
+    cannot be written to, or the held-out text does not belong to the model.
+    """
+    model, num, seed, settings = wanted.model, wanted.num, wanted.seed, wanted.settings
+    with reports.writing(out):
+        text = _held_out(wanted, watch)
+        label = model.experiment.method.label
+        report: dict[str, Any] = {
+            "title": f"{label}: {wanted.run}",
+            "summary": "",
+            "rows": reports.unfinished_rows(out, settings),
+            "facts": assess.facts(seed) | {"weights": settings["weights"]},
+            "settings": settings,
+        }
+        if not isinstance(model.experiment.data, Generated):
+            report["judge"] = "an autoregressive flowlm run" if wanted.judge else "nobody"
+        table = report["rows"]
+        if table:
+            watch.say(f"{len(table)} of {len(wanted.steps)} rows are measured already: going on.")
+            watch.work(wanted.work - replace(wanted, steps=wanted.steps[len(table) :]).work)
+        left = wanted.steps[len(table) :]
+        for row in assess.rows(model, left, num, seed, wanted.judge, watch.work):
+            table.append(row)
+            watch.row(row)
+            report["summary"] = f"Unfinished: {len(table)} of {len(wanted.steps)} rows."
+            reports.write_unfinished(report, out)
+        report["summary"] = (
+            f"{label} at {table[0]['steps']} steps: sample entropy "
+            f"{table[0]['sample_entropy']:.3f} nats, {table[0]['unique']:.1%} of {num} texts "
+            "unique."
+        )
+        report |= _shown(wanted)
+        report["facts"] |= {} if text is None else _likelihood(model, text)
+        reports.write(report, out)
+    return report
+
+
+def _shown(wanted: Evaluation) -> dict[str, Any]:
+    """What a report shows besides its rows: the curve, texts, a film, the language itself."""
+    model, seed, method = wanted.model, wanted.seed, wanted.model.experiment.method
+    shown: dict[str, Any] = {
+        "curves": {method.label: assess.curve(Path(wanted.run))},
+        "samples": {
+            f"{method.label} @ {steps}": assess.samples(model, assess.counted(steps), SAMPLES, seed)
+            for steps in wanted.steps
+        },
+    }
+    if isinstance(model.experiment.data, Generated):
+        shown["reference"] = assess.reference(wanted.num, seed)
+    if isinstance(method, Continuous):
+        shown["film"] = assess.film(model, FILM, seed)
+    return shown
+
+
+def _held_out(wanted: Evaluation, watch: Watch) -> Batch | None:
+    """The held-out text of a model that has a likelihood, where the text is at hand.
+
+    A run's own tokens are read; other text is prepared into a directory that does not stay.
+    """
+    model, own = wanted.model, Path(wanted.run) / "tokens"
+    experiment, tokenizer = model.experiment, model.tokenizer
+    if experiment.method.likelihood is None:
+        return None
+    if isinstance(experiment.data, Text):
+        path = experiment.data.path or ""
+        prepared = next((place for place in (path, own) if path and is_prepared(place)), None)
+        if prepared is None and not glob.glob(path):
+            return None
+        if prepared is None:
+            watch.say(f"Preparing {path} for its held-out text.")
+        else:
+            _require_own(prepared, tokenizer, wanted.run)
+        # The text is read as the model reads it, whoever made its tokenizer.
+        experiment = replace(experiment, data=replace(experiment.data, tokenizer=None))
+    with tempfile.TemporaryDirectory(prefix="flowlm-") as scratch:
+        tokens = own if is_prepared(own) else Path(scratch) / "tokens"
+        return open_source(experiment, tokens, tokenizer).valid
+
+
+def _require_own(prepared: str | Path, tokenizer: Tokenizer | None, run: str) -> None:
+    theirs = Tokenizer.load(Path(prepared) / "tokenizer.json")
+    if tokenizer is None or theirs.fingerprint != tokenizer.fingerprint:
+        raise Refusal(
+            f"{prepared}, the text of {run}, has another tokenizer than the model: leave "
+            "--tokenizer out, or give the one that the model was trained with."
+        )
+
+
+def _likelihood(model: LanguageModel, text: Batch) -> dict[str, float]:
+    """Nats per held-out token."""
+    method = model.experiment.method
+    value = mean_nll(partial(method.nll, model.network), text, device=model.device)
+    assert value is not None
+    return {f"held-out nats per token ({method.likelihood})": round(value, 4)}
