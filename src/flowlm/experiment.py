@@ -216,7 +216,7 @@ def _absolute(path: str) -> str:
     if glob.has_magic(place) and not os.path.isabs(place) and not os.path.exists(place):
         # A pattern, in a directory whose own name may have a bracket.
         return os.path.join(glob.escape(os.getcwd()), place)
-    return os.path.abspath(place)
+    return os.path.abspath(place) if place else place
 
 
 def _require_known_kinds(stated: Any, source: Path) -> None:

@@ -104,11 +104,11 @@ def locate(name: str | Path) -> Path:
     if there is not None:
         return fetch(there, FILES)
     place = located(name)
-    if not os.path.exists(place):
+    if name == "" or not os.path.exists(place):  # the place of "" would be the directory of now
         raise Refusal(
-            f"{name} does not exist here{aside(name)}: give a directory that `flowlm train` wrote, "
-            f"a released .ckpt file or folder, a shipped model ({', '.join(SHIPPED)}), or "
-            "hf:owner/name for a model on the hub."
+            f"{name or 'The empty path'} does not exist here{aside(name)}: give a directory that "
+            "`flowlm train` wrote, a released .ckpt file or folder, a shipped model "
+            f"({', '.join(SHIPPED)}), or hf:owner/name for a model on the hub."
         )
     return place
 

@@ -72,12 +72,13 @@ def experiment_of(name: str | Path) -> Experiment:
 def find_tokenizer(name: str | Path) -> Tokenizer:
     """A tokenizer from a file, a folder, a short name of `TOKENIZERS`, or the hub."""
     place = Path(os.path.expanduser(name))
-    if not os.path.exists(place):
+    if name == "" or not os.path.exists(place):
         there = hub.hub_id(hub.TOKENIZERS.get(str(name), name))
         if there is None:
             raise Refusal(
-                f"{name} is no tokenizer here{hub.aside(name)}: give a tokenizer.json, a "
-                f"vocab.txt, a folder of either, {', '.join(hub.TOKENIZERS)}, or hf:owner/name."
+                f"{name or 'The empty path'} is no tokenizer here{hub.aside(name)}: give a "
+                "tokenizer.json, a vocab.txt, a folder of either, "
+                f"{', '.join(hub.TOKENIZERS)}, or hf:owner/name."
             )
         place = hub.fetch(there, hub.TOKENIZER_FILES)
     found = read_tokenizer(place)

@@ -199,7 +199,7 @@ class LanguageModel:
         try:
             shared = model_card(
                 experiment, sum(w.numel() for w in self.weights.values()), self.network.vocab,
-                self.length, hub_id, report,
+                self.length, hub.PREFIX + hub_id.removeprefix(hub.PREFIX), report,
             )  # fmt: skip
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise Refusal(

@@ -39,7 +39,7 @@ def find_corpus(path: str, separator: Separator, valid: float, column: str = "te
             )
         if said := aside(path):
             raise Refusal(f"{path} does not exist{said}: name a file, a directory or a pattern.")
-    if is_table(path):
+    if path and is_table(path):
         return table_corpus(replace(table_files(path), column=column), valid)
     return text_corpus(path, separator, valid)
 

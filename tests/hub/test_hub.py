@@ -244,7 +244,8 @@ def test_a_run_is_published_with_its_card(
         assert f"| {' | '.join(cells)} |" in card
     for texts in report["samples"].values():
         assert texts[0]["text"].splitlines()[0] in card
-    assert 'flowlm.load("me/my-flow")' in card
+    assert 'flowlm.load("hf:me/my-flow")' in card
+    assert "# my-flow\n" in card
     assert "nats per token" not in card, "there was no judge"
     everything = b"".join(files.values()).decode("latin-1")
     assert "somebody" not in everything, "a path of the author's machine"

@@ -20,7 +20,7 @@ from flowlm.cli import main
 from flowlm.data.corpora.tables import Table
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, require_places, rooted
-from flowlm.hub import HubId, hub_id, located, pinned
+from flowlm.hub import HubId, hub_id, locate, located, pinned
 from flowlm.loading import find_tokenizer
 from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel
@@ -177,6 +177,24 @@ def test_home_is_written_with_a_tilde(
     assert text_of(whole).path == str(tmp_path / "home/text.txt")
     assert text_of(whole).tokenizer == str(tmp_path / "home/run")
     assert located("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
+
+
+def test_an_empty_path_is_not_the_directory_of_now(
+    hub: Hub, small: LanguageModel, tmp_path: Path
+) -> None:
+    """A variable of the shell that is not set."""
+    small.save(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+    with pytest.raises(Refusal, match="The empty path does not exist"):
+        locate("")
+    with pytest.raises(Refusal):
+        flowlm.load("")
+    with pytest.raises(Refusal, match="The empty path is no tokenizer"):
+        find_tokenizer("")
+    with pytest.raises(Refusal, match="The empty path does not exist"):
+        find_corpus("", "line", 0.5)
+    stored = rooted(distilled("", ""))
+    assert (teacher_of(stored), text_of(stored).path) == ("", "")
 
 
 # --- what a run stores ------------------------------------------------------------------------
