@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
+import torch
+
 from flowlm.errors import Refusal
 from flowlm.nn.dit import DiT
 from flowlm.nn.encoder import Posterior
@@ -31,9 +33,11 @@ def compile_whole(network: DiT) -> None:
     Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
-    network.compile(
-        fullgraph=not isinstance(network.encoder, Posterior), dynamic=False, mode="reduce-overhead"
-    )
+    in_parts = isinstance(network.encoder, Posterior)
+    if in_parts:
+        # Here and not by a decorator, which would import the compiler (seconds) with the class.
+        network.encoder.apart = torch.compiler.disable(network.encoder.apart)
+    network.compile(fullgraph=not in_parts, dynamic=False, mode="reduce-overhead")
 
 
 def _require_compiler(network: DiT) -> None:
