@@ -33,6 +33,7 @@ from flowlm.nn.encoder import Posterior
 from flowlm.source import Source, open_source
 from flowlm.train import Checkpoints, Log, State, World, joined, train
 from flowlm.train.checkpoint import found
+from flowlm.train.launch import launched
 from flowlm.train.track import Track
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _train_run(
     world: World,
 ) -> None:
     plan = experiment.train
-    threads = set_threads(plan.threads, experiment.size.width, world.beside)
+    threads = set_threads(plan.threads, experiment.size.width, launched())
     kept = device.type == "cpu" and keep_memory()
     checkpoints = Checkpoints(directory / "checkpoints", plan.keep, world)
     with ExitStack() as beginning:

@@ -94,7 +94,7 @@ def prepare(chosen: options.Prepare) -> int:
     from flowlm.data.corpora.published import PUBLISHED
     from flowlm.data.layout import Stream
     from flowlm.data.preparation import prepare
-    from flowlm.data.processes import cores
+    from flowlm.limits import cores
 
     known = chosen.path in PUBLISHED
     _require_fitting(chosen, known)

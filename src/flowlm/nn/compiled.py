@@ -33,11 +33,13 @@ def compile_whole(network: DiT) -> None:
     Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
-    in_parts = isinstance(network.encoder, Posterior)
-    if in_parts:
+    encoder = network.encoder
+    if isinstance(encoder, Posterior):
         # Here and not by a decorator, which would import the compiler (seconds) with the class.
-        network.encoder.apart = torch.compiler.disable(network.encoder.apart)
-    network.compile(fullgraph=not in_parts, dynamic=False, mode="reduce-overhead")
+        encoder.apart = torch.compiler.disable(encoder.apart)
+    network.compile(
+        fullgraph=not isinstance(encoder, Posterior), dynamic=False, mode="reduce-overhead"
+    )
 
 
 def _require_compiler(network: DiT) -> None:
