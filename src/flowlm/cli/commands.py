@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from flowlm.cli import options
 from flowlm.cli.parse import meant, parsed, train_options
 from flowlm.errors import Refusal
+from flowlm.experiment import Text
+from flowlm.finding import find_model
+from flowlm.recipes import RECIPES
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
 
@@ -42,8 +46,6 @@ def run_command(command: str, words: Sequence[str]) -> int:
 
 def recipes() -> int:
     """List the recipes, one a line."""
-    from flowlm.recipes import RECIPES
-
     for name, recipe in RECIPES.items():
         print(f"  {name:20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
     return 0
@@ -52,6 +54,7 @@ def recipes() -> int:
 def train(chosen: options.Train) -> int:
     """Train a recipe into its run directory, or say what that would take."""
     experiment = chosen.experiment
+    _require_text(chosen)
     if chosen.dry_run:
         from flowlm.cli import show
         from flowlm.forecast import forecast
@@ -60,6 +63,18 @@ def train(chosen: options.Train) -> int:
         show.forecast(show.console(), experiment, ahead, chosen.devices)
         return 0
     return _train(experiment, chosen.out or Path("runs") / experiment.name, again=False)
+
+
+def _require_text(chosen: options.Train) -> None:
+    """Refuse a text that is not there; a dry run of a published corpus needs none."""
+    data, recipe = chosen.experiment.data, RECIPES[chosen.experiment.name]()
+    if not isinstance(data, Text) or data.path is None:
+        return
+    taken_for_granted = chosen.dry_run and data == recipe.data
+    if not taken_for_granted and not os.path.exists(os.path.expanduser(data.path)):
+        from flowlm.prepare import find_corpus
+
+        find_corpus(data.path, data.documents, data.valid)
 
 
 def resume(words: Sequence[str]) -> int:
@@ -160,13 +175,14 @@ def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
     if chosen.num < 1 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least one text and at least one step.")
+    place = find_model(chosen.run)
     import torch
 
     from flowlm.cli import show
     from flowlm.loading import load
 
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
-    model = load(chosen.run, chosen.device, dtype, chosen.tokenizer)
+    model = load(place, chosen.device, dtype, chosen.tokenizer)
     console = show.console()
     for steps in chosen.steps:
         console.rule(f"{steps} step{'s' * (steps > 1)}")
@@ -182,6 +198,9 @@ def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
     if chosen.num < 2 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least two texts and at least one step.")
+    for name in (chosen.run, chosen.judge):
+        if name is not None:
+            find_model(name)
     from flowlm.assess import assess
     from flowlm.cli import show
     from flowlm.loading import load
@@ -201,18 +220,20 @@ def evaluate(chosen: options.Evaluate) -> int:
 
 def convert(chosen: options.Convert) -> int:
     """Write a model in the other format."""
+    source = find_model(chosen.source)
     from flowlm import sharing
 
-    written = sharing.convert(chosen.source, chosen.target, chosen.tokenizer)
+    written = sharing.convert(source, chosen.target, chosen.tokenizer)
     print(f"{chosen.target}: {written}. Write with it: flowlm sample {chosen.target}")
     return 0
 
 
 def publish(chosen: options.Publish) -> int:
     """Upload a model with its card."""
+    run = find_model(chosen.run)
     from flowlm import sharing
 
-    url = sharing.publish(chosen.run, chosen.repository, chosen.report, chosen.private)
+    url = sharing.publish(str(run), chosen.repository, chosen.report, chosen.private)
     print(f"Published: {url}\nLoad it: flowlm.load({chosen.repository!r})")
     return 0
 

@@ -39,12 +39,6 @@ class Released:
     tokenizer: Tokenizer | None
 
 
-def is_official(place: Path) -> bool:
-    """Whether a path is in the released format: a file, or a folder with a config.json."""
-    ours = (place / "experiment.json").exists()
-    return place.is_file() or (not ours and (place / "config.json").exists())
-
-
 def read_released(place: Path) -> Released:
     """Read a `.ckpt` file, or a folder with config.json and model.safetensors.
 
