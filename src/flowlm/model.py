@@ -26,6 +26,7 @@ from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
+from flowlm.room import require_answer
 
 
 class LanguageModel:
@@ -90,6 +91,7 @@ class LanguageModel:
             )
         if prompt is not None:
             self._require_prompt(prompt, n)
+        require_answer(n, self.length)
         texts = []
         size = texts_at_once(self.experiment.method, self.network, self.length, memory)
         for first in range(0, n, size):

@@ -22,6 +22,7 @@ from flowlm.directory import write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, to_json
 from flowlm.files import clear_leftovers, write_text
+from flowlm.fitting import require_fitting
 from flowlm.loading import load
 from flowlm.machine import choose_device, keep_memory, set_threads
 from flowlm.methods.flow import Flow
@@ -86,6 +87,7 @@ def _train_run(
             if world.leads:
                 beginning.enter_context(_begun_or_nothing(directory, resume))
         source = _open_together(experiment, directory, resume, teacher, world)
+        require_fitting(experiment, source.tokenizer.vocab, source.length, device, world)
         network, guide = _networks(experiment, source, teacher, device)
         state = State(network, plan, world, list(network.blocks))
         skipped = checkpoints.restore(state) if resume else []

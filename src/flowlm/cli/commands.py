@@ -12,6 +12,7 @@ from flowlm.errors import Refusal
 from flowlm.experiment import Text
 from flowlm.finding import find_model
 from flowlm.recipes import RECIPES
+from flowlm.room import require_batch
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
 
@@ -62,6 +63,7 @@ def train(chosen: options.Train) -> int:
         ahead = forecast(experiment, chosen.accelerator, chosen.devices)
         show.forecast(show.console(), experiment, ahead, chosen.devices)
         return 0
+    require_batch(experiment)
     return _train(experiment, chosen.out or Path("runs") / experiment.name, again=False)
 
 
