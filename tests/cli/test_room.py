@@ -38,9 +38,16 @@ def experiment(method: Any, **plan: Any) -> Experiment:
     return Experiment("fits", method, Text(length=LENGTH), SIZE, Plan(batch=TEXTS, **plan))
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "recompute", "precision"),
+    [
+        ("flow", False, "float32"),
+        ("bayes", True, "bfloat16"),
+        ("map", False, "bfloat16"),
+        ("map", True, "bfloat16"),
+        ("masked", True, "float32"),
+    ],
+)
 def test_the_bound_is_a_bound(name: str, recompute: bool, precision: Any) -> None:
     wanted = experiment(METHODS[name], recompute=recompute, precision=precision)
     held = count_memory(wanted, VOCAB, LENGTH, TEXTS)

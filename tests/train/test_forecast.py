@@ -12,9 +12,10 @@ import torch
 from flowlm import core
 from flowlm import forecast as module
 from flowlm.accelerators import KNOWN, accelerator
+from flowlm.core.rows import most_written
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment, Text
-from flowlm.forecast import count_memory, forecast, memory, work
+from flowlm.forecast import Memory, count_memory, forecast, memory, work
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -206,16 +207,22 @@ def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_state_in_strips_is_counted_along_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a large vocabulary it has so many strips that counting each would take minutes."""
-    bayes = experiment(Flow(encoder="bayes"))
-    exact = count_memory(bayes, VOCAB, LENGTH, 32)
-    monkeypatch.setattr(module, "ENTRIES", 8 * LENGTH * VOCAB)
     counted = []
-    count = module.count_memory
-    monkeypatch.setattr(
-        module, "count_memory", lambda *given: counted.append(given[3]) or count(*given)
-    )
-    assert memory(bayes, VOCAB, LENGTH, 32).total == pytest.approx(exact.total, rel=0.1)
-    assert max(counted) == 8
+
+    def count(experiment: Experiment, vocab: int, length: int, texts: int) -> Memory:
+        counted.append(texts)
+        return Memory(1, 0, 1, 2, 1, activations=100 * texts, working=10 * texts)
+
+    monkeypatch.setattr(module, "count_memory", count)
+    vocab = 50_000
+    along = memory(experiment(Flow(encoder="bayes")), vocab, LENGTH, 1000)
+    assert (along.activations, along.working) == (100_000, 10_000)
+    assert max(counted) <= module.ENTRIES / (vocab * LENGTH)
+    # A point that is no larger than a patch is kept whole, and what is kept would be no line.
+    assert min(counted) * vocab * LENGTH > most_written("cpu")
+    counted.clear()
+    memory(experiment(Flow()), vocab, LENGTH, 1000)
+    assert counted == [1000], "no strips, no line"
 
 
 @pytest.mark.parametrize("devices", [0, 3, 16])
