@@ -25,8 +25,8 @@ from flowlm.data.corpora.plain import text_corpus
 from flowlm.data.layout import Layout, Packed, Stream
 from flowlm.data.loader import Ahead, Windows
 from flowlm.data.preparation import prepare
-from flowlm.data.processes import cores
 from flowlm.data.tokenizer import Tokenizer
+from flowlm.limits import cores
 from flowlm.prepare import make_tokenizer
 
 MEGABYTES = (12.5, 50)

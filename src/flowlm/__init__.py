@@ -7,16 +7,35 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from flowlm.loading import load as load
+    from pathlib import Path
+
+    import torch
+
     from flowlm.model import LanguageModel as LanguageModel
+
+
+def load(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    tokenizer: str | Path | None = None,
+) -> LanguageModel:
+    """A model by any of its names, as `flowlm.loading.load` says; `dtype` is torch.float32 or so.
+
+    A name that means nothing is refused before torch is imported.
+    """
+    from flowlm.finding import find_model
+
+    place = find_model(name)
+    import torch
+
+    from flowlm import loading
+
+    return loading.load(place, device, torch.float32 if dtype is None else dtype, tokenizer)
 
 
 def __getattr__(name: str) -> Any:
     # `import flowlm` stays free of torch, which takes a second: the command line needs that.
-    if name == "load":
-        from flowlm.loading import load
-
-        return load
     if name == "LanguageModel":
         from flowlm.model import LanguageModel
 

@@ -21,6 +21,7 @@ from flowlm.machine import memory_held, peak
 from flowlm.methods.continuous import Continuous
 from flowlm.model import LanguageModel
 from flowlm.nn.dit import DiT
+from flowlm.nn.hollow import hollow
 from flowlm.source import Source
 from flowlm.train import ALONE, Checkpoints, Log, State, Step, World, passes
 
@@ -136,7 +137,7 @@ class Desk:
     def _averaged(self) -> DiT:
         """A plain network with the averaged weights, whole in every process."""
         experiment, source = self.experiment, self.source
-        with torch.device("meta"):  # its own weights are never made
+        with hollow():  # its own weights are never made
             network = experiment.method.network(
                 experiment.size, source.tokenizer.vocab, source.length
             )

@@ -44,8 +44,8 @@ class Text:
     """characters, bpe, a file or folder, bert-base-uncased, gpt2, or hf:owner/name; by default the
     teacher's, or characters."""
     vocab: int = 4096
-    """Size of a BPE vocabulary trained here; of text that is not prepared yet, what
-    --dry-run assumes."""
+    """Size of a BPE vocabulary trained here; also what --dry-run assumes of a text that is not
+    here, or too long to have its characters counted."""
     valid: float = 0.05
     """Share of the documents held out for validation."""
     unknown: float = 0.01

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,12 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from flowlm.accelerators import Accelerator, accelerator
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
-from flowlm.data.tokenizer import Tokenizer
-from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import AnyMethod, Experiment
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -34,25 +32,14 @@ from flowlm.nn.size import Size
 from flowlm.train import State
 from flowlm.train.footprint import Footprint
 from flowlm.train.parallel import Objective
-
-TERA = 1e12
-
-PEAKS = {
-    "a100": 312 * TERA,  # A100 80 GB SXM
-    "l40s": 362 * TERA,
-    "h100": 989 * TERA,  # H100 SXM
-    "h200": 989 * TERA,  # H200 SXM
-    "b200": 2250 * TERA,  # HGX B200, each GPU
-    "mi300x": 1307 * TERA,
-}
-"""Operations a second of dense bfloat16 matrix products, from the makers' data sheets (which put
-twice the number where they count the zeros of 2:4 sparsity)."""
+from flowlm.vocabulary import vocabulary
 
 TOKENS = 2**15
 """Up to so many tokens at once a step is counted as it is; beyond, along a line."""
 
-REACHED = 0.4
-"""Share of a published peak that is assumed to be reached in useful operations."""
+
+ENTRIES = 2**25
+"""The same where a state is made in strips of its one-hot rows: tokens times words."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +92,15 @@ class Forecast:
     """Bytes of a tile of the head's logits."""
     operations: float
     """Useful ones, of the whole run."""
-    speed: float
-    """Useful operations a second, of all devices."""
-    reached: str
-    """Where the speed comes from, in words."""
+    device: Accelerator
+    """Of which there may be several."""
     hours: float
 
 
-def forecast(experiment: Experiment, accelerator: str, devices: int) -> Forecast:
-    """Count a run on `devices` accelerators, of a name in PEAKS or of so many TFLOP/s reached."""
-    each, reached = speed_of(accelerator)
+def forecast(experiment: Experiment, name: str, devices: int) -> Forecast:
+    """Count a run on `devices` accelerators: of a known name, of this machine, or of a speed."""
     plan, length = experiment.train, text_length(experiment)
+    device = accelerator(name, plan, experiment.size.width)
     if devices < 1 or plan.batch % devices:
         raise Refusal(
             f"--train.batch {plan.batch} cannot be shared evenly by {devices} devices: choose "
@@ -139,40 +124,9 @@ def forecast(experiment: Experiment, accelerator: str, devices: int) -> Forecast
         memory(experiment, vocab, length, texts, devices),
         4 * tile_side("cuda") ** 2,
         operations,
-        devices * each,
-        reached,
-        operations / (devices * each) / 3600,
+        device,
+        operations / (devices * device.speed) / 3600,
     )
-
-
-def speed_of(accelerator: str) -> tuple[float, str]:
-    """Useful operations a second: of a name in PEAKS at the share REACHED, or TFLOP/s; in words."""
-    if accelerator in PEAKS:
-        peak = PEAKS[accelerator]
-        share = f"{100 * REACHED:.0f} % of its {peak / TERA:,.0f}"
-        return REACHED * peak, f"{accelerator} at {share} (dense bfloat16; the share is assumed)"
-    try:
-        speed = float(accelerator) * TERA
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed < float("inf"):
-        raise Refusal(
-            f"--accelerator {accelerator} is neither one of {', '.join(PEAKS)} nor a number of "
-            "TFLOP/s that are reached."
-        )
-    return speed, f"{speed / TERA:,.0f} (given)"
-
-
-def vocabulary(experiment: Experiment) -> tuple[int, bool]:
-    """The number of tokens, and whether it is only what the experiment states."""
-    data = experiment.data
-    if not isinstance(data, Text):
-        from flowlm.data.language import demo_language
-
-        return demo_language()[0].vocab, False
-    if data.path is not None and is_prepared(data.path):
-        return Tokenizer.load(Path(data.path) / "tokenizer.json").vocab, False
-    return data.vocab, True
 
 
 @cache
@@ -187,10 +141,13 @@ def work(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
 def memory(experiment: Experiment, vocab: int, length: int, texts: int, devices: int = 1) -> Memory:
     """Bytes of a step on `texts` texts; several devices share the state, but not a teacher.
 
-    Counted byte by byte up to TOKENS tokens. What more of them take is a multiple of what the
-    second half of these takes: exact for the activations, near for what is in hand.
+    Counted byte by byte up to TOKENS tokens (or ENTRIES entries). What more of them take is a
+    multiple of what the second half of these takes: exact for activations, near for what is in
+    hand.
     """
-    most = max(2, TOKENS // length // 2 * 2)
+    in_strips = isinstance(experiment.method, Continuous) and experiment.method.in_strips
+    tokens = min(TOKENS, ENTRIES // vocab) if in_strips else TOKENS
+    most = max(2, tokens // length // 2 * 2)
     whole = count_memory(experiment, vocab, length, min(texts, most))
     if texts > most:
         half = count_memory(experiment, vocab, length, most // 2)

@@ -17,6 +17,7 @@ from flowlm.experiment import Experiment, read_experiment
 from flowlm.fingerprints import read_fingerprints
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
+from flowlm.nn.hollow import hollow
 from flowlm.official import is_official, read_released
 
 OF_VOCABULARY = {30_522: "bert-base-uncased", 50_258: "gpt2"}
@@ -55,11 +56,12 @@ def load(
         raise Refusal(f"{file} has no tensor head.weight: not a model.")
     fitting = _tokenizer(tokenizer, place, own, len(head))
     length = text_length(experiment)
-    with torch.device("meta"):
+    with hollow():
         network = experiment.method.network(experiment.size, len(head), length)
     require_shapes(weights, {n: tuple(p.shape) for n, p in network.named_parameters()}, file)
-    network = narrowed(network, dtype).to_empty(device=target)
-    network.load_state_dict(weights)
+    kinds = {name: p.dtype for name, p in narrowed(network, dtype).named_parameters()}
+    own = {name: weights[name].to(target, kind, copy=True) for name, kind in kinds.items()}
+    network.load_state_dict(own, assign=True)
     return LanguageModel(experiment, network, fitting, length, known)
 
 

@@ -6,12 +6,15 @@ import ctypes
 import os
 import sys
 import time
+import warnings
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from flowlm.errors import Refusal
+from flowlm.errors import Notice, Refusal
+from flowlm.limits import cores, memory
+from flowlm.train.launch import ALONE, Launch
 
 SMALL = 64
 """Up to this width a second CPU thread gains little, and is better spent on a second run
@@ -30,14 +33,44 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def set_threads(wanted: int, width: int, processes: int = 1) -> int:
-    """Set and return the number of CPU threads of each of `processes` on this machine.
+def set_threads(wanted: int, width: int, launch: Launch = ALONE) -> int:
+    """Set and return the number of CPU threads of each of the processes on this machine.
 
-    By default one for small models, else an equal share of all.
+    More than the machine has processors would only crowd them: then it is that many, and a Notice
+    says so.
     """
-    threads = wanted or (1 if width <= SMALL else max(1, (os.cpu_count() or 1) // processes))
+    there = os.cpu_count() or 1
+    if wanted > there:
+        warnings.warn(
+            f"--train.threads {wanted:,} are more than this machine's {there:,} processors: "
+            f"{there:,} are used.",
+            Notice,
+            stacklevel=2,
+        )
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(wanted, there) or usual_threads(width, cores(), stated, launch)
     torch.set_num_threads(threads)
     return threads
+
+
+def usual_threads(width: int, cores: int, stated: str, launch: Launch = ALONE) -> int:
+    """Threads by default: one for small models, else an equal share of the cores.
+
+    Never more than are `stated` in OMP_NUM_THREADS, if they are.
+    """
+    share = 1 if width <= SMALL else max(1, cores // launch.beside)
+    # A list is for nested loops. Where nobody has stated anything, torchrun states 1.
+    first = stated.split(",")[0].strip()
+    if not first.isdecimal() or int(first) < 1 or (launch.watched and first == "1"):
+        return share
+    return min(share, int(first))
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes that this process can hold on a device at most; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return memory()
 
 
 def keep_memory() -> bool:

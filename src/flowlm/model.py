@@ -30,6 +30,7 @@ from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
+from flowlm.room import require_answer
 
 
 class LanguageModel:
@@ -98,6 +99,8 @@ class LanguageModel:
         holds given tokens, and -1 where the model is to write. As many texts are written at once
         as fit into `memory` bytes beside the weights; one always is.
         """
+        n, steps, seed, _ = amounts(n, steps, seed)
+        require_answer(n, self.length)
         return torch.cat(list(self.batches(n, steps, seed, prompt, memory)))
 
     def batches(

@@ -16,7 +16,6 @@ from flowlm.data.pretrained import padded
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.hub import HubId, announce, aside, hub_id, pinned
-from flowlm.loading import find_tokenizer
 
 
 def find_corpus(path: str, separator: Separator, valid: float, column: str = "text") -> Corpus:
@@ -68,6 +67,8 @@ def make_tokenizer(chosen: str | None, vocab: int, corpus: Corpus) -> Tokenizer:
         case "bpe":
             return Tokenizer.bpe(corpus.documents(), vocab)
         case name:
+            from flowlm.loading import find_tokenizer  # and torch, which no corpus needs
+
             return find_tokenizer(name)
 
 
@@ -83,6 +84,8 @@ def published(
     corpus = known.source.corpus(name, place, whole)
     if known.tokenizer == "characters":
         return corpus, Tokenizer.characters([LETTERS]), known.layout
+    from flowlm.loading import find_tokenizer
+
     own = find_tokenizer(tokenizer or known.tokenizer)
     if own.vocab == known.vocab - 1:
         own = padded(own)

@@ -20,6 +20,7 @@ from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, require_places, rooted, to_json
 from flowlm.files import LOCK, clear_leftovers, holder, locked, write_text
 from flowlm.fingerprints import FILE, Fingerprints, read_fingerprints
+from flowlm.fitting import require_fitting
 from flowlm.loading import load
 from flowlm.machine import choose_device, keep_memory, set_threads
 from flowlm.methods.flow import Flow
@@ -32,6 +33,7 @@ from flowlm.source import Source, open_source, text_name
 from flowlm.stopping import Stop, stoppable
 from flowlm.train import Checkpoints, Log, State, World, joined, train
 from flowlm.train.checkpoint import clear_partial, found
+from flowlm.train.launch import launched
 from flowlm.train.track import Track
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def _desk(
 ) -> Desk:
     """Everything that steps need, at the step where they begin."""
     plan = experiment.train
-    threads = set_threads(plan.threads, experiment.size.width, world.beside)
+    threads = set_threads(plan.threads, experiment.size.width, launched())
     kept = device.type == "cpu" and keep_memory()
     checkpoints = Checkpoints(directory / "checkpoints", plan.keep, world)
     with ExitStack() as beginning:
@@ -101,6 +103,7 @@ def _desk(
         source = _open_together(experiment, directory, resume, teacher, world)
         with world.together():
             known = _fingerprints(experiment, directory, source, teacher) if world.leads else None
+        require_fitting(experiment, source.tokenizer.vocab, source.length, device, world)
         network, guide = _networks(experiment, source, teacher, device)
         state = State(network, plan, world, list(network.blocks))
         skipped = checkpoints.restore(state) if resume else []

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from flowlm.experiment import Text
-from flowlm.forecast import vocabulary
 from flowlm.recipes import RECIPES
+from flowlm.vocabulary import vocabulary
 
 
 def test_the_vocabulary_of_prepared_text_is_its_own(
@@ -26,6 +26,55 @@ def test_the_vocabulary_of_prepared_text_is_its_own(
     assert flowlm("prepare", corpus, "--out", out).status == 0
     data = Text(path=str(out), vocab=5000)
     assert vocabulary(replace(RECIPES["text-masked"](), data=data)) == (18, False)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ({}, (18, False)),
+        ({"tokenizer": "characters"}, (18, False)),
+        ({"tokenizer": "gpt2"}, (50_257, False)),
+        ({"tokenizer": "bert-base-uncased"}, (30_522, False)),
+        ({"tokenizer": "bpe", "vocab": 700}, (700, False)),
+        ({"tokenizer": "owner/name", "vocab": 700}, (700, True)),
+        ({"path": None, "vocab": 700}, (700, True)),
+        ({"path": None, "tokenizer": "{run}/tokenizer.json"}, (18, False)),
+    ],
+)
+def test_a_vocabulary_is_counted_where_it_can_be(
+    data: dict[str, Any], wanted: tuple[int, bool], corpus: Path, runs: Path
+) -> None:
+    given = {k: v.format(run=runs / "flow") if k == "tokenizer" else v for k, v in data.items()}
+    text = Text(**{"path": str(corpus), **given})
+    assert vocabulary(replace(RECIPES["text-masked"](), data=text)) == wanted
+
+
+def test_a_long_text_is_not_read_for_a_guess(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowlm.vocabulary.COUNTED", 10)
+    data = Text(path=str(corpus), vocab=700)
+    assert vocabulary(replace(RECIPES["text-masked"](), data=data)) == (700, True)
+
+
+def test_a_flow_map_has_its_teachers_vocabulary(flowlm: Callable, runs: Path) -> None:
+    answer = flowlm("train", "text-flow-map", "--dry-run", "--method.teacher", runs / "flow")
+    assert re.search(r"vocabulary +18\n", answer.out)
+
+
+def test_a_dry_run_says_whether_the_run_fits(flowlm: Callable, corpus: Path) -> None:
+    words = ["train", "text-masked", "--dry-run", "--data.path", corpus, "--accelerator", "rtx4090"]
+    small = flowlm(*words)
+    assert "rtx4090 has 22.4 GiB: it fits" in small.out
+    assert re.search(r"time +[\d.]+ minutes at 66 TFLOP/s", small.out)
+    large = flowlm(*words, "--train.batch", 40_000)
+    assert "rtx4090 has 22.4 GiB: it does not fit" in large.out
+
+
+def test_a_dry_run_of_a_text_that_is_not_there_is_refused(
+    flowlm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flowlm("train", "text-flow", "--dry-run", "--data.path", "nowhere.txt").refusal("nowhere.txt")
+    flowlm("train", "lm1b-masked", "--dry-run", "--data.path", "nowhere").refusal("nowhere")
 
 
 PUBLISHED = {

@@ -11,9 +11,11 @@ import torch
 
 from flowlm import core
 from flowlm import forecast as module
+from flowlm.accelerators import KNOWN, accelerator
+from flowlm.core.rows import most_written
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment, Text
-from flowlm.forecast import PEAKS, count_memory, forecast, memory, speed_of, work
+from flowlm.forecast import Memory, count_memory, forecast, memory, work
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -184,8 +186,44 @@ def test_hours_are_operations_over_speed() -> None:
 
 @pytest.mark.parametrize("wrong", ["h300", "0", "-5", "nan", "inf", ""])
 def test_an_unknown_accelerator_is_refused(wrong: str) -> None:
-    with pytest.raises(Refusal, match=re.escape(", ".join(PEAKS))):
-        speed_of(wrong)
+    with pytest.raises(Refusal, match=re.escape(", ".join(KNOWN))):
+        accelerator(wrong, Plan(), SIZE.width)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_accelerator_has_a_speed_and_a_memory(name: str) -> None:
+    known = accelerator(name, Plan(), SIZE.width)
+    assert known.speed == pytest.approx(0.4 * KNOWN[name][0])
+    assert known.memory == KNOWN[name][1]
+    assert accelerator("350", Plan(), SIZE.width).memory is None
+
+
+def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowlm.machine.peak", lambda *_: 5e9)
+    monkeypatch.setattr("flowlm.machine.memory", lambda: 7 * 2**30)
+    here = accelerator("here", Plan(device="cpu"), SIZE.width)
+    assert (here.speed, here.memory) == (0.4 * 5e9, 7 * 2**30)
+    assert "measured" in here.reached
+
+
+def test_a_state_in_strips_is_counted_along_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large vocabulary it has so many strips that counting each would take minutes."""
+    counted = []
+
+    def count(experiment: Experiment, vocab: int, length: int, texts: int) -> Memory:
+        counted.append(texts)
+        return Memory(1, 0, 1, 2, 1, activations=100 * texts, working=10 * texts)
+
+    monkeypatch.setattr(module, "count_memory", count)
+    vocab = 50_000
+    along = memory(experiment(Flow(encoder="bayes")), vocab, LENGTH, 1000)
+    assert (along.activations, along.working) == (100_000, 10_000)
+    assert max(counted) <= module.ENTRIES / (vocab * LENGTH)
+    # A point that is no larger than a patch is kept whole, and what is kept would be no line.
+    assert min(counted) * vocab * LENGTH > most_written("cpu")
+    counted.clear()
+    memory(experiment(Flow()), vocab, LENGTH, 1000)
+    assert counted == [1000], "no strips, no line"
 
 
 @pytest.mark.parametrize("devices", [0, 3, 16])

@@ -77,3 +77,10 @@ def test_a_plain_console_writes_into_a_file(tmp_path: Path) -> None:
         assert not plain(file).is_terminal
         plain(file).print("words " * 30, soft_wrap=True)
     assert (tmp_path / "train.log").read_text().strip() == ("words " * 30).strip()
+
+
+def test_nothing_is_said_of_the_time_left_before_it_means_something(tmp_path: Path) -> None:
+    console = paper()
+    with Log(tmp_path / "metrics.jsonl", "run", 0, 1, console) as log:
+        log.show(1, 0.5, 1234.5)
+    assert written(console) == "run  step 1/1  loss 0.5000  1,234 tokens/s\n"

@@ -184,7 +184,8 @@ def test_a_run_records_levels_share_of_peak_and_memory(
         assert 0 < row["share_of_peak"] < 1
         assert 2**27 < row["memory_bytes"] <= 1.1 * memory_held(CPU)
     assert f"peak {steps[-1]['share_of_peak']:.1%}  memory " in printed
-    assert printed.count(" left") == 2
+    assert printed.count("  step ") == 2
+    assert " left" not in printed, "six steps say nothing of how long the rest takes"
 
 
 def test_the_peak_is_measured_once_and_draws_nothing() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flowlm.cli import output
+from flowlm.cli.unforeseen import unforeseen
 from flowlm.errors import Notice, Refusal
+from flowlm.train.launch import launched
 
 HELP = """usage: flowlm COMMAND [OPTIONS]
 
@@ -32,34 +34,55 @@ commands:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for bad input, 130 if interrupted."""
-    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    output.open_all()
     try:
-        if command in ("-h", "--help"):
-            print(HELP, end="")
-        elif command == "--version":
-            from flowlm import __version__
-
-            print(f"flowlm {__version__}")
-        else:
-            from flowlm.cli.commands import run_command
-
-            with _plain_notices():
-                return run_command(command, rest)
+        status = _status(*words)
+        sys.stdout.flush()
     except Refusal as refusal:
         if leads():
-            print(f"flowlm: {refusal}", file=sys.stderr)
-        return 2
+            output.say(f"flowlm: {refusal}")
+        status = 2
     except KeyboardInterrupt:
-        print("\nflowlm: stopped.", file=sys.stderr)
-        return 130
+        output.say("\nflowlm: stopped.")
+        status = 130
     except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        status = 0
+    except Exception as error:
+        sentence = unforeseen(error)
+        if sentence is None:  # a fault of this program: its traceback is what helps
+            raise
+        output.say(f"flowlm: {sentence}")
+        status = 2
+    output.settle_all()
+    return status
 
 
 def leads() -> bool:
     """Whether this process speaks for all that torchrun started: the others are quiet."""
-    return os.environ.get("RANK", "0") == "0"
+    try:
+        launch = launched()
+    except Refusal:  # said by whoever joins the others
+        return True
+    return launch.rank == 0 or not launch.watched
+
+
+def _status(command: str, *rest: str) -> int:
+    if command in ("-h", "--help"):
+        print(HELP, end="")
+    elif command == "--version":
+        from flowlm import __version__
+
+        print(f"flowlm {__version__}")
+    else:
+        from flowlm.cli.commands import run_command
+
+        try:
+            with _plain_notices():
+                return run_command(command, rest)
+        except SystemExit as end:  # after --help
+            return int(end.code or 0)
+    return 0
 
 
 @contextmanager

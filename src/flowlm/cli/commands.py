@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 from flowlm.cli import options
 from flowlm.cli.parse import meant, parsed, train_options
 from flowlm.errors import Refusal
+from flowlm.experiment import Text
+from flowlm.finding import find_model
+from flowlm.recipes import RECIPES
+from flowlm.room import require_batch
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
 
@@ -43,8 +48,6 @@ def run_command(command: str, words: Sequence[str]) -> int:
 
 def recipes() -> int:
     """List the recipes, one a line."""
-    from flowlm.recipes import RECIPES
-
     for name, recipe in RECIPES.items():
         print(f"  {name:20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
     return 0
@@ -53,6 +56,7 @@ def recipes() -> int:
 def train(chosen: options.Train) -> int:
     """Train a recipe into its run directory, or say what that would take."""
     experiment = chosen.experiment
+    _require_text(chosen)
     if chosen.dry_run:
         from flowlm.cli import show
         from flowlm.forecast import forecast
@@ -60,7 +64,20 @@ def train(chosen: options.Train) -> int:
         ahead = forecast(experiment, chosen.accelerator, chosen.devices)
         show.forecast(show.console(), experiment, ahead, chosen.devices)
         return 0
+    require_batch(experiment)
     return _train(experiment, chosen.out or Path("runs") / experiment.name, again=False)
+
+
+def _require_text(chosen: options.Train) -> None:
+    """Refuse a text that is not there; a dry run of a published corpus needs none."""
+    data, recipe = chosen.experiment.data, RECIPES[chosen.experiment.name]()
+    if not isinstance(data, Text) or data.path is None:
+        return
+    taken_for_granted = chosen.dry_run and data == recipe.data
+    if not taken_for_granted and not os.path.exists(os.path.expanduser(data.path)):
+        from flowlm.prepare import find_corpus
+
+        find_corpus(data.path, data.documents, data.valid)
 
 
 def resume(words: Sequence[str]) -> int:
@@ -95,8 +112,8 @@ def prepare(chosen: options.Prepare) -> int:
     from flowlm.data.corpora.published import PUBLISHED
     from flowlm.data.layout import Stream
     from flowlm.data.preparation import prepare
-    from flowlm.data.processes import cores
     from flowlm.hub import hub_id
+    from flowlm.limits import cores
 
     known = chosen.path in PUBLISHED
     elsewhere = None if known else hub_id(chosen.path)
@@ -166,13 +183,14 @@ def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
     if chosen.num < 1 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least one text and at least one step.")
+    place = find_model(chosen.run)
     import torch
 
     from flowlm.cli import show
     from flowlm.loading import load
 
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
-    model = load(chosen.run, chosen.device, dtype, chosen.tokenizer)
+    model = load(place, chosen.device, dtype, chosen.tokenizer)
     console, method = show.console(), model.experiment.method
     if not method.counts_steps:
         console.print(show.one_way(method, model.length), soft_wrap=True)
@@ -191,8 +209,9 @@ def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
     if chosen.num < 2 or min(chosen.steps, default=0) < 1:
         raise Refusal("Ask for at least two texts and at least one step.")
-    if chosen.seed < 0:
-        raise Refusal(f"The seed is {chosen.seed}: choose 0 or more.")
+    for name in (chosen.run, chosen.judge):
+        if name is not None:
+            find_model(name)
     from flowlm import evaluation, reports
     from flowlm.cli import show
 
@@ -223,18 +242,20 @@ def evaluate(chosen: options.Evaluate) -> int:
 
 def convert(chosen: options.Convert) -> int:
     """Write a model in the other format."""
+    source = find_model(chosen.source)
     from flowlm import sharing
 
-    written = sharing.convert(chosen.source, chosen.target, chosen.tokenizer)
+    written = sharing.convert(source, chosen.target, chosen.tokenizer)
     print(f"{chosen.target}: {written}. Write with it: flowlm sample {chosen.target}")
     return 0
 
 
 def publish(chosen: options.Publish) -> int:
     """Upload a model with its card."""
+    run = find_model(chosen.run)
     from flowlm import sharing
 
-    url = sharing.publish(chosen.run, chosen.repository, chosen.report, chosen.private)
+    url = sharing.publish(str(run), chosen.repository, chosen.report, chosen.private)
     print(f"Published: {url}\nLoad it: flowlm.load({chosen.repository!r})")
     return 0
 

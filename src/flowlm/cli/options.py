@@ -68,7 +68,8 @@ class Train:
     dry_run: bool = False
     """Train nothing: print parameters, memory, operations, tokens and hours, in seconds."""
     accelerator: str = "h200"
-    """Of --dry-run: a100, l40s, h100, h200, b200, mi300x, or the TFLOP/s that one reaches."""
+    """Of --dry-run: here (this machine, measured), a100, l40s, h100, h200, b200, mi300x, rtx3090,
+    rtx4090, rtx5090, or the TFLOP/s that one reaches."""
     devices: int = 1
     """Of --dry-run: accelerators, which share the batch and the state."""
 

@@ -155,6 +155,11 @@ def forecast(console: Console, experiment: Experiment, ahead: Forecast, devices:
     gib = {name: f"{value / 2**30:.2f}" for name, value in asdict(held).items() if value}
     parts = ", ".join(f"{name} {size}" for name, size in gib.items())
     each = "" if devices == 1 else f" of each of {devices} devices"
+    there, fits = ahead.device.memory, ""
+    if there is not None:
+        fits = f"; {ahead.device.name} has {there / 2**30:.1f} GiB: it " + (
+            "fits" if held.total <= there else "does not fit, but for a smaller --train.micro-batch"
+        )
     lines = {
         "parameters": f"{ahead.parameters:,}",
         "vocabulary": f"{ahead.vocab:,}{assumed}",
@@ -162,10 +167,10 @@ def forecast(console: Console, experiment: Experiment, ahead: Forecast, devices:
         f"{ahead.length:,} tokens",
         "operations": f"{ahead.operations / ahead.tokens / 1e9:.3f} GFLOP a token, forward and "
         f"back; {ahead.operations:.3g} in all",
-        "memory": f"{held.total / 2**30:.2f} GiB{each}, with {ahead.texts:,} texts at once",
+        "memory": f"{held.total / 2**30:.2f} GiB{each}, with {ahead.texts:,} texts at once{fits}",
         "": f"GiB: {parts} (a tile of the head: {ahead.tile / 2**30:.2f})",
-        "time": f"{ahead.hours:,.1f} h at {ahead.speed / 1e12:,.0f} TFLOP/s: {devices} x "
-        f"{ahead.reached}",
+        "time": f"{_span(ahead.hours)} at {_rounded(devices * ahead.device.speed / 1e12)} TFLOP/s: "
+        f"{devices} x {ahead.device.reached}",
     }
     console.print(f"{experiment.name}, counted; nothing was trained.")
     for name, line in lines.items():
@@ -207,6 +212,14 @@ def spelt(row: Sequence[int], tokenizer: Tokenizer | None) -> str:
 
 def _names(judged: bool) -> list[str]:
     return [*(["valid"] if judged else []), "nats/token", "entropy", "unique", "ms/text"]
+
+
+def _span(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} minutes"
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.3g}"
 
 
 def _cells(row: Mapping[str, Any], judged: bool) -> list[str]:

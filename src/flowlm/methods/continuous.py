@@ -58,6 +58,11 @@ class Continuous(Method, ABC):
             case "posterior" | "bayes":
                 return core.Implicit(model.vocab)
 
+    @property
+    def in_strips(self) -> bool:
+        """Whether the rows of a state exist a strip at a time, which takes many operations."""
+        return self.encoder in ("posterior", "bayes")
+
     def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:
         """A new network that reads `times` clock times."""
         match self.encoder:

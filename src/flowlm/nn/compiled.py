@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
+import torch
+
 from flowlm.errors import Refusal
 from flowlm.nn.dit import DiT
 from flowlm.nn.encoder import Posterior
@@ -31,8 +33,12 @@ def compile_whole(network: DiT) -> None:
     Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
+    encoder = network.encoder
+    if isinstance(encoder, Posterior):
+        # Here and not by a decorator, which would import the compiler (seconds) with the class.
+        encoder.apart = torch.compiler.disable(encoder.apart)
     network.compile(
-        fullgraph=not isinstance(network.encoder, Posterior), dynamic=False, mode="reduce-overhead"
+        fullgraph=not isinstance(encoder, Posterior), dynamic=False, mode="reduce-overhead"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -87,12 +87,16 @@ class Posterior(Encoder):
 
     At t = 0 the posterior forgets the noise, which is all that a one-step map has to go by; so beta
     never falls below `FLOOR`.
+
+    `apart` calls what must not be compiled; `compile_whole` sets it. Compiled, the clock's table
+    would be made anew at every call, and the loop over rows has no fixed length.
     """
 
     def __init__(self, vocab: int, width: int, t_of_tau: Callable[[Tensor], Tensor]) -> None:
         super().__init__(vocab, width)
         self.log_prior = nn.Parameter(torch.full((vocab,), -math.log(vocab)), requires_grad=False)
         self.t_of_tau = t_of_tau
+        self.apart: Callable[..., Any] = _called
 
     def believe(self, counts: Int[Tensor, " v"]) -> None:
         """Make the frequencies of the words in a text the prior; each word counts once more."""
@@ -100,8 +104,6 @@ class Posterior(Encoder):
         with torch.no_grad():
             self.log_prior.copy_(share.log())
 
-    # Compiled, it would make the clock's table anew at every call; its loop has no fixed length.
-    @torch.compiler.disable
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Point, tau: Tensor | None
     ) -> Float[Tensor, "b l d"]:
@@ -111,6 +113,9 @@ class Posterior(Encoder):
         """
         assert tau is not None, "the posterior of a noisy row depends on its time"
         assert isinstance(x, Rows), "points are those of core.Implicit"
+        return self.apart(self._views, x, tau)
+
+    def _views(self, x: Rows, tau: Tensor) -> Float[Tensor, "b l d"]:
         beta = sharpness(self.t_of_tau(tau)).clamp(min=FLOOR)
         mean = posterior_mean(self.table, x, beta, self.log_prior)
         deviation = mean - self.log_prior.exp() @ self.table
@@ -126,12 +131,18 @@ class Bayes(Posterior):
     agreement, where rows had better be overruled, `Posterior` does (docs/encoders.md).
     """
 
-    @torch.compiler.disable
     def evidence(self, x: Point, tau: Tensor | None) -> Evidence:  # pyright: ignore[reportIncompatibleMethodOverride]
         """beta x, without a floor: at t = 0 a row says nothing of its token."""
         assert tau is not None, "what a noisy row says depends on its time"
         assert isinstance(x, Rows), "points are those of core.Implicit"
+        return self.apart(self._sharpened, x, tau)
+
+    def _sharpened(self, x: Rows, tau: Tensor) -> Evidence:
         return Evidence(x, sharpness(self.t_of_tau(tau)))
+
+
+def _called(part: Callable[..., Made], *given: Tensor | Rows) -> Made:
+    return part(*given)
 
 
 FLOOR = 3.0

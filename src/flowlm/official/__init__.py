@@ -1,6 +1,5 @@
 """The format of the officially released models: a Lightning `.ckpt`, or a folder of the hub."""
 
-from flowlm.official.folder import write_folder
-from flowlm.official.released import Released, is_official, read_released
+import lazy_loader
 
-__all__ = ["Released", "is_official", "read_released", "write_folder"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,6 +16,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.attention import rotary_frequencies
+from flowlm.nn.hollow import hollow
 from flowlm.nn.size import Size
 from flowlm.official.folder import read_folder
 from flowlm.official.found import Found
@@ -38,12 +39,6 @@ class Released:
     tokenizer: Tokenizer | None
 
 
-def is_official(place: Path) -> bool:
-    """Whether a path is in the released format: a file, or a folder with a config.json."""
-    ours = (place / "experiment.json").exists()
-    return place.is_file() or (not ours and (place / "config.json").exists())
-
-
 def read_released(place: Path) -> Released:
     """Read a `.ckpt` file, or a folder with config.json and model.safetensors.
 
@@ -57,7 +52,7 @@ def read_released(place: Path) -> Released:
     times = 2 if any(name.startswith(SECOND_TIME) for name in found.tensors) else 1
     method = Flow() if times == 1 else FlowMap(gamma=GAMMA.get(vocab, 0.0))
     length: int = found.stated["length"]
-    with torch.device("meta"):
+    with hollow():
         network = method.network(size, vocab, length)
     shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
     names = our_names(size.blocks, times)

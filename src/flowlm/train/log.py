@@ -11,17 +11,12 @@ from types import TracebackType
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
 from flowlm.errors import reason
 from flowlm.files import replacing
+from flowlm.train.pace import Pace
 from flowlm.train.track import Sink, Track
 
 
@@ -54,19 +49,19 @@ class Log:
         self._track, self._sink = track, None
         self._told = _keep_until(path, first)
         self._file = path.open("a", encoding="utf-8")
-        self._began, self._first, self._last_line = time.monotonic(), first, 0.0
+        self._pace, self._last_line = Pace(first), 0.0
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
             # On a narrow terminal these may take two lines: nothing is cut off.
             TextColumn("{task.fields[figures]}", table_column=Column()),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             console=console,
             disable=not console.is_terminal,
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task(name, total=steps, completed=first, figures="")
+        self._task = self._bar.add_task(name, total=steps, completed=first, figures="", left="")
 
     def __enter__(self) -> Log:
         if self._track is not None:
@@ -103,16 +98,17 @@ class Log:
         """Move the bar to `step`, or print a plain line if the last one is long ago."""
         figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s"
         figures += "".join(f"  {key} {value}" for key, value in others.items())
-        self._bar.update(self._task, completed=step, figures=figures)
         now = time.monotonic()
+        self._pace.reached(step, now)
+        seconds = self._pace.left(self._steps)
+        left = "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
+        self._bar.update(self._task, completed=step, figures=figures, left=left)
         if self._console.is_terminal or (now - self._last_line < 5 and step < self._steps):
             return
         self._last_line = now
-        done = step - self._first
-        left = (now - self._began) / max(1, done) * (self._steps - step)
+        said = (self._name, f"step {step}/{self._steps}", figures, left)
         self._console.print(
-            f"{self._name}  step {step}/{self._steps}  {figures}  "
-            f"{timedelta(seconds=round(left))} left",
+            "  ".join(part for part in said if part),
             highlight=False,
             soft_wrap=True,
         )

@@ -8,6 +8,7 @@ training loop, and no machinery where there is nothing to spread.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from torch import Tensor, distributed, nn
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
-from flowlm.errors import Refusal
+from flowlm.errors import Notice, Refusal, reason
+from flowlm.train.launch import Launch, launched
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -118,7 +120,8 @@ def joined(device: torch.device, shard: int = 0) -> Iterator[World]:
     `shard` of them share one copy of the state (0: all of them), and there are as many copies as
     that makes. A Refusal if they do not come out even.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    launch = launched()
+    size = launch.size
     if size == 1:
         if shard > 1:
             raise Refusal(
@@ -137,16 +140,44 @@ def joined(device: torch.device, shard: int = 0) -> Iterator[World]:
     from torch.distributed.device_mesh import init_device_mesh
 
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        _take_device(launch)
+    _meet(launch, "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         names = ("replicate", "shard")
         mesh = init_device_mesh(device.type, (size // shard, shard), mesh_dim_names=names)
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         aside = cast("ProcessGroup", distributed.new_group(backend="gloo"))
-        yield World(distributed.get_rank(), size, beside, mesh, aside)
+        yield World(distributed.get_rank(), size, launch.beside, mesh, aside)
     finally:
         distributed.destroy_process_group()
+
+
+def _take_device(launch: Launch) -> None:
+    wanted, there = max(launch.beside, launch.local + 1), torch.cuda.device_count()
+    if wanted > there:  # in every process alike, so that the first one says it
+        raise Refusal(
+            f"{wanted} processes on this machine need a CUDA device each, and there are {there}: "
+            "start as many processes as there are devices."
+        )
+    torch.cuda.set_device(launch.local)
+
+
+def _meet(launch: Launch, backend: str) -> None:
+    """Wait for the other processes."""
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    if not launch.watched:
+        # Nobody may be coming: the environment can be what another program has left behind.
+        warnings.warn(
+            f"Waiting for {launch.size} processes at {place}, as WORLD_SIZE and MASTER_ADDR say.",
+            Notice,
+            stacklevel=2,
+        )
+    try:
+        distributed.init_process_group(backend)
+    except (distributed.DistError, ValueError) as error:
+        raise Refusal(
+            f"The {launch.size} processes could not meet at {place} ({reason(error)}): choose "
+            "another --master-port of torchrun, or unset WORLD_SIZE to train in one process."
+        ) from error
 
 
 class Objective(nn.Module):

@@ -1,0 +1,20 @@
+"""Finding a model before anything is imported that takes seconds. Torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flowlm import hub
+from flowlm.experiment import read_experiment
+from flowlm.official import is_official
+
+
+def find_model(name: str | Path) -> Path:
+    """Where the model is that `name` means (see `flowlm.load`); a Refusal if there is none.
+
+    What is on the hub is fetched into its cache.
+    """
+    place = hub.locate(name)
+    if not is_official(place):
+        read_experiment(place)
+    return place
