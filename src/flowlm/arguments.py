@@ -61,7 +61,7 @@ def noisy_point(x: object, length: int, vocab: int) -> Float[Tensor, "b l v"]:
             f"model's {length} places."
         )
     if not bool(x.float().isfinite().all()):  # as it is read
-        raise Refusal("The point has entries that are infinite or no number.")
+        raise Refusal("The point has entries that are infinite or no number: give finite ones.")
     return x
 
 

@@ -63,7 +63,7 @@ def _said(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_said(one) for one in get_args(kind))
     words = {int: "a whole number", float: "a number", str: "a word", bool: "True or False"}
-    return words.get(kind, "None" if kind is NoneType else f"a {kind.__name__}")
+    return words.get(kind, "None" if kind is NoneType else kind.__name__)
 
 
 def _shown(given: object) -> str:

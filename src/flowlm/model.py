@@ -225,7 +225,7 @@ class LanguageModel:
         return given_tokens(prompt, n, self.length, self.network.vocab)
 
     def _texts_at_once(self, memory: int) -> int:
-        memory = whole("memory", memory, 0, BYTES)
+        memory = whole("The memory in bytes", memory, 0, BYTES)
         return texts_at_once(self.experiment.method, self.network, self.length, memory)
 
 

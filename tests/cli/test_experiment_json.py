@@ -218,6 +218,17 @@ def test_an_impossible_value_is_refused_with_its_reason(
     assert reason in refusal(changed(at, lambda inner, key: inner.update({key: value})))
 
 
+@pytest.mark.parametrize("cap", [30.0, 20, None])
+def test_a_cap_that_was_never_applied_is_dropped(cap: float | None) -> None:
+    """The bayes encoder has none, and models were stored with the one they were not built with."""
+    assert flow()["method"]["encoder"] == "bayes"
+    text = changed(("size", "output_cap"), lambda inner, key: inner.update({key: cap}))
+    assert from_json(text, FILE) == RECIPES["text-flow"]()
+    other = json.loads(text)
+    other["method"]["encoder"] = "posterior"
+    assert from_json(json.dumps(other), FILE).size.output_cap == cap
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"name": ', "nonsense", "[1, 2", '{"name": "\\x"}'])
 def test_broken_json_is_refused(text: str) -> None:
     assert "line 1" in refusal(text)
