@@ -8,10 +8,10 @@ demo: .venv/installed
 	$(BIN)/flowlm demo
 
 test: .venv/developed lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: .venv/developed
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: .venv/developed
 	$(BIN)/ruff check .

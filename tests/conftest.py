@@ -1,16 +1,19 @@
-"""What all tests share: types checked at every call, one thread, and languages solved by hand."""
+"""What all tests share: types that are checked, one thread, and languages solved by hand."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
-# Before anything imports flowlm: shapes and types of every annotated call are checked from here on.
+from checking import begin_anew, sampled
+
+# Before anything imports flowlm: shapes and types of annotated calls are checked from here on.
 # An int will do for a float, as it does for a static checker (PEP 484).
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-install_import_hook("flowlm", CHECKER)
+jaxtyping.jaxtyped = sampled
+jaxtyping.install_import_hook("flowlm", CHECKER)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -28,6 +31,11 @@ hypothesis.settings.load_profile("steady")
 def _same_numbers() -> None:
     """Networks start from torch's global generator."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _checked_anew() -> None:
+    begin_anew()
 
 
 Arc = tuple[int, int, int, float]

@@ -13,7 +13,17 @@ HERE = Path(__file__).parent
 OPTIONS = ("--noconftest", "-q", "-x", "-rs", "-n", "0")
 
 
-@pytest.mark.parametrize("checks", ["answers", "copy or sentence or texts"])
+QUICK = "(answers and masked) or (texts and bayes) or sentence"
+"""A trunk with its head, an encoder that stays as it is, and the refusal."""
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [
+        pytest.param(QUICK, id="quick"),
+        pytest.param(f"not ({QUICK})", id="rest", marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_parts(checks: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *OPTIONS, "-k", checks, str(HERE / "checks.py")],

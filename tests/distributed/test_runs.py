@@ -167,7 +167,9 @@ COMMAND = [
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-@pytest.mark.parametrize("to", ["the terminal's processes", "torchrun"])
+@pytest.mark.parametrize(
+    "to", ["the terminal's processes", pytest.param("torchrun", marks=pytest.mark.slow)]
+)
 def test_torchrun_is_stopped_like_one_process(to: str, text: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = [*COMMAND, "--train.steps", "100000", "--data.path", str(text), "--out", str(out)]

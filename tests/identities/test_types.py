@@ -6,6 +6,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from checking import OFTEN
 from flowlm import core, nn, sampling
 from flowlm.methods.flow import Flow
 
@@ -40,3 +41,17 @@ def test_types_are_checked() -> None:
     ):
         with pytest.raises(TypeCheckError):
             wrong()
+
+
+def test_a_wrong_type_is_found_among_many_calls() -> None:
+    """Not every call of a loop is checked; the first ones are, and some of the others."""
+    x, t = torch.zeros(2, 3, 4), torch.zeros(2, 1)
+    for _ in range(3 * OFTEN):
+        core.jump(x, x, t, t)
+    found = 0
+    for _ in range(3 * OFTEN):
+        try:
+            core.jump(x.long(), x, t, t)
+        except TypeCheckError:
+            found += 1
+    assert found == 3
