@@ -11,7 +11,7 @@ test: .venv/developed lint
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: .venv/developed
-	$(BIN)/pytest -n 2 --dist worksteal -m slow
+	EVERY_CALL=1 $(BIN)/pytest -n 2 --dist worksteal
 
 lint: .venv/developed
 	$(BIN)/ruff check .

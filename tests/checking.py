@@ -1,19 +1,21 @@
 """Types checked at the first calls of every function in every test, and at some of the others.
 
 A check takes longer than many a tensor operation: at every call it would take half of the time of
-all tests, most of it in loops that call one function with the same types again and again.
+all tests, most of it in loops that call one function with the same types again and again. With
+EVERY_CALL=1 in the environment, as `make test-slow` has it, every call is checked.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
 
-OFTEN = 16
+OFTEN = 1 if os.environ.get("EVERY_CALL") == "1" else 16
 """So many calls of a function are checked at the beginning of a test, and then one in as many."""
 
 _jaxtyped = jaxtyping.jaxtyped

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TypeGuard
 
 import torch
@@ -12,21 +10,6 @@ from torch import Tensor
 
 from flowlm.core.types import FREE, Tokens
 from flowlm.errors import Refusal
-
-
-def place(what: str, value: object) -> str | Path:
-    """`value` as a name or a path that a file system can have."""
-    if not isinstance(value, str | Path):
-        raise Refusal(
-            f"{what} must be a str or a Path, and it is of the type {type(value).__name__}."
-        )
-    try:
-        sound = b"\0" not in os.fsencode(value)
-    except UnicodeEncodeError:
-        sound = False
-    if not sound or not str(value):
-        raise Refusal(f"{what} {str(value)!r} cannot be the name of a file: choose another.")
-    return value
 
 
 def given_tokens(prompt: object, n: int, length: int, vocab: int) -> Tokens:

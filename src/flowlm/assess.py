@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import statistics
 import time
@@ -26,6 +25,7 @@ from flowlm.evaluate.diversity import sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.quality import heard_nll, valid_share
 from flowlm.experiment import Generated
+from flowlm.limits import cores
 from flowlm.methods.continuous import Continuous
 from flowlm.model import LanguageModel
 from flowlm.sampling import unmask
@@ -224,6 +224,6 @@ def facts(seed: int) -> dict[str, str | int]:
     return {
         "flowlm": __version__,
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": f"{platform.machine()}, {cores()} CPUs",
         "seed": seed,
     }

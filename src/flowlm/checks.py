@@ -1,9 +1,11 @@
-"""Plain values, checked: whole numbers within bounds, and fields of the type that they declare."""
+"""Plain values, checked: whole numbers within bounds, names of files, fields of their types."""
 
 from __future__ import annotations
 
 import operator
+import os
 from dataclasses import fields
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -30,6 +32,21 @@ def whole(what: str, value: object, least: int, most: int = MANY) -> int:
         said = f"{number:,}" if abs(number) < 10**24 else "one of more than 24 digits"
         raise Refusal(f"{wanted}, not {said}.")
     return number
+
+
+def file_name(what: str, value: object) -> str | Path:
+    """`value` as a name or a path that a file system can have."""
+    if not isinstance(value, str | Path):
+        raise Refusal(
+            f"{what} must be a str or a Path, and it is of the type {type(value).__name__}."
+        )
+    try:
+        sound = b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        sound = False
+    if not sound or not str(value):
+        raise Refusal(f"{what} {str(value)!r} cannot be the name of a file: choose another.")
+    return value
 
 
 def require_fields(value: DataclassInstance, prefix: str) -> None:

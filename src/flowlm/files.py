@@ -53,7 +53,7 @@ def new_directory(target: Path) -> Iterator[Path]:
     try:
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise Refusal(f"{target} exists already: remove it or choose another directory.")
-        place = target.resolve()
+        place = Path(os.path.realpath(target))  # of a loop of links too
         # Beside the first directory that is missing on the way: renaming needs one disk.
         home = next(parent for parent in place.parents if parent.exists())
         mark = f".{place.name}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flowlm import hub
+from flowlm.checks import file_name
 from flowlm.experiment import read_experiment
 from flowlm.official import is_official
 
@@ -14,7 +15,7 @@ def find_model(name: str | Path) -> Path:
 
     What is on the hub is fetched into its cache.
     """
-    place = hub.locate(name)
+    place = hub.locate(file_name("The name of a model", name))
     if not is_official(place):
         read_experiment(place)
     return place

@@ -66,8 +66,9 @@ def hub_id(name: str | Path) -> HubId | None:
     """The hub id that a name means, or None if it means a path.
 
     `hf:owner/name` and `hf:owner/name@revision` are hub ids. Without `hf:` they are where no path
-    could be meant: the owner is no directory here nor one that this package writes, and the name
-    has not the ending of a file. A `Path` is a path. A Refusal if no hub id follows `hf:`.
+    could be meant: nothing here has the name of the owner, nor a directory that this package
+    writes, and the name has not the ending of a file. A `Path` is a path. A Refusal if no hub id
+    follows `hf:`.
     """
     if isinstance(name, Path):
         return None
@@ -78,7 +79,7 @@ def hub_id(name: str | Path) -> HubId | None:
             raise Refusal(f"{name} is not a hub id: write hf:owner/name or hf:owner/name@revision.")
         return None
     owner, _, own = parts["repository"].partition("/")
-    path = owner in _OURS or os.path.isdir(owner) or PurePath(own).suffix.lower() in _ENDINGS
+    path = owner in _OURS or os.path.lexists(owner) or PurePath(own).suffix.lower() in _ENDINGS
     return None if path and not prefixed else HubId(parts["repository"], parts["revision"])
 
 

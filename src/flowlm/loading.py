@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from flowlm import arguments, hub
+from flowlm import hub
+from flowlm.checks import file_name
 from flowlm.data.pretrained import GPT2_END, padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.directory import read_weights, require_shapes
@@ -133,9 +134,9 @@ def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
 
 
 def _require_kinds(name: object, device: object, dtype: object, tokenizer: object) -> None:
-    arguments.place("The name of a model", name)
+    file_name("The name of a model", name)
     if tokenizer is not None:
-        arguments.place("The tokenizer", tokenizer)
+        file_name("The tokenizer", tokenizer)
     if not isinstance(device, str | torch.device):
         raise Refusal(
             'The device must be a str such as "cpu" or "cuda:1", or a torch.device, and it is of '

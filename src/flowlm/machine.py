@@ -53,6 +53,11 @@ def set_threads(wanted: int, width: int, launch: Launch = ALONE) -> int:
     return threads
 
 
+def keep_to_cores() -> None:
+    """Take no more CPU threads than this process may keep busy: torch knows no quota of a group."""
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
+
+
 def usual_threads(width: int, cores: int, stated: str, launch: Launch = ALONE) -> int:
     """Threads by default: one for small models, else an equal share of the cores.
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from flowlm import hub
 from flowlm.amounts import BYTES, amounts
-from flowlm.arguments import clock_time, given_tokens, noisy_point, place
+from flowlm.arguments import clock_time, given_tokens, noisy_point
 from flowlm.card import model_card
-from flowlm.checks import whole
+from flowlm.checks import file_name, whole
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
 from flowlm.data.tokenizer import Tokenizer
@@ -185,7 +185,7 @@ class LanguageModel:
 
         A Refusal if the directory exists and is not empty; after a failure nothing is left.
         """
-        with new_directory(Path(place("The directory", directory))) as built:
+        with new_directory(Path(file_name("The directory", directory))) as built:
             self._write(built, self.experiment)
 
     def push(

@@ -118,15 +118,15 @@ def _desk(
     log = None
     if world.leads:
         count = sum(p.numel() for p in network.parameters())
+        file = directory / "metrics.jsonl"
+        log = Log(file, experiment.name, state.step, plan.steps, console, track)
         for sentence in (
             *skipped,
             f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
             f"vocabulary, {device}, {f'{world.size} processes, ' * (world.size > 1)}"
             f"{threads} CPU thread{'s' * (threads > 1)}{', memory kept' * kept}, into {directory}",
         ):
-            console.print(sentence, soft_wrap=True, markup=False, emoji=False, highlight=False)
-        file = directory / "metrics.jsonl"
-        log = Log(file, experiment.name, state.step, plan.steps, console, track)
+            log.say(sentence)
     return Desk(experiment, directory, state, source, guide, checkpoints, log)
 
 

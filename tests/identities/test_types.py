@@ -54,4 +54,4 @@ def test_a_wrong_type_is_found_among_many_calls() -> None:
             core.jump(x.long(), x, t, t)
         except TypeCheckError:
             found += 1
-    assert found == 3
+    assert found == (3 if OFTEN > 1 else 3 * OFTEN)

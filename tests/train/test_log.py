@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flowlm.cli.show import Paper
 from flowlm.train import Log
 from flowlm.train.log import plain
 
@@ -84,3 +85,27 @@ def test_nothing_is_said_of_the_time_left_before_it_means_something(tmp_path: Pa
     with Log(tmp_path / "metrics.jsonl", "run", 0, 1, console) as log:
         log.show(1, 0.5, 1234.5)
     assert written(console) == "run  step 1/1  loss 0.5000  1,234 tokens/s\n"
+
+
+class Closed(io.StringIO):
+    """A console's file whose reader has gone, or whose disk is full."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error, self.tries = error, 0
+
+    def write(self, text: str) -> int:
+        self.tries += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_a_run_goes_on_without_its_output(error: Exception, tmp_path: Path) -> None:
+    closed = Closed(error)
+    with Log(tmp_path / "metrics.jsonl", "run", 0, 9, Paper(file=closed)) as log:
+        for step in range(1, 10):
+            log.say("a sentence")
+            log.show(step, 1.0, 2.0)
+            log.record(step, loss=1.0)
+    assert closed.tries == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 9

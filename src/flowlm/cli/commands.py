@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowlm.amounts import amounts
+from flowlm.checks import whole
 from flowlm.cli import options
 from flowlm.cli.parse import meant, parsed, train_options
 from flowlm.errors import Refusal
@@ -16,6 +18,9 @@ from flowlm.recipes import RECIPES
 from flowlm.room import require_batch
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
+
+JOBS = 2**10
+"""Processes that tokenise, at most: no machine has work for more."""
 
 
 def run_command(command: str, words: Sequence[str]) -> int:
@@ -159,9 +164,10 @@ def _require_fitting(chosen: options.Prepare, published: bool, elsewhere: bool) 
     """Refuse options that would be ignored, and values that cannot be."""
     if not 0 <= chosen.unknown <= 1:
         raise Refusal("--unknown is a share: choose one from 0 to 1, such as 0.01.")
-    if chosen.jobs < 0:
-        raise Refusal(f"--jobs must not be negative, and it is {chosen.jobs}.")
+    whole("--jobs", chosen.jobs, 0, JOBS)
     if not published:
+        if chosen.vocab != options.Prepare(chosen.path).vocab and chosen.tokenizer != "bpe":
+            raise Refusal("--vocab is the size of what --tokenizer bpe learns: leave it out.")
         if chosen.source is not None:
             raise Refusal("--source is for a published corpus: name the files themselves.")
         if chosen.subset is not None and not elsewhere:
@@ -181,14 +187,15 @@ def _require_fitting(chosen: options.Prepare, published: bool, elsewhere: bool) 
 
 def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
-    if chosen.num < 1 or min(chosen.steps, default=0) < 1:
-        raise Refusal("Ask for at least one text and at least one step.")
+    _require_amounts(chosen.num, chosen.steps, chosen.seed)
     place = find_model(chosen.run)
     import torch
 
     from flowlm.cli import show
     from flowlm.loading import load
+    from flowlm.machine import keep_to_cores
 
+    keep_to_cores()
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
     model = load(place, chosen.device, dtype, chosen.tokenizer)
     console, method = show.console(), model.experiment.method
@@ -205,16 +212,26 @@ def sample(chosen: options.Sample) -> int:
     return 0
 
 
+def _require_amounts(num: int, steps: Sequence[int], seed: int) -> None:
+    if not steps:
+        raise Refusal("Give at least one number of --steps.")
+    for count in steps:
+        amounts(num, count, seed)
+
+
 def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
-    if chosen.num < 2 or min(chosen.steps, default=0) < 1:
-        raise Refusal("Ask for at least two texts and at least one step.")
+    _require_amounts(chosen.num, chosen.steps, chosen.seed)
+    if chosen.num < 2:
+        raise Refusal("Ask for at least two texts: --num 2.")
     for name in (chosen.run, chosen.judge):
         if name is not None:
             find_model(name)
     from flowlm import evaluation, reports
     from flowlm.cli import show
+    from flowlm.machine import keep_to_cores
 
+    keep_to_cores()
     wanted = evaluation.opened(
         chosen.run, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device,
         chosen.tokenizer,

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from flowlm.cli import leads
-from flowlm.core.types import FREE
 
 if TYPE_CHECKING:
     from flowlm.core import Tokens
@@ -193,6 +192,8 @@ def film(console: Console, frames: Iterable[Tokens], tokenizer: Tokenizer | None
 
 def spelt(row: Sequence[int], tokenizer: Tokenizer | None) -> str:
     """A text in which tokens that are not written yet appear as a dot."""
+    from flowlm.core.types import FREE  # and torch, without which a console must open
+
     if tokenizer is None:
         return " ".join("·" if token == FREE else str(token) for token in row)
     pieces: list[str] = []

@@ -79,7 +79,7 @@ def prepare(
             tokenizer.save(built / "tokenizer.json")
             _write_manifest(built, corpus.origin, ledger, encoder)
             directory.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(built, directory.resolve())
+            os.replace(built, Path(os.path.realpath(directory)))
     if ledger.unknown:
         warnings.warn(_said(ledger) + ".", Notice, stacklevel=2)
     return open_tokens(directory, verify=False)
@@ -87,14 +87,14 @@ def prepare(
 
 def unfinished(directory: str | Path) -> Path:
     """Where a preparation of `directory` that may be resumed does its work."""
-    place = Path(directory).resolve()
+    place = Path(os.path.realpath(directory))
     return place.with_name(f"{place.name}.partial")
 
 
 @contextmanager
 def _workplace(directory: Path, key: str, resume: bool) -> Iterator[Ledger]:
     """A ledger in a place beside `directory`, so that renaming stays on one disk."""
-    target = directory.resolve()
+    target = Path(os.path.realpath(directory))
     if not resume:
         # Beside the first directory that is missing on the way: nothing else may be left behind.
         home = next(place for place in target.parents if place.exists())

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
-from flowlm.errors import reason
+from flowlm.errors import Refusal, reason
 from flowlm.files import replacing
 from flowlm.train.pace import Pace
 from flowlm.train.track import Sink, Track
@@ -46,7 +46,7 @@ class Log:
         track: Track | None = None,
     ) -> None:
         self._path, self._name, self._steps, self._console = path, name, steps, console
-        self._track, self._sink = track, None
+        self._track, self._sink, self._printing = track, None, True
         self._told = _keep_until(path, first)
         self._file = path.open("a", encoding="utf-8")
         self._pace, self._last_line = Pace(first), 0.0
@@ -107,15 +107,24 @@ class Log:
             return
         self._last_line = now
         said = (self._name, f"step {step}/{self._steps}", figures, left)
-        self._console.print(
-            "  ".join(part for part in said if part),
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._print("  ".join(part for part in said if part))
 
     def say(self, sentence: str) -> None:
         """Print a sentence above the bar."""
-        self._console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+        self._print(sentence)
+
+    def _print(self, line: str) -> None:
+        """Print, for as long as the console takes it: the training is worth more than its output.
+
+        A reader may have seen enough, and the disk that a console is sent to may be full.
+        """
+        if self._printing:
+            try:
+                self._console.print(
+                    line, soft_wrap=True, markup=False, emoji=False, highlight=False
+                )
+            except (OSError, Refusal):
+                self._printing = False
 
     def _tell(self, act: Callable[[Sink], None]) -> None:
         if self._sink is not None:
