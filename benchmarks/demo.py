@@ -1,6 +1,6 @@
 """The demo over three seeds: is one step of the flow map better than eight of masked diffusion?
 
-python -m benchmarks.demo [--out runs/demo-seeds]        about 15 minutes on 2 cores
+python -m benchmarks.demo [--out runs/demo-seeds]        the demo's time, three times over
 """
 
 from __future__ import annotations

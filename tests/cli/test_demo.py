@@ -51,6 +51,14 @@ class Here(BaseProcess):
 
 
 @pytest.fixture(autouse=True)
+def given_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How far chains gave way to others: processes of their own would, this one does not."""
+    steps: list[int] = []
+    monkeypatch.setattr("os.nice", steps.append)
+    return steps
+
+
+@pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     def smaller(recipe: Callable[[], Experiment]) -> Callable[[], Experiment]:
         def make() -> Experiment:
@@ -66,7 +74,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.get_context", lambda method: context)
 
 
-def test_the_demo_trains_measures_and_reports(flowlm: Callable, tmp_path: Path) -> None:
+def test_the_demo_trains_measures_and_reports(
+    flowlm: Callable, tmp_path: Path, given_way: list[int]
+) -> None:
     out = tmp_path / "demo"
     out.mkdir()
     (out / "report.json").write_text("of somebody")
@@ -75,6 +85,8 @@ def test_the_demo_trains_measures_and_reports(flowlm: Callable, tmp_path: Path) 
     assert answer.err.count("\n") == 1, answer.err
     assert "kept as report-1.json" in answer.err
     assert (out / "report-1.json").read_text() == "of somebody"
+    assert demo.CHAINS[0] == ("flow", "flow-map"), "the longest chain"
+    assert given_way == [demo.GIVE_WAY] * 2, "the two others give way to it"
     for shown in ("FMLM", "FLM", "Autoregressive", "Entropy of the language"):
         assert shown in answer.out
     report = json.loads((out / "report.json").read_text())

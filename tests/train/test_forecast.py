@@ -95,6 +95,15 @@ def test_operations_of_a_distilled_map() -> None:
     assert counted.token == pytest.approx(learnt + (teacher + target) / 2 + 2 * d * d, rel=1e-9)
 
 
+def test_operations_are_counted_once_wherever_a_teacher_lies() -> None:
+    counted = [
+        work(FlowMap(encoder="posterior", teacher=teacher), replace(SIZE, blocks=1), 50, 8)
+        for teacher in ("one/place", "another/place", None)
+    ]
+    assert counted[0] is counted[1]
+    assert counted[0].token > counted[2].token, "that of a teacher is counted"
+
+
 def test_what_is_computed_again_counts_once() -> None:
     """Neither recomputed activations nor tiles: only the method and the sizes matter."""
     counts = [work(Flow(), replace(SIZE, attention_cap=cap), VOCAB, LENGTH) for cap in (None, 50.0)]
