@@ -85,7 +85,7 @@ VALUES = {
         ("--size.output-cap 1e300", "--size.output-cap"),
         ("--size.output-cap 20", "--size.output-cap", "bayes"),
         ("--size.reach -1", "--size.reach"),
-        ("--size.reach 128", "--size.reach", "128 tokens"),
+        ("--size.reach 16", "--size.reach", "16 tokens"),
         ("--size.blocks 1000000000", "--size.blocks"),
         ("--size.width 1000000 --size.heads 1", "--size.width"),
         ("--size.condition 99999999999999999999", "--size.condition"),
