@@ -19,7 +19,8 @@ OFTEN = 1 if os.environ.get("EVERY_CALL") == "1" else 16
 """So many calls of a function are checked at the beginning of a test, and then one in as many."""
 
 _jaxtyped = jaxtyping.jaxtyped
-_calls: Counter[Callable[..., Any]] = Counter()
+_calls: Counter[tuple[str, str]] = Counter()
+"""Of functions, by module and name: a function itself would keep what it has closed over alive."""
 
 
 def begin_anew() -> None:
@@ -36,10 +37,12 @@ def sampled(*, typechecker: Any) -> Callable[[Any], Any]:
         if isinstance(of, type) or not callable(of):
             return checked
 
+        name = of.__module__, of.__qualname__
+
         @functools.wraps(of)
         def call(*arguments: Any, **options: Any) -> Any:
-            number = _calls[of]
-            _calls[of] = number + 1
+            number = _calls[name]
+            _calls[name] = number + 1
             if number < OFTEN or number % OFTEN == 0:
                 return checked(*arguments, **options)
             return of(*arguments, **options)

@@ -35,6 +35,7 @@ def test_training_leaves_a_whole_run(
     assert sorted(path.name for path in out.iterdir()) == [
         "checkpoints",
         "experiment.json",
+        "fingerprints.json",
         "metrics.jsonl",
         "model.safetensors",
         "samples",
@@ -103,15 +104,15 @@ def test_texts_are_printed_as_they_are_written(
 ) -> None:
     words = ["sample", runs / "flow", "--num", 9]
     whole = flowlm(*words).out
-    written = LanguageModel.film
+    written = LanguageModel._frames
 
-    def stopped(self, n, steps, seed=0, first=0, prompt=None):
+    def stopped(self, n, steps, seed, first, prompt):
         if first == 6:
             raise KeyboardInterrupt
         return written(self, n, steps, seed, first, prompt)
 
     monkeypatch.setattr("flowlm.model.texts_at_once", lambda *_: 3)
-    monkeypatch.setattr(LanguageModel, "film", stopped)
+    monkeypatch.setattr(LanguageModel, "_frames", stopped)
     answer = flowlm(*words)
     assert answer.status == 130
     assert answer.out == "".join(whole.splitlines(keepends=True)[:7])
@@ -245,7 +246,8 @@ def test_prepared_text_trains_like_the_text_itself(
     tokenizer: str, flowlm: Callable, train: Callable, corpus: Path, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens"
-    words = ["--tokenizer", tokenizer, "--vocab", 300, "--valid", 0.1]
+    vocab = ["--vocab", 300] if tokenizer == "bpe" else []
+    words = ["--tokenizer", tokenizer, *vocab, "--valid", 0.1]
     answer = flowlm("prepare", corpus, "--out", tokens, *words)
     assert (answer.status, answer.err) == (0, "")
     assert f"--data.path {tokens}" in answer.out

@@ -53,7 +53,7 @@ def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     def film(*_: object, **__: object) -> Iterator[torch.Tensor]:
         raise AssertionError("a text was written before everything was checked")
 
-    monkeypatch.setattr(LanguageModel, "film", film)
+    monkeypatch.setattr(LanguageModel, "_frames", film)
 
 
 @pytest.mark.usefixtures("unwritten")
@@ -88,8 +88,7 @@ def test_a_judge_of_the_demos_language_is_refused(
     out = tmp_path / "export"
     LanguageModel(experiment, network, Tokenizer.words(words), 18).save(out)
     before = files(out)
-    for judge in (runs / "autoregressive", "nowhere"):
-        flowlm("evaluate", out, *FEW, "--judge", judge).refusal("--judge", out)
+    flowlm("evaluate", out, *FEW, "--judge", runs / "autoregressive").refusal("--judge", out)
     assert files(tmp_path) == {f"export/{name}": content for name, content in before.items()}
 
 
@@ -336,15 +335,15 @@ def test_the_time_of_a_text_is_a_median_after_a_warm_up(
 ) -> None:
     """The first batch of all takes 1,000 s, one later batch 50 s a text, the others 2 s a text."""
     model = library.load(runs / "flow")
-    clock, calls, real = [0.0], [], LanguageModel.film
+    clock, calls, real = [0.0], [], LanguageModel._frames
 
-    def film(self: LanguageModel, n: int, steps: int, seed: int = 0, first: int = 0, prompt=None):
+    def frames(self: LanguageModel, n: int, steps: int, seed: int, first: int, prompt):
         calls.append((n, first, steps))
         later = 50 * n if first == 6 else 2 * n
         clock[0] += 1000 if len(calls) == 1 else later
         return real(self, n, steps, seed, first, prompt)
 
-    monkeypatch.setattr(LanguageModel, "film", film)
+    monkeypatch.setattr(LanguageModel, "_frames", frames)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     done: list[int] = []
     (row,) = assess.rows(model, [4], 18, 3, done=done.append)

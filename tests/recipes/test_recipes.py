@@ -11,14 +11,16 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from flowlm.accelerators import accelerator
 from flowlm.cli.parse import train_options
 from flowlm.core import Batch, Loss, Streams
 from flowlm.data.language import Sentences, demo_language
 from flowlm.experiment import Experiment, Generated, Text
-from flowlm.forecast import speed_of, vocabulary, work
+from flowlm.forecast import work
 from flowlm.nn import DiT, Size
 from flowlm.recipes import RECIPES
 from flowlm.train import State, train
+from flowlm.vocabulary import vocabulary
 
 VOCAB = 40
 
@@ -142,7 +144,8 @@ def test_the_hours_of_a_recipe_are_those_of_its_dry_run(name: str) -> None:
     experiment = RECIPES[name]()
     vocab, _ = vocabulary(experiment)
     counted = work(experiment.method, experiment.size, vocab, experiment.data.length)
-    plan, speed = experiment.train, 8 * speed_of("h200")[0]
+    plan = experiment.train
+    speed = 8 * accelerator("h200", plan, experiment.size.width).speed
     step = plan.batch * experiment.data.length * counted.token + counted.step
     (said,) = re.findall(r"8 H100 or H200: ([\d.]+) hours", inspect.getdoc(RECIPES[name]) or "")
     assert float(said) == pytest.approx(plan.steps * step / speed / 3600, rel=0.005)

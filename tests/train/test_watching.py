@@ -47,7 +47,7 @@ def held_out(count: int) -> Source:
     weight[:, LENGTH // 2 :] = 0.25
     texts = core.Batch(torch.randint(VOCAB, (count, LENGTH)), weight)
     tokenizer = Tokenizer.words(list("abcdefg"))
-    return Source(lambda step: texts, lambda: torch.ones(VOCAB), texts, tokenizer, LENGTH)
+    return Source(lambda step: texts, lambda: torch.ones(VOCAB), texts, tokenizer, LENGTH, "")
 
 
 def test_a_network_that_knows_nothing_pays_log_v_at_every_level(flow: Experiment) -> None:

@@ -19,7 +19,8 @@ class Plan:
     batch: int = 512
     """Texts per step, of all processes together."""
     micro_batch: int = 0
-    """Texts per process and pass: gradients of several passes add up to a step; 0 takes one."""
+    """Texts per process and pass, at most: gradients of several passes add up to a step; 0 takes
+    one pass."""
     shard: int = 0
     """Processes that share one copy of weights and optimizer (torchrun); 0 for all of them."""
     lr: float = 3e-4
@@ -88,8 +89,3 @@ class Plan:
         for name, number in (("lr", self.lr), ("clip", self.clip)):
             if not 0 < number < math.inf:
                 raise Refusal(f"--train.{name} must be positive, not {number}.")
-        if self.micro_batch > self.batch:
-            raise Refusal(
-                f"--train.micro-batch {self.micro_batch} is more than --train.batch {self.batch}: "
-                "leave it out to take the batch in one pass."
-            )
