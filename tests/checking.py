@@ -11,6 +11,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable
+from types import CodeType, FunctionType
 from typing import Any
 
 import jaxtyping
@@ -19,7 +20,7 @@ OFTEN = 1 if os.environ.get("EVERY_CALL") == "1" else 16
 """So many calls of a function are checked at the beginning of a test, and then one in as many."""
 
 _jaxtyped = jaxtyping.jaxtyped
-_calls: Counter[Callable[..., Any]] = Counter()
+_calls: Counter[CodeType] = Counter()
 
 
 def begin_anew() -> None:
@@ -33,13 +34,15 @@ def sampled(*, typechecker: Any) -> Callable[[Any], Any]:
 
     def decorate(of: Any) -> Any:
         checked = check(of)
-        if isinstance(of, type) or not callable(of):
+        if not isinstance(of, FunctionType):
             return checked
+        # Not the function: one made anew in every call of another would keep what it refers to.
+        code = of.__code__
 
         @functools.wraps(of)
         def call(*arguments: Any, **options: Any) -> Any:
-            number = _calls[of]
-            _calls[of] = number + 1
+            number = _calls[code]
+            _calls[code] = number + 1
             if number < OFTEN or number % OFTEN == 0:
                 return checked(*arguments, **options)
             return of(*arguments, **options)
