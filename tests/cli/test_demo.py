@@ -13,6 +13,7 @@ import pytest
 
 import flowlm.demo as demo
 from flowlm.experiment import Experiment
+from flowlm.forecast import Work
 from flowlm.nn.size import Size
 
 SIZE = Size(
@@ -70,6 +71,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(demo, "RECIPES", {k: smaller(r) for k, r in demo.RECIPES.items()})
     monkeypatch.setattr(demo, "NUM", 20)
+    # How fast the machine is used is no part of the demo, and counting operations takes seconds.
+    monkeypatch.setattr("flowlm.desk.work", lambda *_: Work(1.0, 0.0))
     context = type("Context", (), {"Process": Here})
     monkeypatch.setattr("multiprocessing.get_context", lambda method: context)
 

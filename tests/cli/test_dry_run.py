@@ -89,9 +89,7 @@ PUBLISHED = {
 @pytest.mark.parametrize(
     "recipe",
     [
-        name
-        if name in ("lm1b-flow-map", "owt-flow")
-        else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "owt-flow" else pytest.param(name, marks=pytest.mark.slow)
         for name in PUBLISHED
     ],
 )
