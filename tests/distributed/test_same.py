@@ -22,6 +22,10 @@ QUICK: dict[Layout, list[Case]] = {
     Layout(2, micro_batch=2): [(name, EXACT) for name in FEW],
     Layout(4, shard=2): [(name, EXACT if "taught" in name else USUAL) for name in FEWER],
 }
+LAYOUTS = [
+    pytest.param(layout, id=str(layout), marks=[pytest.mark.slow] * (layout.processes > 2))
+    for layout in QUICK
+]
 THOROUGH: dict[Layout, list[Case]] = dict.fromkeys(
     (
         Layout(1, micro_batch=2),
@@ -60,7 +64,7 @@ def compare(processes: list[dict[Case, Outcome]]) -> None:
             assert torch.equal(many.samples, one.samples), case
 
 
-@pytest.mark.parametrize("layout", QUICK, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_losses_weights_and_samples_are_those_of_one_process(layout: Layout) -> None:
     compare([process[layout] for process in every(layout.processes)])
 
@@ -82,7 +86,7 @@ def test_something_was_learnt() -> None:
         assert len(one.samples.unique(dim=0)) > 1, case
 
 
-@pytest.mark.parametrize("layout", QUICK, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_averages_and_moments_are_spread(layout: Layout) -> None:
     share = layout.shard or layout.processes
     for case in QUICK[layout]:

@@ -174,13 +174,15 @@ def test_the_readme_loads_generates_and_saves(
 ) -> None:
     """Its example, word by word, on a small model in the released format that stands in."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    (code,) = (block for block in blocks if "david3684/" in block)
+    (code,) = (block for block in blocks if "hf:david3684/" in block)
     assert len([line for line in code.splitlines() if line.strip()]) < 10
-    name = re.findall(r'"(david3684/[^"]*)"', code)[0]
+    name = re.findall(r'"(hf:david3684/[^"]*)"', code)[0]
     monkeypatch.chdir(tmp_path)
     model = made(FlowMap())
     model.save("export")
-    assert main(["convert", "export", name]) == 0
+    assert main(["convert", "export", "fetched"]) == 0
+    fetched = {name: Path("fetched")}
+    monkeypatch.setattr("flowlm.hub.fetch", lambda wanted, files: fetched[str(wanted)])
     capsys.readouterr()
     exec(compile(code, "README.md", "exec"), {})
     shown = capsys.readouterr().out

@@ -67,7 +67,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    # What any other signal asks for is the same (test_stopping.py).
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=lambda n: n.name,
+)
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
     number: signal.Signals,
     whole: Path,
