@@ -31,7 +31,12 @@ MAY_IMPORT = {
     "data/": NOUNS,
     "evaluate/": NOUNS,
     "official/": ("experiment", "directory", "methods", "nn", "data", "errors", "files"),
-    "hub.py": ("experiment", "errors"),
+    "hub.py": ("errors",),
+    "checks.py": ("errors",),
+    "amounts.py": ("checks",),
+    "limits.py": (),
+    "fingerprints.py": ("errors", "files"),
+    "stopping.py": ("train.launch",),
     "directory.py": ("errors", "files"),
     "files.py": ("errors",),
 }

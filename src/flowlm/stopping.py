@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from flowlm.train.launch import launched
 
 SIGNALS = tuple(
     number
@@ -38,10 +39,10 @@ def stoppable() -> Iterator[Stop]:
     """
     stop = Stop()
     # torchrun passes on what the terminal has sent to everybody already: twice is once there.
-    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    watched = launched().watched
 
     def ask(number: int, frame: object) -> None:
-        if not stop.stepping or (stop.impatient and number == signal.SIGINT and not launched):
+        if not stop.stepping or (stop.impatient and number == signal.SIGINT and not watched):
             raise KeyboardInterrupt
         stop.asked = True
         stop.impatient |= number == signal.SIGINT

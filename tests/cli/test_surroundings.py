@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowlm.cli import leads, output
+from flowlm.cli import PATIENCE, leads, output
 from flowlm.cli.unforeseen import unforeseen
 from flowlm.errors import Refusal
 from flowlm.train.launch import ALONE, Launch, launched
@@ -149,7 +149,10 @@ def test_only_processes_of_a_torchrun_of_several_are_quiet(
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert not leads()
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
     assert (flowlm("nonsense").status, flowlm("nonsense").err) == (2, "")
+    assert waited == [PATIENCE] * 2, "process 0 might have been ended before it said why"
     for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "WORLD_SIZE"):
         monkeypatch.delenv(name)
         assert leads()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from flowlm.cli import output
 from flowlm.cli.unforeseen import unforeseen
 from flowlm.errors import Notice, Refusal
 from flowlm.train.launch import launched
+
+PATIENCE = 20
+"""Seconds that a process waits after a refusal for process 0 to say why: torchrun ends all of them
+as soon as one has ended."""
 
 HELP = """usage: flowlm COMMAND [OPTIONS]
 
@@ -55,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.say(f"flowlm: {sentence}")
         status = 2
     output.settle_all()
+    if status == 2 and not leads():
+        time.sleep(PATIENCE)
     return status
 
 
