@@ -23,7 +23,7 @@ Flow language models: train a continuous flow over one-hot text, distil it into 
 in one step, judge it honestly, use it.
 
 commands:
-  demo                 train all methods on a small exact language and compare them (5 minutes)
+  demo                 train all methods on a small exact language and compare them
   recipes              list the recipes
   prepare NAME | PATH  tokenise a published corpus or any text once, for many runs
   train RECIPE         train a recipe; `flowlm train RECIPE --help` shows its options
