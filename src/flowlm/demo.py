@@ -145,7 +145,18 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
 
 
 def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
-    """Train and measure the models of one chain, one after the other (a process of its own)."""
+    """Train and measure the models of one chain (a process of its own, which ends with the first).
+
+    Whoever presses Ctrl-C reaches every process: the first one speaks.
+    """
+    try:
+        _walk(chain, out, seed)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
+    """Train and measure the models of a chain, one after the other."""
     from flowlm import assess
     from flowlm.loading import load
     from flowlm.run import Interrupted, train_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.directory import read_weights, require_shapes
 from flowlm.errors import Notice, Refusal
 from flowlm.experiment import Experiment, read_experiment
+from flowlm.finding import find_tokenizer
 from flowlm.fingerprints import read_fingerprints
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
@@ -70,24 +70,6 @@ def experiment_of(name: str | Path) -> Experiment:
     """The experiment of a model, by any name that `load` takes."""
     place = hub.locate(name)
     return read_released(place).experiment if is_official(place) else read_experiment(place)
-
-
-def find_tokenizer(name: str | Path) -> Tokenizer:
-    """A tokenizer from a file, a folder, a short name of `TOKENIZERS`, or the hub."""
-    place = Path(os.path.expanduser(name))
-    if name == "" or not os.path.exists(place):
-        there = hub.hub_id(hub.TOKENIZERS.get(str(name), name))
-        if there is None:
-            raise Refusal(
-                f"{name or 'The empty path'} is no tokenizer here{hub.aside(name)}: give a "
-                "tokenizer.json, a vocab.txt, a folder of either, "
-                f"{', '.join(hub.TOKENIZERS)}, or hf:owner/name."
-            )
-        place = hub.fetch(there, hub.TOKENIZER_FILES)
-    found = read_tokenizer(place)
-    if found is None:
-        raise Refusal(f"{name} has no tokenizer.json, vocab.txt, or vocab.json with merges.txt.")
-    return found
 
 
 def _tokenizer(

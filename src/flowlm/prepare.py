@@ -15,6 +15,7 @@ from flowlm.data.layout import Layout, Stream
 from flowlm.data.pretrained import padded
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
+from flowlm.finding import find_tokenizer
 from flowlm.hub import HubId, announce, aside, hub_id, pinned
 
 
@@ -67,8 +68,6 @@ def make_tokenizer(chosen: str | None, vocab: int, corpus: Corpus) -> Tokenizer:
         case "bpe":
             return Tokenizer.bpe(corpus.documents(), vocab)
         case name:
-            from flowlm.loading import find_tokenizer  # and torch, which no corpus needs
-
             return find_tokenizer(name)
 
 
@@ -84,8 +83,6 @@ def published(
     corpus = known.source.corpus(name, place, whole)
     if known.tokenizer == "characters":
         return corpus, Tokenizer.characters([LETTERS]), known.layout
-    from flowlm.loading import find_tokenizer
-
     own = find_tokenizer(tokenizer or known.tokenizer)
     if own.vocab == known.vocab - 1:
         own = padded(own)

@@ -103,7 +103,7 @@ def _desk(
         source = _open_together(experiment, directory, resume, teacher, world)
         with world.together():
             known = _fingerprints(experiment, directory, source, teacher) if world.leads else None
-        require_fitting(experiment, source.tokenizer.vocab, source.length, device, world)
+            require_fitting(experiment, source.tokenizer.vocab, source.length, device, world)
         network, guide = _networks(experiment, source, teacher, device)
         state = State(network, plan, world, list(network.blocks))
         skipped = checkpoints.restore(state) if resume else []

@@ -20,6 +20,7 @@ from flowlm.card import model_card
 from flowlm.cli import show
 from flowlm.data.language import demo_language
 from flowlm.data.tokenizer import Tokenizer
+from flowlm.fingerprints import FILE
 from flowlm.methods.masked import Masked
 from flowlm.model import LanguageModel
 from flowlm.recipes import RECIPES
@@ -115,6 +116,43 @@ def test_a_foreign_tokenizer_is_found_first(
     flowlm("evaluate", run, *FEW, "--tokenizer", tmp_path / "small.json").refusal("small.json")
     (tmp_path / "small.json").unlink()
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("of", ["run", "export"])
+def test_held_out_text_is_of_what_the_model_has_learnt_from(
+    of: str,
+    flowlm: Callable,
+    train: Callable,
+    corpus: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Another text with the same letters stands where the model's text stood."""
+    text = Path(shutil.copy(corpus, tmp_path / "text.txt"))
+    assert train("text-masked", tmp_path / "run", "--data.path", text).status == 0
+    library.load(tmp_path / "run").save(tmp_path / "export")
+    shutil.rmtree(tmp_path / "run" / "tokens")
+    text.write_text(text.read_text()[::-1].strip() + "\n")
+    before = files(tmp_path)
+    request.getfixturevalue("unwritten")
+    flowlm("evaluate", tmp_path / of, *FEW, "--out", tmp_path / "told").refusal(
+        text, "its tokens have changed"
+    )
+    assert files(tmp_path) == before
+
+
+def test_text_that_nobody_can_vouch_for_is_left_out(
+    flowlm: Callable, train: Callable, tmp_path: Path
+) -> None:
+    assert train("text-masked", tmp_path / "run").status == 0
+    for known in (True, False):
+        if not known:
+            (tmp_path / "run" / FILE).unlink()
+        answer = flowlm("evaluate", tmp_path / "run", *FEW)
+        assert answer.status == 0
+        assert ("does not say which text" in answer.out) == (not known)
+        facts = json.loads((tmp_path / "run" / "report.json").read_text())["facts"]
+        assert any("held-out" in fact for fact in facts) == known
 
 
 @pytest.mark.usefixtures("unwritten")

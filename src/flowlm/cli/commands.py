@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,6 +189,7 @@ def _require_fitting(chosen: options.Prepare, published: bool, elsewhere: bool) 
 def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
     _require_amounts(chosen.num, chosen.steps, chosen.seed)
+    _require_device(chosen.device)
     place = find_model(chosen.run)
     import torch
 
@@ -219,9 +221,16 @@ def _require_amounts(num: int, steps: Sequence[int], seed: int) -> None:
         amounts(num, count, seed)
 
 
+def _require_device(name: str) -> None:
+    # Whether it is there is for torch to say: a slip of the pen does not wait for it.
+    if re.fullmatch(r"cpu|mps|cuda(:\d+)?", name) is None:
+        raise Refusal(f"There is no device {name}: choose cpu, cuda, cuda:1 and so on, or mps.")
+
+
 def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
     _require_amounts(chosen.num, chosen.steps, chosen.seed)
+    _require_device(chosen.device)
     if chosen.num < 2:
         raise Refusal("Ask for at least two texts: --num 2.")
     for name in (chosen.run, chosen.judge):
