@@ -14,12 +14,12 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.directory import read_weights, require_shapes
 from flowlm.errors import Notice, Refusal
 from flowlm.experiment import Experiment, read_experiment
-from flowlm.finding import find_tokenizer
 from flowlm.fingerprints import read_fingerprints
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.dit import DiT
 from flowlm.nn.hollow import hollow
 from flowlm.official import is_official, read_released
+from flowlm.prepare import find_tokenizer
 
 OF_VOCABULARY = {30_522: "bert-base-uncased", 50_258: "gpt2"}
 """Which tokenizer a released model uses."""

@@ -12,11 +12,19 @@ from flowlm.data.corpora.published import PUBLISHED
 from flowlm.data.corpora.tables import Table, is_table, table_corpus, table_files
 from flowlm.data.corpora.text8 import LETTERS
 from flowlm.data.layout import Layout, Stream
-from flowlm.data.pretrained import padded
+from flowlm.data.pretrained import padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.finding import find_tokenizer
-from flowlm.hub import HubId, announce, aside, hub_id, pinned
+from flowlm.hub import (
+    TOKENIZER_FILES,
+    TOKENIZERS,
+    HubId,
+    announce,
+    aside,
+    fetch,
+    hub_id,
+    pinned,
+)
 
 
 def find_corpus(path: str, separator: Separator, valid: float, column: str = "text") -> Corpus:
@@ -54,6 +62,24 @@ def hub_corpus(wanted: HubId, subset: str | None, column: str, valid: float, who
     wanted = pinned(wanted)
     table = Table(wanted.repository, (), column, subset, wanted.revision, whole)
     return table_corpus(table, valid)
+
+
+def find_tokenizer(name: str | Path) -> Tokenizer:
+    """A tokenizer from a file, a folder, a short name of `TOKENIZERS`, or the hub."""
+    place = Path(os.path.expanduser(name))
+    if name == "" or not os.path.exists(place):
+        there = hub_id(TOKENIZERS.get(str(name), name))
+        if there is None:
+            raise Refusal(
+                f"{name or 'The empty path'} is no tokenizer here{aside(name)}: give a "
+                "tokenizer.json, a vocab.txt, a folder of either, "
+                f"{', '.join(TOKENIZERS)}, or hf:owner/name."
+            )
+        place = fetch(there, TOKENIZER_FILES)
+    found = read_tokenizer(place)
+    if found is None:
+        raise Refusal(f"{name} has no tokenizer.json, vocab.txt, or vocab.json with merges.txt.")
+    return found
 
 
 def make_tokenizer(chosen: str | None, vocab: int, corpus: Corpus) -> Tokenizer:

@@ -20,11 +20,10 @@ from flowlm.cli import main
 from flowlm.data.corpora.tables import Table
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, require_places, rooted
-from flowlm.finding import find_tokenizer
 from flowlm.hub import HubId, hub_id, locate, located, pinned
 from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel
-from flowlm.prepare import find_corpus, hub_corpus
+from flowlm.prepare import find_corpus, find_tokenizer, hub_corpus
 from flowlm.recipes import RECIPES
 
 
