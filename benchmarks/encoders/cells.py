@@ -156,7 +156,7 @@ def costs(method: Method, network: DiT, where: World) -> list[float]:
     found = []
     for tau in TAUS:
         t = common.t(torch.full((len(where.valid.tokens), 1), tau))
-        found.append(float(method.nll_at(network, where.valid, own.tau(t), rng()).mean()))
+        found.append(float(method.cross_entropy_at(network, where.valid, own.tau(t), rng()).mean()))
     return found
 
 

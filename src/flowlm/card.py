@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowlm.experiment import Experiment, Generated
-from flowlm.methods.flow_map import FlowMap
 
 TEXTS = 3
 """Samples that a card shows."""
@@ -21,12 +20,12 @@ def model_card(
     report: Mapping[str, Any] | None,
 ) -> str:
     """Markdown with the hub's header. Figures are those of `report` (a report.json), or none."""
-    few = 1 if isinstance(experiment.method, FlowMap) else 32
-    steps = f", steps={few}" if experiment.method.counts_steps else ""
+    method = experiment.method
+    steps = f", steps={method.usual_steps}" if method.counts_steps else ""
     parts = [
         _header(),
         f"# {hub_id.partition('/')[2]}",
-        experiment.method.about,
+        method.about,
         f"{parameters:,} parameters, a vocabulary of {vocab:,} tokens, texts of {length:,} tokens.",
         "## Use it",
         "```\npip install 'flowlm[hub]'\n```",

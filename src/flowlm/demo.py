@@ -16,7 +16,6 @@ from typing import Any
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, read_experiment
 from flowlm.files import LOCK, locked, write_text
-from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import demo
 
 FEW = (1, 2, 4, 8)
@@ -98,7 +97,7 @@ def _trained(out: Path, seed: int, wait: float) -> Iterator[dict[str, Progress]]
 def experiment(part: str, out: Path, seed: int) -> Experiment:
     """The experiment of one model of the demo."""
     chosen = RECIPES[part]()
-    if isinstance(chosen.method, FlowMap):
+    if chosen.method.teachers:
         teacher = str(out.absolute() / "flow")
         chosen = replace(chosen, method=replace(chosen.method, teacher=teacher))
     return replace(chosen, train=replace(chosen.train, seed=seed))

@@ -18,7 +18,6 @@ from flowlm.experiment import Experiment
 from flowlm.files import write_text
 from flowlm.forecast import work
 from flowlm.machine import memory_held, peak
-from flowlm.methods.continuous import Continuous
 from flowlm.model import LanguageModel
 from flowlm.nn.dit import DiT
 from flowlm.nn.hollow import hollow
@@ -36,8 +35,7 @@ LEVEL_TEXTS = 64
 
 AT_ONCE = 4
 """Texts that are validated at once, for each that is trained on at once: without gradients nothing
-is kept from block to block. An even number, as passes must begin at even places: a flow map pays
-differently for the texts of a pair."""
+is kept from block to block."""
 
 
 @dataclass
@@ -172,7 +170,7 @@ def evaluate_by_tau(
     diagonal against the text, whatever it learns from: a flow and its map compare.
     """
     method = experiment.method
-    if not isinstance(method, Continuous):
+    if not method.times:
         return {}
     sums = torch.zeros(len(LEVELS) + 1, dtype=torch.float64)
     few = Batch(source.valid.tokens[:LEVEL_TEXTS], source.valid.weight[:LEVEL_TEXTS])
@@ -181,7 +179,8 @@ def evaluate_by_tau(
             for place, level in enumerate(LEVELS):
                 rng = noise()
                 tau = torch.full((len(rng), 1), level, device=rng.device)
-                paid = method.nll_at(network, batch, tau, rng)
+                paid = method.cross_entropy_at(network, batch, tau, rng)
+                assert paid is not None
                 sums[place] += (paid * batch.weight).cpu().double().sum()
             sums[-1] += batch.weight.cpu().double().sum()
     *totals, weight = world.sum(sums).tolist()

@@ -14,7 +14,6 @@ from flowlm.checks import require_fields, whole
 from flowlm.errors import Refusal
 from flowlm.hub import PREFIX, SHIPPED, TOKENIZERS, aside, hub_id, located
 from flowlm.methods.autoregressive import Autoregressive
-from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
@@ -85,22 +84,7 @@ class Experiment:
                 raise Refusal("--data.unknown is a share: choose one from 0 to 1, such as 0.01.")
             if self.data.tokenizer == "bpe" and self.data.vocab < 300:
                 raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
-        if isinstance(self.method, Continuous):
-            cap = self.size.output_cap
-            if self.method.encoder == "bayes" and cap is not None:
-                raise Refusal(
-                    f"--size.output-cap {cap} does not go with --method.encoder bayes, whose "
-                    "evidence has no bound: give --size.output-cap None."
-                )
-        if isinstance(self.method, FlowMap):
-            for name, texts in (
-                ("batch", self.train.batch), ("micro-batch", self.train.micro_batch),
-            ):  # fmt: skip
-                if texts % 2:
-                    raise Refusal(
-                        f"--train.{name} {texts} must be even: half of a flow map's batch learns "
-                        "the flow and half learns to jump."
-                    )
+        self.method.require_size(self.size)
 
 
 def to_json(experiment: Experiment) -> str:
@@ -149,14 +133,15 @@ def read_experiment(path: str | Path) -> Experiment:
         raise Refusal(f"{file} cannot be read: {error}.") from error
 
 
-def in_likeness(experiment: Experiment, teacher: Experiment) -> Experiment:
-    """A flow map's experiment with its teacher's size, data, encoder, clock and temperature."""
-    method, theirs = experiment.method, teacher.method
-    if not isinstance(method, FlowMap) or not isinstance(theirs, Flow):
+def in_likeness(experiment: Experiment, name: str, teacher: Experiment) -> Experiment:
+    """A student's experiment with its teacher `name`, and the size, data and more of it.
+
+    One that the method cannot learn from changes nothing: training refuses it.
+    """
+    method = experiment.method
+    if not isinstance(teacher.method, method.teachers):
         return experiment
-    alike = replace(
-        method, encoder=theirs.encoder, clock=theirs.clock, temperature=theirs.temperature
-    )
+    alike = replace(method, teacher=name).taught_by(teacher.method)
     data = teacher.data
     if isinstance(data, Text):
         data = replace(data, tokenizer=None)  # the teacher's own, whatever text it will read
@@ -170,7 +155,7 @@ def rooted(experiment: Experiment) -> Experiment:
     chosen is ever looked for on the hub. Short names (characters, gpt2, demo) stay.
     """
     method, data = experiment.method, experiment.data
-    if isinstance(method, FlowMap):
+    if method.teacher is not None:
         method = replace(method, teacher=_rooted(method.teacher, SHIPPED))
     if isinstance(data, Text):
         learnt = data.tokenizer in ("characters", "bpe")
@@ -191,7 +176,7 @@ def require_places(experiment: Experiment, run: Path) -> None:
     method, data = experiment.method, experiment.data
     own = (run / "tokens" / "manifest.json").exists()
     needed: dict[str, str | None] = {
-        "teacher": method.teacher if isinstance(method, FlowMap) else None,
+        "teacher": method.teacher,
         "text": data.path if isinstance(data, Text) and not own else None,
     }
     for what, place in needed.items():

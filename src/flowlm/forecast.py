@@ -22,9 +22,6 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment
-from flowlm.methods.continuous import Continuous
-from flowlm.methods.flow import Flow
-from flowlm.methods.flow_map import FlowMap
 from flowlm.model import text_length
 from flowlm.nn.dit import DiT
 from flowlm.nn.head import tile_side
@@ -131,8 +128,8 @@ def forecast(experiment: Experiment, name: str, devices: int) -> Forecast:
 
 def work(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
     """Count the operations of training, once a process."""
-    if isinstance(method, FlowMap) and method.teacher is not None:
-        method = replace(method, teacher="any")  # a map costs the same wherever its teacher lies
+    if method.teacher is not None:
+        method = replace(method, teacher="any")  # it costs the same wherever the teacher lies
     return _counted(method, size, vocab, length)
 
 
@@ -151,8 +148,7 @@ def memory(experiment: Experiment, vocab: int, length: int, texts: int, devices:
     multiple of what the second half of these takes: exact for activations, near for what is in
     hand.
     """
-    in_strips = isinstance(experiment.method, Continuous) and experiment.method.in_strips
-    tokens = min(TOKENS, ENTRIES // vocab) if in_strips else TOKENS
+    tokens = min(TOKENS, ENTRIES // vocab) if experiment.method.in_strips else TOKENS
     most = max(2, tokens // length // 2 * 2)
     whole = count_memory(experiment, vocab, length, min(texts, most))
     if texts > most:
@@ -213,8 +209,8 @@ def count_memory(experiment: Experiment, vocab: int, length: int, texts: int) ->
 @contextmanager
 def imagined(method: AnyMethod, vocab: int) -> Iterator[None]:
     """Tensors that are shapes alone. The clock's table is numbers, and made before."""
-    if isinstance(method, Continuous):
-        method.time(vocab).t(torch.zeros(1, 1))
+    if (clock := method.time(vocab)) is not None:
+        clock.t(torch.zeros(1, 1))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
@@ -222,9 +218,8 @@ def imagined(method: AnyMethod, vocab: int) -> Iterator[None]:
 def networks(method: AnyMethod, size: Size, vocab: int, length: int) -> tuple[DiT, DiT | None]:
     """A new network, and its teacher if it has one."""
     teacher = None
-    if isinstance(method, FlowMap) and method.teacher is not None:
-        flow = Flow(encoder=method.encoder, clock=method.clock)
-        teacher = flow.network(size, vocab, length).eval().requires_grad_(False)
+    if (like := method.like_teacher()) is not None:
+        teacher = like.network(size, vocab, length).eval().requires_grad_(False)
     return method.network(size, vocab, length, teacher), teacher
 
 

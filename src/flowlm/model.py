@@ -26,8 +26,6 @@ from flowlm.experiment import Experiment, Generated, Text, to_json
 from flowlm.files import new_directory, write_text
 from flowlm.fingerprints import Fingerprints
 from flowlm.memory import BUDGET, texts_at_once
-from flowlm.methods.continuous import Continuous
-from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
 from flowlm.room import require_answer
@@ -157,9 +155,9 @@ class LanguageModel:
         that fit into `memory` bytes, beside x and the answer.
         """
         method = self.experiment.method
-        if not isinstance(method, Continuous):
+        space, two = method.space(self.network), method.times == 2
+        if space is None:
             raise Refusal("This model reads tokens, not noisy points: denoise() needs a flow.")
-        two = isinstance(method, FlowMap)
         if t is not None and not two:
             raise Refusal("This model is a flow: it reads one time, so leave t out.")
         x = noisy_point(x, self.length, self.network.vocab)
@@ -169,7 +167,7 @@ class LanguageModel:
             if bool((taus[1] < taus[0]).any()):
                 raise Refusal("A flow map leads from s on to t, and here t is before s: swap them.")
         taus = [tau.to(self.device) for tau in taus]
-        space, answers = method.space(self.network), []
+        answers = []
         size = self._texts_at_once(memory)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
@@ -245,7 +243,7 @@ def text_length(experiment: Experiment) -> int:
 def _without_places(experiment: Experiment) -> Experiment:
     """The experiment without the folders of the machine that it ran on; hub ids stay."""
     method, data = experiment.method, experiment.data
-    if isinstance(method, FlowMap):
+    if method.teacher is not None:
         method = replace(method, teacher=_placeless(method.teacher))
     if isinstance(data, Text):
         data = replace(data, path=_placeless(data.path), tokenizer=_placeless(data.tokenizer))

@@ -23,12 +23,9 @@ from flowlm.fingerprints import FILE, Fingerprints, read_fingerprints
 from flowlm.fitting import require_fitting
 from flowlm.loading import load
 from flowlm.machine import choose_device, keep_memory, set_threads
-from flowlm.methods.flow import Flow
-from flowlm.methods.flow_map import FlowMap
 from flowlm.model import LanguageModel, text_length
 from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
-from flowlm.nn.encoder import Posterior
 from flowlm.source import Source, open_source, text_name
 from flowlm.stopping import Stop, stoppable
 from flowlm.train import Checkpoints, Log, State, World, joined, train
@@ -95,7 +92,6 @@ def _desk(
             _require_room(directory, resume)
             if resume:
                 require_places(experiment, directory)
-            _require_pairs(experiment, world)
             teacher = _teacher(experiment)
             track = _track(experiment, directory)
             if world.leads:
@@ -166,15 +162,6 @@ def _require_room(directory: Path, resume: bool) -> None:
         )
 
 
-def _require_pairs(experiment: Experiment, world: World) -> None:
-    if isinstance(experiment.method, FlowMap) and experiment.train.batch // world.size % 2:
-        raise Refusal(
-            f"--train.batch {experiment.train.batch} gives each of {world.size} processes an odd "
-            "number of texts, and a flow map takes them in pairs: choose a multiple of "
-            f"{2 * world.size}."
-        )
-
-
 def _open_together(
     experiment: Experiment,
     directory: Path,
@@ -206,8 +193,8 @@ def _networks(
     network = experiment.method.network(
         experiment.size, source.tokenizer.vocab, source.length, guide
     ).to(device)
-    if guide is None and isinstance(network.encoder, Posterior):
-        network.believe(source.counts())
+    if guide is None:
+        experiment.method.prepare(network, source.counts)
     guide = None if guide is None else guide.to(device)
     network.recompute = plan.recompute
     for part in (network, guide):
@@ -227,14 +214,7 @@ def _track(experiment: Experiment, directory: Path) -> Track | None:
 
 def _teacher(experiment: Experiment) -> LanguageModel | None:
     method = experiment.method
-    if not isinstance(method, FlowMap):
-        return None
     if method.teacher is None:
-        if method.temperature != 1:
-            raise Refusal(
-                f"--method.temperature {method.temperature} is that of a teacher: give "
-                "--method.teacher, or leave it out."
-            )
         return None
     if writer := holder(Path(method.teacher) / LOCK):
         raise Refusal(
@@ -243,19 +223,18 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
         )
     teacher = load(method.teacher)
     theirs = teacher.experiment
-    if not isinstance(theirs.method, Flow):
+    if not isinstance(theirs.method, method.teachers):
+        fitting = " or ".join(kind.__name__ for kind in method.teachers)
         raise Refusal(
-            f"The teacher {method.teacher} is a {type(theirs.method).__name__}, not a Flow: give "
-            "--method.teacher a run of a flow recipe."
+            f"The teacher {method.teacher} is a {type(theirs.method).__name__}, not a {fitting}: "
+            f"give --method.teacher a run of a {fitting.lower()} recipe."
         )
     if teacher.tokenizer is None:
         raise Refusal(f"The teacher {method.teacher} has no tokenizer: `flowlm convert` adds one.")
-    for what, own, its in (
-        ("--size", experiment.size, theirs.size),
-        ("--method.encoder", method.encoder, theirs.method.encoder),
-        ("--method.clock", method.clock, theirs.method.clock),
-        ("length", text_length(experiment), teacher.length),
-    ):
+    own_side = {"--size": experiment.size, "length": text_length(experiment)}
+    their_side = {"--size": theirs.size, "length": teacher.length} | theirs.method.shared()
+    for what, own in (own_side | method.shared()).items():
+        its = their_side[what]
         if own != its:
             raise Refusal(
                 f"The teacher {method.teacher} has another {what} ({its}) than this experiment "
@@ -268,13 +247,11 @@ def _fingerprints(
     experiment: Experiment, directory: Path, source: Source, teacher: LanguageModel | None
 ) -> Fingerprints:
     """Those of the text and the teacher, refused if the run in `directory` began with others."""
-    method = experiment.method
-    name = method.teacher if isinstance(method, FlowMap) else None
     of_teacher = None if teacher is None else fingerprint(teacher.weights)
     now = Fingerprints(source.fingerprint, of_teacher)
     known = read_fingerprints(directory)
     if known is not None:
-        known.require(now, text_name(experiment), name, directory)
+        known.require(now, text_name(experiment), experiment.method.teacher, directory)
     return now
 
 

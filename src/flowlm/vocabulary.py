@@ -8,8 +8,8 @@ from pathlib import Path
 from flowlm.data.pretrained import read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
-from flowlm.experiment import Experiment, Text, located
-from flowlm.methods.flow_map import FlowMap
+from flowlm.experiment import Experiment, Text
+from flowlm.hub import located
 from flowlm.prepare import find_corpus
 
 KNOWN = {"gpt2": 50_257, "bert-base-uncased": 30_522}
@@ -35,11 +35,11 @@ def vocabulary(experiment: Experiment) -> tuple[int, bool]:
 
 
 def _taught(experiment: Experiment) -> int | None:
-    """Of the teacher, whose tokenizer a flow map takes."""
-    method = experiment.method
-    if not isinstance(method, FlowMap) or method.teacher is None:
+    """Of the teacher, whose tokenizer a student takes."""
+    teacher = experiment.method.teacher
+    if teacher is None:
         return None
-    file = located(method.teacher) / "tokenizer.json"
+    file = located(teacher) / "tokenizer.json"
     return Tokenizer.load(file).vocab if file.exists() else None
 
 

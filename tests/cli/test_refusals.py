@@ -121,7 +121,6 @@ VALUES = {
         ("--data.tokenizer nowhere.json", "nowhere.json"),
     ],
     "text-flow-map": [
-        ("--train.batch 3", "--train.batch", "even"),
         ("--method.gamma 1.5", "--method.gamma"),
         ("--method.gamma -1", "--method.gamma"),
         ("--method.temperature inf", "--method.temperature"),

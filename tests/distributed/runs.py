@@ -101,7 +101,6 @@ def mishaps(text: Path, folder: Path) -> dict[str, tuple[str, str]]:
         for name, wanted in {
             "uneven": experiment(text, batch=7),
             "no group": experiment(text, shard=3),
-            "unpaired": experiment(text, module.FlowMap(encoder="posterior"), batch=6),
         }.items()
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -143,7 +143,7 @@ def _begun(text: Path, out: Path) -> None:
 def test_what_goes_wrong_in_one_process_is_told_by_the_first(text: Path, tmp_path: Path) -> None:
     leader, other = on(2, mishaps, text, tmp_path)
     for name, reason in {
-        "uneven": "--train.batch", "no group": "--train.shard 3", "unpaired": "multiple of 4",
+        "uneven": "--train.batch", "no group": "--train.shard 3",
         "blind": "no such text on this machine", "full": "No space left on device",
     }.items():  # fmt: skip
         assert leader[name][0].startswith("Refusal: "), name

@@ -72,13 +72,19 @@ def batch_of(language: Language, *seed: int, count: int) -> core.Batch:
     return core.Batch(tokens, torch.ones(tokens.shape))
 
 
+def size_for(method: Method) -> nn.Size:
+    """What a row says of its token has no bound, so there is no cap with it."""
+    evidence = isinstance(method, Continuous) and method.encoder == "bayes"
+    return replace(SIZE, output_cap=None) if evidence else SIZE
+
+
 def started(method: Method, language: Language, steps: int = STEPS) -> Learner:
     """The method before its first step, with a trained teacher if it distils."""
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
         teacher = trained(Flow(encoder=method.encoder), language, steps).network
     torch.manual_seed(0)
-    network = method.network(SIZE, language.vocab, language.length, teacher)
+    network = method.network(size_for(method), language.vocab, language.length, teacher)
     return Learner(method, network, teacher, frozenset())
 
 
@@ -131,15 +137,44 @@ def test_a_loss_is_a_value_and_a_weight_for_every_token(
     weight = torch.arange(1.0, 1 + 3 * count).view(count, 3)
     batch = replace(batch, weight=weight)
     loss = method.loss(start.network, batch, Streams.of(1, count=count), start.teacher)
-    assert loss.value.shape == loss.weight.shape == (count, 3)
+    assert loss.value.shape == loss.weight.shape
     assert loss.value.isfinite().all()
     assert (loss.value >= 0).all()
-    assert sorted(map(tuple, loss.weight.tolist())) == sorted(map(tuple, weight.tolist()))
+    counted = loss.weight[loss.weight.any(1)]
+    assert sorted(map(tuple, counted.tolist())) == sorted(map(tuple, weight.tolist()))
+    assert len(loss.weight) == max(count, 2 if isinstance(method, FlowMap) else 1)
     assert not loss.weight.requires_grad
-    for value in loss.logs.values():
-        assert value.shape == ()
-        assert value.isfinite()
-        assert not value.requires_grad
+    for parts in loss.logs.values():
+        assert all(part.shape == () and part.isfinite() for part in parts)
+        assert not any(part.requires_grad for part in parts)
+
+
+@torch.no_grad()
+def test_a_loss_does_not_depend_on_how_a_batch_is_split(
+    learner: Learner, agreement: Language
+) -> None:
+    """Into passes of any size: sums and logs are those of the whole batch."""
+    batch = batch_of(agreement, 2, count=7)
+    batch = replace(batch, weight=torch.arange(21.0).view(7, 3))
+
+    def sums(*sizes: int) -> dict[str, Tensor]:
+        found, first = dict[str, Tensor](), 0
+        for size in sizes:
+            rng = Streams.of(2, count=size, first=first, total=7)
+            part = core.Batch(batch.tokens[first:][:size], batch.weight[first:][:size])
+            loss = learner.method.loss(learner.network, part, rng, learner.teacher)
+            paid = {"": ((loss.value * loss.weight).sum(), loss.weight.sum()), **loss.logs}
+            for name, parts in paid.items():
+                found[name] = found.get(name, 0.0) + torch.stack(parts)
+            first += size
+        assert first == 7
+        return found
+
+    whole = sums(7)
+    for split in ((4, 3), (3, 4), (1, 2, 1, 3), (1,) * 7):
+        assert {k: v.tolist() for k, v in sums(*split).items()} == {
+            k: pytest.approx(v.tolist(), rel=1e-5) for k, v in whole.items()
+        }
 
 
 def test_a_text_of_no_weight_costs_nothing(learner: Learner, agreement: Language) -> None:

@@ -20,6 +20,7 @@ from flowlm.core import Streams
 from flowlm.core.distribution import Mixture
 from flowlm.core.space import OneHot, Projected
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
@@ -81,7 +82,8 @@ def step(method: Method) -> Copies:
     # The clock's table is made once per device, on the host, and copied there.
     clock = core.Decoding(VOCAB)
     clock.tau(torch.zeros(1, 1, device=META)), clock.t(torch.zeros(1, 1, device=META))
-    size, teacher = nn.Size(blocks=2), None
+    evidence = isinstance(method, Continuous) and method.encoder == "bayes"
+    size, teacher = nn.Size(blocks=2, output_cap=None if evidence else 30.0), None
     with META:
         if isinstance(method, FlowMap) and method.teacher is not None:
             teacher = Flow(encoder=method.encoder).network(size, VOCAB, LENGTH).eval()

@@ -37,10 +37,14 @@ METHODS = {
 }
 
 
+def size_for(method: AnyMethod) -> Size:
+    return replace(SIZE, output_cap=None) if method == METHODS["flow, bayes"] else SIZE
+
+
 def experiment(method: AnyMethod, **plan: object) -> Experiment:
     data = Text(length=LENGTH, vocab=VOCAB)
-    size = replace(SIZE, output_cap=None) if method == METHODS["flow, bayes"] else SIZE
-    return Experiment("counted", method, data, size, Plan(steps=10, batch=8, **plan))
+    train = Plan(steps=10, batch=8, **plan)
+    return Experiment("counted", method, data, size_for(method), train)
 
 
 # --- operations ---------------------------------------------------------------------------------
@@ -126,7 +130,7 @@ def test_what_is_computed_again_counts_once() -> None:
 def test_memory_is_that_of_a_real_step(name: str) -> None:
     method = METHODS[name]
     counted = count_memory(experiment(method, warmup=1), VOCAB, LENGTH, 8)
-    network, teacher = module.networks(method, SIZE, VOCAB, LENGTH)
+    network, teacher = module.networks(method, size_for(method), VOCAB, LENGTH)
     network.head.side = 4096
     state = State(network, experiment(method).train)
 
@@ -152,7 +156,7 @@ def test_memory_is_that_of_a_real_step(name: str) -> None:
 def test_memory_by_part(name: str) -> None:
     method = METHODS[name]
     counted = count_memory(experiment(method), VOCAB, LENGTH, 8)
-    network, teacher = module.networks(method, SIZE, VOCAB, LENGTH)
+    network, teacher = module.networks(method, size_for(method), VOCAB, LENGTH)
     every = sum(p.numel() for p in network.parameters())
     learnt = [p for p in network.parameters() if p.requires_grad]
     count = sum(p.numel() for p in learnt)

@@ -32,7 +32,8 @@ def squares(model: Table, batch: Batch, rng: Streams) -> Loss:
     """A loss with noise from the streams: gradients differ from step to step."""
     noise = rng.normal(batch.tokens.shape[1])
     size = model.matrix.square().sum() + model.vector.square().sum() + model.vector.sum()
-    return Loss(noise + size * (1 + noise), batch.weight, {"noise": noise.mean()})
+    logs = {"noise": (noise.sum(), batch.weight.sum())}
+    return Loss(noise + size * (1 + noise), batch.weight, logs)
 
 
 def nothing(model: Table, batch: Batch, rng: Streams) -> Loss:

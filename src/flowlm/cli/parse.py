@@ -15,7 +15,6 @@ from flowlm.cli.options import Train
 from flowlm.errors import Refusal
 from flowlm.experiment import in_likeness
 from flowlm.hub import locate
-from flowlm.methods.flow_map import FlowMap
 from flowlm.recipes import RECIPES
 
 Options = TypeVar("Options")
@@ -50,15 +49,15 @@ def train_options(words: Sequence[str]) -> Train:
             f"There is no recipe {name!r}{meant(name, list(RECIPES))}; `flowlm recipes` lists them."
         )
     experiment = RECIPES[name]()
-    usual = experiment.method.teacher if isinstance(experiment.method, FlowMap) else None
+    usual = experiment.method.teacher
     teacher = _value_of("--method.teacher", words)
     if teacher is None and usual is not None and Path(usual).exists():
         teacher = usual
-    if isinstance(experiment.method, FlowMap) and teacher is not None and teacher != "None":
+    if experiment.method.teachers and teacher is not None and teacher != "None":
         place = locate(teacher)  # refused before torch is imported
         from flowlm.loading import experiment_of
 
-        experiment = in_likeness(experiment, experiment_of(place))
+        experiment = in_likeness(experiment, teacher, experiment_of(place))
     chosen = parsed(Train, f"train {name}", words[1:], Train(experiment))
     # A dry run takes a teacher of the recipe's own size for granted.
     if usual is not None and teacher is None and not chosen.dry_run:

@@ -56,9 +56,14 @@ class Streams:
         return self.generators[0].device
 
     def every(self, start: int, step: int) -> Streams:
-        """Rows `start, start + step, ...`, as the streams of a batch `step` times smaller."""
-        index = tuple(i // step for i in self.index[start::step])
-        return Streams(self.generators[start::step], index, len(range(start, self.total, step)))
+        """Rows `start, start + step, ...`, as streams of the texts that every `step`-th one is.
+
+        Their index and total are those among all texts of the global batch whose index leaves the
+        same rest when divided by `step`.
+        """
+        index = self.index[start::step]
+        total = len(range(index[0] % step, self.total, step))
+        return Streams(self.generators[start::step], tuple(i // step for i in index), total)
 
     def seeds(self) -> tuple[int, ...]:
         """One seed a text, for numbers that are drawn later, or again; the streams start afresh.

@@ -53,12 +53,18 @@ class Loss:
     """What an answer pays, token by token, in nats.
 
     Nothing is reduced here: the trainer divides the weighted sum by the global weight, the one
-    place where that is done. `logs` holds scalars worth a look, already detached.
+    place where that is done.
     """
 
     value: Float[Tensor, "b l"]
     weight: Float[Tensor, "b l"]
-    logs: Mapping[str, Tensor] = field(default_factory=dict)
+    logs: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Parts worth a look, by name: weighted sum and weight, detached. The trainer divides them."""
+
+    def named(self, name: str) -> Loss:
+        """The same loss, which is also logged as `name`."""
+        sums = (self.value.detach() * self.weight).sum(), self.weight.sum()
+        return Loss(self.value, self.weight, {**self.logs, name: sums})
 
     def beside(self, other: Loss) -> Loss:
         """The losses of two sets of texts as one."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import core, nn, sampling
 from flowlm.checks import require_fields
 from flowlm.errors import Refusal
-from flowlm.methods.method import Method
+from flowlm.methods.method import Likelihood, Method
 from flowlm.nn.size import Size
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Autoregressive(Method):
     about: ClassVar[str] = (
         "An autoregressive language model, a baseline: it writes one token at a time."
     )
-    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = "exact"
+    likelihood: ClassVar[Likelihood] = "exact"
     counts_steps: ClassVar[bool] = False
 
     temperature: float = 1.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from flowlm import core, nn, sampling
 from flowlm.errors import Refusal
@@ -13,7 +13,7 @@ from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
 
@@ -34,8 +34,6 @@ def require_warmth(temperature: float) -> None:
 @dataclass(frozen=True)
 class Continuous(Method, ABC):
     """A method whose state is a point of a Euclidean space."""
-
-    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = None
 
     encoder: Literal["projected", "linear", "posterior", "bayes"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state; posterior: what
@@ -59,12 +57,25 @@ class Continuous(Method, ABC):
                 return core.Implicit(model.vocab)
 
     @property
-    def in_strips(self) -> bool:
-        """Whether the rows of a state exist a strip at a time, which takes many operations."""
+    def in_strips(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the state is made of rows."""
         return self.encoder in ("posterior", "bayes")
 
-    def build(self, size: Size, vocab: int, length: int, times: int) -> nn.DiT:
-        """A new network that reads `times` clock times."""
+    def require_size(self, size: Size) -> None:
+        """Refuse a cap of what has no bound."""
+        if self.encoder == "bayes" and size.output_cap is not None:
+            raise Refusal(
+                f"--size.output-cap {size.output_cap} does not go with --method.encoder bayes, "
+                "whose evidence has no bound: give --size.output-cap None."
+            )
+
+    def shared(self) -> dict[str, object]:
+        """The points of the student must be those that the teacher reads."""
+        return {"--method.encoder": self.encoder, "--method.clock": self.clock}
+
+    def build(self, size: Size, vocab: int, length: int) -> nn.DiT:
+        """A new network."""
+        self.require_size(size)
         match self.encoder:
             case "projected":
                 encoder = nn.Projected(vocab, size.width)
@@ -73,10 +84,13 @@ class Continuous(Method, ABC):
             case "posterior":
                 encoder = nn.Posterior(vocab, size.width, self.time(vocab).t)
             case "bayes":
-                # What a row says of its token has no bound: what it is added to has none either.
-                size = replace(size, output_cap=None)
                 encoder = nn.Bayes(vocab, size.width, self.time(vocab).t)
-        return nn.DiT(size, encoder, vocab, length, times)
+        return nn.DiT(size, encoder, vocab, length, self.times)
+
+    def prepare(self, network: nn.DiT, counts: Callable[[], Int[Tensor, " v"]]) -> None:
+        """The frequencies of tokens, where the encoder is a posterior."""
+        if self.in_strips:
+            network.believe(counts())
 
     def noisy(
         self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams
@@ -89,10 +103,10 @@ class Continuous(Method, ABC):
     def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
         """D_t at a point of clock time tau."""
 
-    def nll_at(
+    def cross_entropy_at(
         self, model: nn.DiT, batch: core.Batch, tau: core.Time, rng: core.Streams
     ) -> Float[Tensor, "b l"]:
-        """-log D_t(x_t)[token], nats: what the clean text costs, seen at clock time tau."""
+        """-log D_t(x_t)[token], nats."""
         x = self.noisy(model, batch.tokens, self.time(model.vocab).t(tau), rng)
         return self.denoise(model, x, tau).nll(batch.tokens)
 

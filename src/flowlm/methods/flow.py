@@ -22,6 +22,8 @@ class Flow(Continuous):
         f"words, in as many steps as you give it ([paper]({PAPER}))."
     )
 
+    times: ClassVar[int] = 1
+
     solver: Literal["euler", "heun"] = "euler"
     """How the flow is integrated; heun takes two evaluations a step."""
     temperature: float = 1.0
@@ -35,7 +37,7 @@ class Flow(Continuous):
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads the time."""
-        return self.build(size, vocab, length, times=1)
+        return self.build(size, vocab, length)
 
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -11,6 +11,8 @@ from flowlm import core, nn, sampling
 from flowlm.checks import require_fields
 from flowlm.errors import Refusal
 from flowlm.methods.continuous import PAPER, Continuous, require_warmth
+from flowlm.methods.flow import Flow
+from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 
 
@@ -28,6 +30,10 @@ class FlowMap(Continuous):
         f"network, or in a few ([paper]({PAPER}))."
     )
 
+    usual_steps: ClassVar[int] = 1
+    times: ClassVar[int] = 2
+    teachers: ClassVar[tuple[type[Method], ...]] = (Flow,)
+
     teacher: str | None = None
     """Run directory of a trained flow to distil; without one the map teaches itself."""
     gamma: float = 0.0
@@ -42,13 +48,29 @@ class FlowMap(Continuous):
         if not 0 <= self.gamma <= 1:
             raise Refusal(f"--method.gamma must lie between 0 and 1, not {self.gamma}.")
         require_warmth(self.temperature)
+        if self.teacher is None and self.temperature != 1:
+            raise Refusal(
+                f"--method.temperature {self.temperature} is that of a teacher: give "
+                "--method.teacher, or leave it out."
+            )
+
+    def taught_by(self, theirs: Method) -> FlowMap:
+        """With the encoder and the clock of a flow, and the temperature at which it writes."""
+        assert isinstance(theirs, Flow)
+        return replace(
+            self, encoder=theirs.encoder, clock=theirs.clock, temperature=theirs.temperature
+        )
+
+    def like_teacher(self) -> Flow | None:
+        """A flow that reads the same points."""
+        return None if self.teacher is None else Flow(encoder=self.encoder, clock=self.clock)
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads two times and, at the start, answers like the teacher.
 
         Like the teacher at the temperature that is distilled, but for the cap of its logits.
         """
-        model = self.build(size, vocab, length, times=2)
+        model = self.build(size, vocab, length)
         if teacher is not None:
             model.load_state_dict(model.state_dict() | teacher.state_dict())
             model.head.temper(self.temperature)
@@ -59,11 +81,9 @@ class FlowMap(Continuous):
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
-        """Texts 0, 2, 4, ... of the batch pay on the diagonal, texts 1, 3, 5, ... off it."""
-        diagonal = self._diagonal(model, batch.every(0, 2), rng.every(0, 2), teacher)
-        if len(rng) < 2:
-            return diagonal  # the last batch of held-out text may be a single one
-        return diagonal.beside(self._jump(model, batch.every(1, 2), rng.every(1, 2)))
+        """Texts 0, 2, 4, ... of the global batch pay on the diagonal, texts 1, 3, 5, ... off it."""
+        diagonal = self._diagonal(model, *_half(batch, rng, 0), teacher)
+        return diagonal.beside(self._jump(model, *_half(batch, rng, 1)))
 
     def _diagonal(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None
@@ -78,7 +98,7 @@ class FlowMap(Continuous):
         else:
             wanted = teacher(x, tau).tempered(self.temperature)
             value = prediction.cross_entropy(core.Mixture.only(wanted, tau))
-        return core.Loss(value, batch.weight, {"diagonal": value.detach().mean()})
+        return core.Loss(value, batch.weight).named("diagonal")
 
     def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
         """delta_{t,t}, the jump of no length."""
@@ -92,7 +112,7 @@ class FlowMap(Continuous):
         answer = partial(model, rng=rng)
         target = core.semigroup_target(answer, space, clock, x, times)
         value = answer(x, times.s, times.t).cross_entropy(target)
-        return core.Loss(value, batch.weight, {"jump": value.detach().mean()})
+        return core.Loss(value, batch.weight).named("jump")
 
     def frames(
         self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
@@ -102,3 +122,16 @@ class FlowMap(Continuous):
         x, pinned = self.start(model, prompt, rng)
         grid = clock.grid(steps, x.device)
         return sampling.jumps(model, space, clock, x, grid, self.gamma, rng, pinned)
+
+
+def _half(batch: core.Batch, rng: core.Streams, parity: int) -> tuple[core.Batch, core.Streams]:
+    """The texts whose index in the global batch has a parity.
+
+    A single text is in one half only. In the other one it counts nothing, with noise of its own:
+    processes that share weights must evaluate their networks equally often.
+    """
+    first = (rng.index[0] + parity) % 2
+    if first < len(rng):
+        return batch.every(first, 2), rng.every(first, 2)
+    nothing = core.Batch(batch.tokens, 0 * batch.weight)
+    return nothing, core.Streams.of(0, count=1, device=rng.device)

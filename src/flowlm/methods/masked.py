@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import core, nn, sampling
 from flowlm.checks import require_fields
 from flowlm.errors import Refusal
-from flowlm.methods.method import Method
+from flowlm.methods.method import Likelihood, Method
 from flowlm.nn.size import Size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Masked(Method):
 
     label: ClassVar[str] = "Masked diffusion"
     about: ClassVar[str] = "A masked diffusion language model, a baseline."
-    likelihood: ClassVar[Literal["exact", "upper bound"] | None] = "upper bound"
+    likelihood: ClassVar[Likelihood] = "upper bound"
 
     temperature: float = 1.0
     """Of the sampler; 0 takes the likeliest token."""

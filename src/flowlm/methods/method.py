@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from flowlm import core
 from flowlm.nn.size import Size
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from flowlm.nn import DiT
+
+
+Own = TypeVar("Own", bound="Method")
+Likelihood = Literal["exact", "upper bound"] | None
 
 
 class Method(ABC):
@@ -27,18 +31,56 @@ class Method(ABC):
     """Its name in tables, plots and cards."""
     about: ClassVar[str]
     """What it is, in a sentence of Markdown, for a card."""
-    likelihood: ClassVar[Literal["exact", "upper bound"] | None]
+    likelihood: ClassVar[Likelihood] = None
     """What `nll` is; None where it is None."""
     counts_steps: ClassVar[bool] = True
     """Whether the steps that are asked for change what is written; else they are its tokens."""
+    usual_steps: ClassVar[int] = 32
+    """Steps for whoever has no reason to choose others."""
+    times: ClassVar[int] = 0
+    """Clock times that its network reads: none, the time of its input, or also that of its aim."""
+    teachers: ClassVar[tuple[type[Method], ...]] = ()
+    """Methods that it can be distilled from: then it has a field `teacher`, the name of a run."""
+    teacher: str | None = None
+    in_strips: bool = False
+    """Whether rows of v numbers exist a strip at a time before the head, in many operations."""
 
     def evaluations(self, steps: int, length: int) -> int:
         """How often the network is evaluated to write a text of `length` tokens in `steps`."""
         return steps
 
+    def time(self, vocab: int) -> core.Clock | None:
+        """The clock for a vocabulary; None where there is no time."""
+        return None
+
+    def space(self, model: DiT) -> core.Space | None:
+        """The space of the states that the model reads; None where it reads tokens."""
+        return None
+
+    def require_size(self, size: Size) -> None:
+        """Refuse a size that this method cannot have."""
+
+    def shared(self) -> dict[str, object]:
+        """Options that student and teacher must have in common, by name."""
+        return {}
+
+    def taught_by(self: Own, theirs: Method) -> Own:
+        """This method with what a student takes over from the method of its teacher."""
+        return self
+
+    def like_teacher(self) -> Method | None:
+        """A method with the network that a teacher has; None without a teacher."""
+        return None
+
     @abstractmethod
     def network(self, size: Size, vocab: int, length: int, teacher: DiT | None = None) -> DiT:
         """A new network, started from the teacher's weights where the method distils one."""
+
+    def prepare(self, network: DiT, counts: Callable[[], Int[Tensor, " v"]]) -> None:
+        """Put in place what a new network knows before training, unless a teacher has told it.
+
+        `counts` tells how often each token comes up in the text; it is called where it is needed.
+        """
 
     @abstractmethod
     def loss(
@@ -59,3 +101,9 @@ class Method(ABC):
     @abstractmethod
     def nll(self, model: DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"] | None:
         """Nats per token whose sum bounds -log p(text) from above; None where no bound is known."""
+
+    def cross_entropy_at(
+        self, model: DiT, batch: core.Batch, tau: core.Time, rng: core.Streams
+    ) -> Float[Tensor, "b l"] | None:
+        """Nats that the clean tokens cost, seen at clock time tau; None without a clock."""
+        return None

@@ -47,8 +47,8 @@ def write_folder(experiment: Experiment, weights: Weights, vocab: int, folder: P
     """
     _require_expressible(experiment)
     size = experiment.size
-    two = isinstance(experiment.method, FlowMap)
-    names = our_names(size.blocks, 2 if two else 1)
+    times = experiment.method.times
+    names = our_names(size.blocks, times)
     tensors = {theirs: weights[ours].detach().float() for theirs, ours in names.items()}
     tensors[FREQUENCIES] = rotary_frequencies(size.width // size.heads, torch.device("cpu"))
     assert isinstance(experiment.data, Text)
@@ -57,7 +57,7 @@ def write_folder(experiment: Experiment, weights: Weights, vocab: int, folder: P
             "name": "flm",
             "backbone": "dit",
             "causal_attention": False,
-            "double_temb": two,
+            "double_temb": times == 2,
             "learnable_loss_weighting": False,
         },
         "model": {
@@ -76,9 +76,13 @@ def write_folder(experiment: Experiment, weights: Weights, vocab: int, folder: P
     write_text(text, folder / "config.json")
 
 
+Expressible = Flow | FlowMap
+"""Methods whose networks have names in the released format."""
+
+
 def _require_expressible(experiment: Experiment) -> None:
     method, size = experiment.method, experiment.size
-    if not isinstance(method, Flow | FlowMap):
+    if not isinstance(method, Expressible):
         raise Refusal("The released format holds flows and flow maps only: this is neither.")
     for what, is_so in (
         ("encoder x @ E (projected or linear)", method.encoder in ("projected", "linear")),

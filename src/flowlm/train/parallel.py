@@ -95,10 +95,8 @@ class World:
                 raise refusal if self.leads else SystemExit(2)
 
     def share(self, count: int) -> range:
-        """Which of `count` texts this process takes: consecutive pairs, and maybe none."""
-        pairs = -(-count // 2)
-        first, last = (2 * (pairs * rank // self.size) for rank in (self.rank, self.rank + 1))
-        return range(first, min(last, count))
+        """Which of `count` texts this process takes: consecutive ones, and maybe none."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def local(self, tensor: Tensor) -> Tensor:
         """This process's shard of a tensor that is spread, sharing its memory."""
@@ -193,7 +191,7 @@ class Objective(nn.Module):
 
     def forward(
         self, loss: Callable[[Any, Batch, Streams], Loss], batch: Batch, rng: Streams
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """Weighted sum of the losses, sum of the weights, and the logs."""
         paid = loss(self.model, batch, rng)
         return (paid.value * paid.weight).sum(), paid.weight.sum(), dict(paid.logs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Generic, TypeVar
 
 import torch
@@ -126,19 +127,19 @@ def _descend(
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
             value, weight, logs = state.objective(loss, piece, rng)
         value.backward()
-        share = len(rng) / rng.total
         names = list(logs)
-        found.append(torch.stack((value.detach(), weight, *(x * share for x in logs.values()))))
+        found.append(torch.stack((value.detach(), weight, *chain(*logs.values()))))
     gradients = [world.local(p.grad) for p in state.model.parameters() if p.grad is not None]
     # Shards add up to one gradient, and there are as many of those as copies of the state.
     square = nn.utils.get_total_norm(gradients).square() / world.copies
     sums = world.sum(torch.cat((torch.stack(found).sum(0), square[None])))
-    value, weight, *shares, square = sums.unbind()
+    value, weight, *parts, square = sums.unbind()
     weight = weight.clamp(min=1e-9)
     norm = square.sqrt() / weight
     scale = (plan.clip / (norm + 1e-6)).clamp(max=1) / weight
     torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
-    return value / weight, norm, dict(zip(names, shares))
+    means = (total / of.clamp(min=1e-9) for total, of in zip(parts[::2], parts[1::2]))
+    return value / weight, norm, dict(zip(names, means))
 
 
 def learning_rate(plan: Plan, step: int) -> float:
