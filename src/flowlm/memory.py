@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from flowlm.core.implicit import KEPT
-from flowlm.core.rows import most_written
+from flowlm.chunked.points import TOP_K, chunk_numel
+from flowlm.chunked.tiles import tile_side
 from flowlm.experiment import AnyMethod
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.nn.dit import DiT
 from flowlm.nn.encoder import Linear, Posterior
-from flowlm.nn.head import tile_side
 
 BUDGET = 2**30
 """Bytes that a batch of texts may take by default, beside the weights."""
@@ -52,8 +51,8 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
             state = 8 * places * vocab * 4
         case Posterior():
             # Seeds, and what is kept of predictions, old and new.
-            state = 24 * places * min(KEPT, vocab)
-            row, most = row + 24 * places * vocab, most + 24 * max(most_written(kind), vocab)
+            state = 24 * places * min(TOP_K, vocab)
+            row, most = row + 24 * places * vocab, most + 24 * max(chunk_numel(kind), vocab)
         case _:
             pass
     return trunk + state + scores + cached, row, most

@@ -207,7 +207,7 @@ def _networks(
         experiment.size, source.tokenizer.vocab, source.length, guide
     ).to(device)
     if guide is None and isinstance(network.encoder, Posterior):
-        network.believe(source.counts())
+        network.set_prior(source.counts())
     guide = None if guide is None else guide.to(device)
     network.recompute = plan.recompute
     for part in (network, guide):

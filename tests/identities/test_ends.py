@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowlm import core, nn
+from flowlm import chunked, core, nn
 from flowlm.core import Decoding, Dense, Streams, draw_tokens, jump, semigroup_weight, velocity
 from flowlm.core.distribution import Mixture
 from flowlm.errors import Refusal
@@ -141,12 +141,12 @@ def test_the_smallest_nucleus_is_the_likeliest_word() -> None:
     assert draw_tokens(logits, last, 1.0, math.nextafter(1, 0)).tolist() == [2]
 
 
-def head(cap: float | None, side: int | None) -> nn.HeadDistribution:
+def head(cap: float | None, side: int | None) -> chunked.HeadPrediction:
     features, weight = (
         torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
         for seed, shape in enumerate(((2, 3, 4), (11, 4)))
     )
-    return nn.HeadDistribution(features, weight, torch.linspace(-1, 1, 11), cap, side)
+    return chunked.HeadPrediction(features, weight, torch.linspace(-1, 1, 11), cap, side)
 
 
 @pytest.mark.parametrize("temperature", COLD)
@@ -161,7 +161,7 @@ def test_a_cold_distribution_is_the_likeliest_word(
     rows = Dense(warm.log_probs())
     gap = rows.logp.topk(2).values.diff(dim=-1).abs().min()
     assert gap > 0.02, "no two words are as likely"
-    for cold in (warm.tempered(temperature), rows.tempered(temperature)):
+    for cold in (warm.with_temperature(temperature), rows.with_temperature(temperature)):
         assert torch.equal(cold.argmax(), best)
         assert torch.allclose(cold.expect(eye), eye[best], atol=1e-6)
         assert (cold.nll(best).abs() < 1e-6).all()

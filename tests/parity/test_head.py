@@ -17,10 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flowlm import core
-from flowlm.core import Dense, Mixture, Rows, Streams, TokenDistribution, rows
-from flowlm.core.evidence import Evidence
-from flowlm.core.rows import Given
-from flowlm.nn import HeadDistribution
+from flowlm.chunked import Evidence, HeadPrediction, LazyPoint, points
+from flowlm.chunked.points import Stored
+from flowlm.core import Dense, Mixture, Streams, TokenDistribution
 
 B, L, V, D = 2, 5, 7, 3
 SEEN = "evidence"
@@ -40,7 +39,7 @@ def leaves(seed: int, dtype: torch.dtype, b: int = B, l: int = L, v: int = V, d:
         "weight": normal(v, d),
         "bias": normal(v),
         "table": normal(v, 4),
-        "sharpness": normal(b, l),
+        "beta": normal(b, l),
     }
 
 
@@ -48,19 +47,19 @@ def noisy_rows(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(106))
 
 
-def tiled(x: dict, cap: float | str | None, side: int | None = None) -> HeadDistribution:
-    head = HeadDistribution(x["features"], x["weight"], x["bias"], None, side)
+def tiled(x: dict, cap: float | str | None, side: int | None = None) -> HeadPrediction:
+    head = HeadPrediction(x["features"], x["weight"], x["bias"], None, side)
     if cap == SEEN:
         given = noisy_rows(*head.shape, len(head.weight))
-        point = Rows.of(Given(given), *given.shape, device=given.device)
-        return replace(head, evidence=Evidence(point, x["sharpness"]))
+        point = LazyPoint.of(Stored(given), *given.shape, device=given.device)
+        return replace(head, evidence=Evidence(point, x["beta"]))
     return replace(head, cap=cap)
 
 
 def dense(x: dict, cap: float | str | None, side: int | None = None) -> Dense:
     logits = torch.einsum("bld,vd->blv", x["features"], x["weight"]) + x["bias"]
     if cap == SEEN:
-        logits = logits + x["sharpness"][..., None] * noisy_rows(*logits.shape)
+        logits = logits + x["beta"][..., None] * noisy_rows(*logits.shape)
     elif cap is not None:
         logits = cap * (logits / cap).tanh()
     return Dense(logits - torch.logsumexp(logits, -1, keepdim=True))
@@ -116,8 +115,8 @@ def test_values_and_gradients_at_any_tile_size(
     """`most`: evidence in strips of a token, of a few tokens of a text, and of several texts."""
     x, size = leaves(seed, dtype), TOLERANCE[dtype]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(rows, "most_written", lambda kind: most)
-        patched.setattr(rows, "STRIP", V)
+        patched.setattr(points, "chunk_numel", lambda kind: most)
+        patched.setattr(points, "DRAW_NUMEL", V)
         got = answers(tiled(x, cap, side), x, tiled, side)
         wanted = answers(dense(x, cap), x, dense, 0)
         for name, value in wanted.items():
@@ -135,13 +134,13 @@ def test_values_and_gradients_at_any_tile_size(
 def test_a_temperature_is_that_of_the_features(cap: float | str | None) -> None:
     """p^(1/T), made sum to one; what is known besides neither cools nor warms."""
     x = leaves(3, torch.float64)
-    cooled = tiled(x, cap).tempered(0.4).log_probs()
-    known = x["sharpness"][..., None] * noisy_rows(B, L, V) if cap == SEEN else 0.0
+    cooled = tiled(x, cap).with_temperature(0.4).log_probs()
+    known = x["beta"][..., None] * noisy_rows(B, L, V) if cap == SEEN else 0.0
     context = dense(x, None if cap == SEEN else cap).logp
     assert torch.allclose(cooled, (context / 0.4 + known).log_softmax(-1), rtol=0, atol=1e-10)
     if cap != SEEN:
-        assert torch.allclose(cooled, dense(x, cap).tempered(0.4).logp, rtol=0, atol=1e-10)
-    assert torch.equal(tiled(x, cap).tempered(1.0).log_probs(), tiled(x, cap).log_probs())
+        assert torch.allclose(cooled, dense(x, cap).with_temperature(0.4).logp, rtol=0, atol=1e-10)
+    assert torch.equal(tiled(x, cap).with_temperature(1.0).log_probs(), tiled(x, cap).log_probs())
 
 
 @pytest.mark.parametrize("make", [tiled, dense])
@@ -265,7 +264,7 @@ def drawn_from(rows: Tensor, n: int) -> list[TokenDistribution]:
     """The distribution of given log-probabilities at n x l places, in both implementations."""
     vocab = rows.shape[-1]
     features = torch.eye(len(rows)).expand(n, -1, -1)
-    head = HeadDistribution(features, rows.mT.contiguous(), torch.zeros(vocab), None, 30)
+    head = HeadPrediction(features, rows.mT.contiguous(), torch.zeros(vocab), None, 30)
     return [Dense(rows.expand(n, -1, -1)), head]
 
 

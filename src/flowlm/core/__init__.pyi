@@ -8,6 +8,7 @@ from .distribution import Dense as Dense
 from .distribution import Mixture as Mixture
 from .distribution import TokenDistribution as TokenDistribution
 from .distribution import draw_tokens as draw_tokens
+from .flow import beta as beta
 from .flow import interpolate as interpolate
 from .flow import velocity as velocity
 from .flow_map import Triple as Triple
@@ -17,17 +18,17 @@ from .flow_map import jump as jump
 from .flow_map import renoise as renoise
 from .flow_map import semigroup_target as semigroup_target
 from .flow_map import semigroup_weight as semigroup_weight
-from .implicit import Implicit as Implicit
 from .oracle import Language as Language
 from .rng import Streams as Streams
-from .rows import Rows as Rows
 from .space import OneHot as OneHot
 from .space import Projected as Projected
 from .space import Space as Space
 from .types import FREE as FREE
 from .types import Batch as Batch
 from .types import Loss as Loss
+from .types import Patch as Patch
 from .types import Point as Point
 from .types import Probs as Probs
 from .types import Time as Time
 from .types import Tokens as Tokens
+from .types import Vector as Vector

@@ -10,15 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.core.rng import Streams
-from flowlm.core.rows import Patch
-from flowlm.core.types import Probs, Time, Tokens
+from flowlm.core.types import Patch, Probs, Time, Tokens
 
 
 class TokenDistribution(ABC):
     """Rows of probabilities over the vocabulary, which only `log_probs` ever writes out.
 
     Two implementations: `Dense` holds the rows and is the plain softmax algebra that everything
-    else is tested against; `nn.head.HeadDistribution` holds features and a head and makes logits
+    else is tested against; `chunked.HeadPrediction` holds features and a head and makes logits
     a tile at a time.
     """
 
@@ -37,14 +36,14 @@ class TokenDistribution(ABC):
         """Log-probabilities in nats, (b, l, v): the one call that takes vocabulary-sized memory."""
 
     @abstractmethod
-    def cut(self, patch: Patch) -> TokenDistribution:
+    def __getitem__(self, patch: Patch) -> TokenDistribution:
         """Some of its texts, and some of their places."""
 
     @abstractmethod
-    def tempered(self, temperature: float) -> TokenDistribution:
+    def with_temperature(self, temperature: float) -> TokenDistribution:
         """p^(1/temperature), normalised again; of the context alone, where p is evidence times it.
 
-        What a row says of its token is known and stays as it is (core/evidence.py).
+        What a row says of its token is known and stays as it is (chunked/evidence.py).
         """
 
     @abstractmethod
@@ -100,11 +99,11 @@ class Dense(TokenDistribution):
         """The rows."""
         return self.logp
 
-    def cut(self, patch: Patch) -> Dense:
+    def __getitem__(self, patch: Patch) -> Dense:
         """Some of its texts, and some of their places."""
         return Dense(self.logp[patch])
 
-    def tempered(self, temperature: float) -> Dense:
+    def with_temperature(self, temperature: float) -> Dense:
         """Rows that hold no evidence apart."""
         return Dense(_cooled(self.logp, temperature).log_softmax(-1).to(self.logp.dtype))
 

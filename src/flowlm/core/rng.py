@@ -55,12 +55,12 @@ class Streams:
         """Where the draws live."""
         return self.generators[0].device
 
-    def every(self, start: int, step: int) -> Streams:
+    def strided(self, start: int, step: int) -> Streams:
         """Rows `start, start + step, ...`, as the streams of a batch `step` times smaller."""
         index = tuple(i // step for i in self.index[start::step])
         return Streams(self.generators[start::step], index, len(range(start, self.total, step)))
 
-    def seeds(self) -> tuple[int, ...]:
+    def fork_seeds(self) -> tuple[int, ...]:
         """One seed a text, for numbers that are drawn later, or again; the streams start afresh.
 
         The generator of a seed is the stream that the text had, so whoever takes the seeds draws

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from flowlm.core.rows import Rows
 
 Tokens = Int[Tensor, "b l"]
 """Token ids."""
@@ -22,12 +20,42 @@ Tokens = Int[Tensor, "b l"]
 FREE = -1
 """In a prompt, the place of a token that is not given; in a film, one not written yet."""
 
-if TYPE_CHECKING:
-    Point = Any  # Tensors and Rows add and scale alike, which no type here can say of both.
-else:
-    Point = Float[Tensor, "b l _"] | Rows
-"""A place in a space (core/space.py): (b, l, v) where text is one-hot, (b, l, d) projected; or
-Rows, a (b, l, v) that is not written out."""
+Patch = tuple[slice, slice]
+"""Some sequences, and some of their positions."""
+
+
+@runtime_checkable
+class Vector(Protocol):
+    """An element of a vector space: a tensor, or a sum that is not written out (chunked/)."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(b, l, v) or (b, l, d)."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its numbers."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device of its numbers."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __add__(self, other: Any, /) -> Vector: ...
+    def __sub__(self, other: Any, /) -> Vector: ...
+    def __mul__(self, factor: Any, /) -> Vector: ...
+    def __rmul__(self, factor: Any, /) -> Vector: ...
+    def __truediv__(self, divisor: Any, /) -> Vector: ...
+    def where(self, condition: Tensor, other: Any, /) -> Vector:
+        """This vector where the mask (b, l, 1) says so, the other one elsewhere."""
+        ...
+
+
+Point = Float[Vector, "b l _"]
+"""A point of a space (core/space.py): (b, l, v) where text is one-hot, (b, l, d) projected."""
 
 Probs = Float[Tensor, "b l v"]
 """Rows on the simplex, or their logarithms (in nats) where the name says so."""
@@ -43,7 +71,7 @@ class Batch:
     tokens: Tokens
     weight: Float[Tensor, "b l"]
 
-    def every(self, start: int, step: int) -> Batch:
+    def strided(self, start: int, step: int) -> Batch:
         """Texts `start, start + step, ...`."""
         return Batch(self.tokens[start::step], self.weight[start::step])
 
@@ -60,7 +88,7 @@ class Loss:
     weight: Float[Tensor, "b l"]
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def beside(self, other: Loss) -> Loss:
-        """The losses of two sets of texts as one."""
+    def concat(self, other: Loss) -> Loss:
+        """The losses of two sets of sequences as one."""
         value = torch.cat((self.value, other.value))
         return Loss(value, torch.cat((self.weight, other.weight)), {**self.logs, **other.logs})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from flowlm import core, nn, sampling
+from flowlm import chunked, core, nn, sampling
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -56,7 +56,7 @@ class Continuous(Method, ABC):
             case "linear":
                 return core.OneHot(model.vocab)
             case "posterior" | "bayes":
-                return core.Implicit(model.vocab)
+                return chunked.LazyOneHot(model.vocab)
 
     @property
     def in_strips(self) -> bool:

@@ -51,7 +51,7 @@ class FlowMap(Continuous):
         model = self.build(size, vocab, length, times=2)
         if teacher is not None:
             model.load_state_dict(model.state_dict() | teacher.state_dict())
-            model.head.temper(self.temperature)
+            model.head.divide_logits(self.temperature)
             # The teacher must read the student's points. In projected space that needs one table.
             model.encoder.table.requires_grad_(self.encoder != "projected")
         return model
@@ -60,10 +60,10 @@ class FlowMap(Continuous):
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
         """Texts 0, 2, 4, ... of the batch pay on the diagonal, texts 1, 3, 5, ... off it."""
-        diagonal = self._diagonal(model, batch.every(0, 2), rng.every(0, 2), teacher)
+        diagonal = self._diagonal(model, batch.strided(0, 2), rng.strided(0, 2), teacher)
         if len(rng) < 2:
             return diagonal  # the last batch of held-out text may be a single one
-        return diagonal.beside(self._jump(model, batch.every(1, 2), rng.every(1, 2)))
+        return diagonal.concat(self._jump(model, batch.strided(1, 2), rng.strided(1, 2)))
 
     def _diagonal(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None
@@ -76,7 +76,7 @@ class FlowMap(Continuous):
         if teacher is None:
             value = prediction.nll(batch.tokens)
         else:
-            wanted = teacher(x, tau).tempered(self.temperature)
+            wanted = teacher(x, tau).with_temperature(self.temperature)
             value = prediction.cross_entropy(core.Mixture.only(wanted, tau))
         return core.Loss(value, batch.weight, {"diagonal": value.detach().mean()})
 

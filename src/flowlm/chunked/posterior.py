@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flowlm.core.rows import Patch, Rows
-from flowlm.core.types import Time
-from flowlm.nn.tiles import add_product
+from flowlm.chunked.points import LazyPoint
+from flowlm.chunked.tiles import add_product
+from flowlm.core.types import Patch, Time
 
 
 def posterior_mean(
-    table: Float[Tensor, "v d"], x: Rows, beta: Time, log_prior: Float[Tensor, " v"]
+    table: Float[Tensor, "v d"], x: LazyPoint, beta: Time, log_prior: Float[Tensor, " v"]
 ) -> Float[Tensor, "b l d"]:
     """softmax(beta x + log_prior) @ table. Gradients flow into the table alone."""
     kind = table.device.type
@@ -33,7 +33,7 @@ class PosteriorMean(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, table: Tensor, x: Rows, beta: Time, log_prior: Tensor, products: torch.dtype
+        ctx: Any, table: Tensor, x: LazyPoint, beta: Time, log_prior: Tensor, products: torch.dtype
     ) -> Float[Tensor, "b l d"]:
         """In the dtype of the table; matrix products in `products`."""
         values = table.to(products)
@@ -59,8 +59,8 @@ class PosteriorMean(torch.autograd.Function):
 
 
 def _posterior(
-    x: Rows, beta: Time, log_prior: Float[Tensor, " v"], patch: Patch
+    x: LazyPoint, beta: Time, log_prior: Float[Tensor, " v"], patch: Patch
 ) -> Float[Tensor, "n m v"]:
     """The probabilities of a patch, at least float32."""
-    sharpness = beta[patch[0]] if beta.shape[1] == 1 else beta[patch]
-    return torch.addcmul(log_prior, x.write(patch), sharpness[..., None]).softmax(-1)
+    beta = beta[patch[0]] if beta.shape[1] == 1 else beta[patch]
+    return torch.addcmul(log_prior, x.write(patch), beta[..., None]).softmax(-1)
