@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from flowlm.chunked import LazyPoint, posterior_mean
+from flowlm.chunked import Evidence, LazyPoint, posterior
 from flowlm.core import beta
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
@@ -81,7 +81,7 @@ class Ablated(Bayes):
         assert tau is not None
         width = self.table.shape[1]
         at_least = beta(self.t_of_tau(tau)).clamp(min=max(self.variant.floor, 1e-3))
-        mean = posterior_mean(self.table, x, at_least, self.log_prior)
+        mean = posterior(Evidence(x, at_least), self.log_prior).expect(self.table)
         deviation = F.rms_norm(mean - self.log_prior.exp() @ self.table, (width,))
         mean = width**0.5 * mean
         return {"mean": mean, "deviation": deviation, "both": mean + deviation}[self.variant.views]

@@ -43,8 +43,8 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
     # The explicit attention of a capped trunk: logits, their tanh, and the softmax in float32.
     scores = 0 if size.attention_cap is None else 12 * size.heads * places * length
     # The likeliest token and the mean need a tile of float32, a draw needs whole rows of float64.
-    tile = tile_side(kind) ** 2
-    entry, most = (24, tile) if isinstance(method, Continuous) else (64, max(4 * tile, vocab))
+    tile, chunk = tile_side(kind) ** 2, max(chunk_numel(kind), vocab)
+    entry, most = (24, tile) if isinstance(method, Continuous) else (64, chunk)
     row, most, state = entry * places * vocab, entry * most, 8 * places * size.width * 4
     match network.encoder:
         case Linear():
@@ -52,7 +52,7 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
         case Posterior():
             # Seeds, and what is kept of predictions, old and new.
             state = 24 * places * min(TOP_K, vocab)
-            row, most = row + 24 * places * vocab, most + 24 * max(chunk_numel(kind), vocab)
+            row, most = row + 24 * places * vocab, most + 24 * chunk
         case _:
             pass
     return trunk + state + scores + cached, row, most

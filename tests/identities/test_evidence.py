@@ -57,9 +57,10 @@ def test_evidence_is_written_whole_or_in_patches() -> None:
     per_token = torch.arange(B * 4.0).view(B, 4)
     for b in (per_token, per_token[:, :1]):
         evidence = Evidence(x, b)
-        whole = evidence.dense()
+        everything = slice(0, B), slice(0, 4)
+        whole = evidence.rows(everything)
         assert torch.equal(whole, b[..., None] * x.dense())
         patch = (slice(1, 3), slice(0, 2))
-        assert torch.equal(evidence[patch].dense(), whole[patch])
-        more = evidence.with_extra_beta(torch.full((1, 1), math.pi)).dense()
+        assert torch.equal(evidence.rows(patch), whole[patch])
+        more = evidence.with_extra_beta(torch.full((1, 1), math.pi)).rows(everything)
         assert torch.allclose(more, whole + math.pi * x.dense(), rtol=0, atol=1e-4)

@@ -17,7 +17,6 @@ from torch.utils._pytree import tree_leaves
 
 from flowlm import chunked, core, nn
 from flowlm.core import Streams
-from flowlm.core.distribution import Mixture
 from flowlm.core.space import OneHot, Projected
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
@@ -121,7 +120,7 @@ def test_spaces_and_targets_read_nothing_either() -> None:
             head = chunked.HeadPrediction(
                 x[..., :8], torch.empty(VOCAB, 8, device=META), torch.empty(VOCAB, device=META)
             )
-            head.cross_entropy(Mixture.only(head, head.features[..., 0]))
+            head.cross_entropy(head.probs())
             space.mean(head)
         times = core.draw_triples(streams())
         core.semigroup_weight(*times)

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from weights import scattered
 
 from flowlm import core, nn, sampling
-from flowlm.chunked import LazyOneHot, LazyPoint, points
-from flowlm.chunked.posterior import posterior_mean
+from flowlm.chunked import Evidence, LazyOneHot, LazyPoint, points, posterior, prediction
 from flowlm.core import Dense, OneHot, Streams
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
@@ -142,6 +141,10 @@ def noisy(length: int = 1) -> tuple[LazyPoint, Tensor]:
     t = 0.9 * rng.uniform(length)
     x = core.interpolate(space.noise(rng, L), space.clean(tokens), t)
     return x, (t / (1 - t).square()).clamp(min=3)
+
+
+def posterior_mean(table: Tensor, x: LazyPoint, beta: Tensor, log_prior: Tensor) -> Tensor:
+    return posterior(Evidence(x, beta), log_prior).expect(table)
 
 
 def exact(table: Tensor, x: LazyPoint, beta: Tensor, log_prior: Tensor) -> Tensor:
@@ -407,13 +410,13 @@ def test_the_largest_tensor_is_the_patch(
 def test_memory_has_no_term_in_tokens_times_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the texts cost the same more beside 2,000 words as beside 4,000."""
     monkeypatch.setattr(points, "chunk_numel", lambda kind: 2**17)
+    monkeypatch.setattr(prediction, "tile_side", lambda kind: 128)
     monkeypatch.setattr(points, "TOP_K", 16)
     small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
     for method in (Flow(encoder="posterior"), FlowMap(encoder="bayes")):
         peaks = {}
         for words, texts in itertools.product((2048, 4096), (16, 32)):
             network = method.network(small, words, 32)
-            network.head.side = 128
             batch = core.Batch(torch.zeros(texts, 32, dtype=torch.long), torch.ones(texts, 32))
             core.Decoding(words).t(torch.zeros(1, 1))
             with Footprint(*network.parameters()) as seen:

@@ -27,10 +27,6 @@ class Evidence:
         """The same rows with `extra` added to beta."""
         return Evidence(self.x, self.beta + extra)
 
-    def __getitem__(self, patch: Patch) -> Evidence:
-        """That of a patch of rows, which are written now."""
-        return Evidence(self.x[patch], self.beta.expand(self.x.shape[:2])[patch])
-
-    def dense(self) -> Float[Tensor, "b l v"]:
-        """All of it at once, which takes vocabulary-sized memory."""
-        return self.beta[..., None] * self.x.dense()
+    def rows(self, patch: Patch) -> Float[Tensor, "n m v"]:
+        """A patch of it, written now."""
+        return self.beta.expand(self.x.shape[:2])[patch][..., None] * self.x.write(patch)

@@ -44,6 +44,24 @@ def rows_per_draw(vocab: int) -> int:
     return max(1, DRAW_NUMEL // vocab)
 
 
+def patches(shape: torch.Size, kind: str) -> Iterator[Patch]:
+    """Rectangles of rows that cover (b, l, v), of at most `chunk_numel(kind)` numbers or one draw.
+
+    Whole sequences, or positions of one sequence whose bounds are multiples of `rows_per_draw`.
+    """
+    (count, length, vocab), most = shape, chunk_numel(kind)
+    several = most // (length * vocab)
+    if several:
+        for first in range(0, count, several):
+            yield slice(first, min(first + several, count)), slice(0, length)
+        return
+    draw = rows_per_draw(vocab)
+    height = draw * max(1, most // (draw * vocab))
+    for sequence in range(count):
+        for first in range(0, length, height):
+            yield slice(sequence, sequence + 1), slice(first, min(first + height, length))
+
+
 # --- sums -----------------------------------------------------------------------------------------
 
 
@@ -112,22 +130,8 @@ class LazyPoint:
     # --- rows, a chunk at a time ------------------------------------------------------------------
 
     def patches(self) -> Iterator[Patch]:
-        """Rectangles of rows that cover the point, of at most `chunk_numel` numbers or one draw.
-
-        Whole sequences, or positions of one sequence whose bounds are multiples of `rows_per_draw`.
-        """
-        count, length, vocab = self.shape
-        most = chunk_numel(self.device.type)
-        several = most // (length * vocab)
-        if several:
-            for first in range(0, count, several):
-                yield slice(first, min(first + several, count)), slice(0, length)
-            return
-        draw = rows_per_draw(vocab)
-        height = draw * max(1, most // (draw * vocab))
-        for sequence in range(count):
-            for first in range(0, length, height):
-                yield slice(sequence, sequence + 1), slice(first, min(first + height, length))
+        """Patches that cover the point."""
+        return patches(self.shape, self.device.type)
 
     def write(self, patch: Patch) -> Float[Tensor, "n m v"]:
         """The rows of a patch, to be read only.
@@ -161,11 +165,6 @@ class LazyPoint:
         first, last = tokens.start // length, (tokens.stop - 1) // length
         positions = slice(tokens.start - first * length, tokens.stop - last * length)
         return self.write((slice(first, last + 1), positions)).flatten(0, 1)
-
-    def __getitem__(self, patch: Patch) -> LazyPoint:
-        """A patch as a point of its own, whose rows are written now."""
-        rows = self.write(patch)
-        return LazyPoint.of(Stored(rows), *rows.shape, device=self.device)
 
     def dense(self) -> Float[Tensor, "b l v"]:
         """All rows at once: the one call that takes vocabulary-sized memory."""
@@ -238,7 +237,7 @@ class Probabilities(Term):
     @torch.no_grad()
     def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Make the probabilities of these rows again."""
-        total.addcmul_(self.prediction[patch].log_probs().exp(), weight)
+        total.addcmul_(self.prediction.log_probs(patch).exp(), weight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,13 @@
-"""Features to a distribution over tokens, whose rows exist a tile at a time.
+"""Features to a distribution over tokens, whose rows exist a strip or a tile at a time.
 
 Rows of the softmax do not see each other and its sums can be kept up to date, so nothing here but
-`log_probs` needs memory that grows with tokens times words (docs/performance.md).
+`log_probs` needs memory that grows with tokens times vocabulary (docs/performance.md).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,12 +15,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowlm.chunked.evidence import Evidence
-from flowlm.chunked.points import LazyPoint
-from flowlm.chunked.streamed import CrossEntropy, Expectation, Likelihood, Part, argmax_tiles
+from flowlm.chunked.points import patches
+from flowlm.chunked.strips import Rows, Strips
+from flowlm.chunked.tiled import (
+    Part,
+    TiledCrossEntropy,
+    TiledMean,
+    TiledNll,
+    argmax_tiles,
+)
 from flowlm.chunked.tiles import Logits, Tiling, capped, tile_side
-from flowlm.core.distribution import Dense, Mixture, TokenDistribution, draw_tokens
-from flowlm.core.rng import Streams
-from flowlm.core.types import Patch, Probs, Tokens
+from flowlm.core import distribution
+from flowlm.core.distribution import Dense, Mixture, Reduction, TokenDistribution
+from flowlm.core.types import Patch, Probs
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +39,7 @@ class HeadPrediction(TokenDistribution):
     bias: Float[Tensor, " v"]
     cap: float | None = None
     side: int | None = None
-    """Tokens and words of a tile; by default 4 MiB of logits on a CPU and 64 MiB elsewhere."""
+    """Tokens and words of a tile; by default `tile_side`."""
     fused: bool = False
     """Whether the work on a tile between its matrix products is compiled."""
     evidence: Evidence | None = None
@@ -39,25 +47,22 @@ class HeadPrediction(TokenDistribution):
 
     @property
     def shape(self) -> torch.Size:
-        """Texts and places, (b, l)."""
+        """Sequences and positions, (b, l)."""
         return self.features.shape[:2]
 
     @property
     def device(self) -> torch.device:
-        """Where features and head are."""
+        """Device of features and head."""
         return self.features.device
 
-    def log_probs(self) -> Probs:
-        """All rows at once, (b, l, v), at least float32."""
-        logits = capped(F.linear(self.features, self.weight), self.bias, self.cap)
+    def log_probs(self, patch: Patch | None = None) -> Probs:
+        """Log-probabilities, at least float32."""
+        b, l = self.shape  # noqa: E741
+        patch = patch or (slice(0, b), slice(0, l))
+        logits = capped(F.linear(self.features[patch], self.weight), self.bias, self.cap)
         if self.evidence is not None:
-            logits = logits + self.evidence.dense()
+            logits = logits + self.evidence.rows(patch)
         return logits.log_softmax(-1)
-
-    def __getitem__(self, patch: Patch) -> HeadPrediction:
-        """Some of its texts, and some of their places."""
-        evidence = None if self.evidence is None else self.evidence[patch]
-        return replace(self, features=self.features[patch], evidence=evidence)
 
     def with_temperature(self, temperature: float) -> HeadPrediction:
         """cap(z) / T = cap' (z / T) with cap' = cap / T: no larger than the features.
@@ -71,83 +76,73 @@ class HeadPrediction(TokenDistribution):
         features, bias = self.features / temperature, self.bias / temperature
         return replace(self, features=features, bias=bias, cap=cap)
 
-    def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
-        """p @ table."""
-        if self._fits_one_tile():
-            return Dense(self.log_probs()).expect(table)
-        return self._shaped(Expectation.apply(*self._leaves(), table))
+    def reduce(self, f: Reduction, *operands: Any) -> Tensor:
+        """Strip by strip, or by tiles where f is one that is asked often.
 
-    def nll(self, tokens: Tokens) -> Float[Tensor, "b l"]:
-        """-log p(token), nats."""
-        if self._fits_one_tile():
-            return Dense(self.log_probs()).nll(tokens)
-        return self._shaped(Likelihood.apply(*self._leaves(), tokens.flatten()))
-
-    def cross_entropy(self, target: Mixture) -> Float[Tensor, "b l"]:
-        """-sum_v target(v) log p(v), nats; the target's rows exist a tile at a time as well."""
-        parts = self._parts(target)
-        if parts is None or self._fits_one_tile():
-            return Dense(self.log_probs()).cross_entropy(target)
-        return self._shaped(CrossEntropy.apply(*self._leaves(), parts))
-
-    @torch.no_grad()
-    def argmax(self) -> Tokens:
-        """The likeliest token of every row."""
-        return self._shaped(argmax_tiles(self._logits()))
-
-    @torch.no_grad()
-    def sample(self, rng: Streams, temperature: float = 1.0, top_p: float = 1.0) -> Tokens:
-        """One token a row from p^(1/temperature) cut to its nucleus, in float64."""
-        u = rng.uniform(self.features.shape[1], dtype=torch.float64).flatten()
-        logits, words = self._logits(), slice(0, len(self.weight))
-        # A nucleus needs whole rows: as many at a time as make four tiles, or as are written.
-        at_once = max(1, 4 * logits.tiling.side**2 // len(self.weight))
-        parts = (slice(i, i + at_once) for i in range(0, len(u), at_once))
-        drawn = []
-        for i in parts if self.evidence is None else logits.rows():
-            rows = capped(logits.strip(i).products(words), self.bias, self.cap)
-            drawn.append(draw_tokens(rows, u[i], temperature, top_p))
-        return self._shaped(torch.cat(drawn))
-
-    def _fits_one_tile(self) -> bool:
-        """Where all logits are no more than a tile, autograd's own way is as small and faster."""
-        return self.features.shape[:2].numel() * len(self.weight) <= self._tiling().side ** 2
-
-    def _tiling(self) -> Tiling:
-        kind = self.features.device.type
-        lowered = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        products = torch.get_autocast_dtype(kind) if lowered else self.features.dtype
-        side = self.side or tile_side(kind)
-        return Tiling(products, self.cap, side, self.fused)
-
-    def _leaves(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, LazyPoint | None, Tiling]:
-        beta, x = None, None
-        if self.evidence is not None:
-            x = self.evidence.x
-            beta = self.evidence.beta.expand(self.shape).flatten()
-        features = self.features.flatten(0, 1)
-        return features, self.weight, self.bias, beta, x, self._tiling()
-
-    def _logits(self) -> Logits:
-        return Logits.of(*self._leaves())
-
-    def _shaped(self, answer: Tensor) -> Tensor:
-        return answer.unflatten(0, self.features.shape[:2])
-
-    def _parts(self, target: Mixture) -> list[Part] | None:
-        """The target in tiles; None if a part is not a head's, but rows already written out.
-
-        Where a part alone has evidence, its strips are not those of this head: it is written out.
+        Where all rows are no more than a tile, autograd's own way is as small and faster.
         """
-        shape, parts = self.features.shape[:2], []
-        with torch.no_grad():
-            for share, part in target.parts:
-                if not isinstance(part, HeadPrediction):
-                    return None
-                if self.evidence is None and part.evidence is not None:
-                    return None
-                parts.append((share.expand(shape).flatten(), part._logits()))
+        if self.shape.numel() * len(self.weight) <= self._tiling.side**2:
+            return Dense(self.log_probs()).reduce(f, *operands)
+        match f:
+            case distribution.row_nll:
+                tokens = operands[0].flatten()
+                return TiledNll.apply(*self._leaves(), tokens).unflatten(0, self.shape)
+            case distribution.row_mean:
+                return TiledMean.apply(*self._leaves(), *operands).unflatten(0, self.shape)
+            case distribution.row_argmax:
+                return argmax_tiles(Logits.of(*self._leaves())).unflatten(0, self.shape)
+            case distribution.row_cross_entropy if (parts := self._parts(*operands)) is not None:
+                return TiledCrossEntropy.apply(*self._leaves(), parts).unflatten(0, self.shape)
+            case _:
+                return self._reduce_strips(f, operands)
+
+    def _reduce_strips(self, f: Reduction, operands: tuple[Any, ...]) -> Tensor:
+        learnt = [x for x in operands if isinstance(x, Tensor) and x.requires_grad]
+        assert not learnt, "no gradient flows into the operands of a reduction"
+        beta = None if self.evidence is None else self.evidence.beta.expand(self.shape)
+        shape, tiling = torch.Size((*self.shape, len(self.weight))), self._tiling
+        rows = Rows(
+            tuple(patches(shape, self.device.type)),
+            tiling.products, self._autocast, self.cap, tiling.x, f, operands,
+        )  # fmt: skip
+        return Strips.apply(self.features, self.weight, self.bias, beta, rows)
+
+    @property
+    def _autocast(self) -> bool:
+        kind = self.device.type
+        return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+    @property
+    def _tiling(self) -> Tiling:
+        kind = self.device.type
+        products = torch.get_autocast_dtype(kind) if self._autocast else self.features.dtype
+        x = None if self.evidence is None else self.evidence.x
+        return Tiling(products, self.cap, self.side or tile_side(kind), self.fused, x)
+
+    def _leaves(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tiling]:
+        beta = None
+        if self.evidence is not None:
+            beta = self.evidence.beta.expand(self.shape).flatten()
+        return self.features.flatten(0, 1), self.weight, self.bias, beta, self._tiling
+
+    @torch.no_grad()
+    def _parts(self, target: Mixture) -> list[Part] | None:
+        """The target in tiles; None where the tiles of a part are not those of this head."""
+        parts = []
+        for share, part in target.parts:
+            if not isinstance(part, HeadPrediction):
+                return None
+            if self.evidence is None and part.evidence is not None:
+                return None
+            parts.append((share.expand(self.shape).flatten(), Logits.of(*part._leaves())))
         return parts
+
+
+def posterior(evidence: Evidence, log_prior: Float[Tensor, " v"]) -> HeadPrediction:
+    """softmax(evidence + log prior): what rows alone say of their tokens, without a context."""
+    features = log_prior.new_zeros(*evidence.x.shape[:2], 0)
+    weight = log_prior.new_zeros(len(log_prior), 0)
+    return HeadPrediction(features, weight, log_prior, evidence=evidence)
 
 
 COLDEST = 1e-24

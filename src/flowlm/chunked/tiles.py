@@ -41,6 +41,8 @@ class Tiling:
     """Tokens and words of a tile."""
     fused: bool
     """Whether the work on a tile between its matrix products is compiled into one kernel."""
+    x: LazyPoint | None
+    """Evidence is beta times this point."""
 
     def body(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         """One of the functions on a tile below, compiled if wanted."""
@@ -67,29 +69,20 @@ def _compiled(plain: Callable[..., Any]) -> Callable[..., Any]:
 class Logits:
     """cap tanh((y W^T + c) / cap) of n tokens, never all at once.
 
-    Without a cap y W^T + c, and then evidence may be added: beta times the rows of a point x.
+    Without a cap y W^T + c, and then evidence may be added: beta times the rows of a point.
     """
 
     y: Float[Tensor, "n d"]
     weight: Float[Tensor, "v d"]
     bias: Bias
     beta: Row | None
-    x: LazyPoint | None
     tiling: Tiling
 
     @staticmethod
-    def of(
-        y: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        beta: Row | None,
-        x: LazyPoint | None,
-        tiling: Tiling,
-    ) -> Logits:
+    def of(y: Tensor, weight: Tensor, bias: Tensor, beta: Row | None, tiling: Tiling) -> Logits:
         """With y and W in the dtype of the matrix products."""
-        assert tiling.cap is None or x is None, "evidence has no bound"
-        y, weight = y.to(tiling.products), weight.to(tiling.products)
-        return Logits(y, weight, bias, beta, x, tiling)
+        assert tiling.cap is None or tiling.x is None, "evidence has no bound"
+        return Logits(y.to(tiling.products), weight.to(tiling.products), bias, beta, tiling)
 
     @property
     def sums(self) -> torch.dtype:
@@ -98,7 +91,8 @@ class Logits:
 
     def rows(self) -> Iterator[slice]:
         """Strips of tokens; evidence is written for one of them at a time."""
-        return self.tiling.strips(len(self.y)) if self.x is None else self.x.strips()
+        x = self.tiling.x
+        return self.tiling.strips(len(self.y)) if x is None else x.strips()
 
     def columns(self) -> Iterator[slice]:
         """Strips of the vocabulary."""
@@ -106,10 +100,14 @@ class Logits:
 
     def strip(self, rows: slice) -> LogitStrip:
         """A strip of tokens, whose tiles can be made."""
-        if self.x is None or self.beta is None:
+        if self.tiling.x is None or self.beta is None:
             return LogitStrip(self.y[rows], self.weight, None, None)
-        x = self.x.write_strip(rows)
+        x = self.tiling.x.write_strip(rows)
         return LogitStrip(self.y[rows], self.weight, self.beta[rows, None], x)
+
+    def bias_of(self, columns: slice) -> Bias:
+        """The bias of some words."""
+        return contiguous_slice(self.bias, columns)
 
     def per_token(self, rows: slice, value: float = 0.0) -> Row:
         """A number for every token of a strip."""
@@ -127,9 +125,11 @@ class LogitStrip:
 
     def products(self, columns: slice) -> Tile:
         """y W^T there, with the evidence in at least float32."""
-        made = self.y @ self.weight[columns].mT
         if self.x is None or self.beta is None:
-            return made
+            return self.y @ self.weight[columns].mT
+        if self.y.shape[1] == 0:  # rows alone, without a context
+            return self.beta * self.x[:, columns]
+        made = self.y @ self.weight[columns].mT
         return torch.addcmul(made.to(self.beta.dtype), self.beta, self.x[:, columns])
 
 

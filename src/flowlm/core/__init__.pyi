@@ -6,6 +6,7 @@ from .corruption import mask as mask
 from .corruption import reveal_probability as reveal_probability
 from .distribution import Dense as Dense
 from .distribution import Mixture as Mixture
+from .distribution import Reduction as Reduction
 from .distribution import TokenDistribution as TokenDistribution
 from .distribution import draw_tokens as draw_tokens
 from .flow import beta as beta

@@ -77,7 +77,7 @@ class FlowMap(Continuous):
             value = prediction.nll(batch.tokens)
         else:
             wanted = teacher(x, tau).with_temperature(self.temperature)
-            value = prediction.cross_entropy(core.Mixture.only(wanted, tau))
+            value = prediction.cross_entropy(wanted.probs())
         return core.Loss(value, batch.weight, {"diagonal": value.detach().mean()})
 
     def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:

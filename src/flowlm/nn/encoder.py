@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from flowlm.chunked.evidence import Evidence
 from flowlm.chunked.points import LazyPoint
-from flowlm.chunked.posterior import posterior_mean
+from flowlm.chunked.prediction import posterior
 from flowlm.core.flow import beta
 from flowlm.core.types import Point, Tokens
 
@@ -125,7 +125,7 @@ class Posterior(Encoder):
 
     def _views(self, x: LazyPoint, tau: Tensor) -> Float[Tensor, "b l d"]:
         at_least = beta(self.t_of_tau(tau)).clamp(min=MIN_BETA)
-        mean = posterior_mean(self.table, x, at_least, self.log_prior)
+        mean = posterior(Evidence(x, at_least), self.log_prior).expect(self.table)
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]
         return width**0.5 * mean + F.rms_norm(deviation, (width,))

@@ -1,7 +1,9 @@
-"""Cross-entropies and means under softmax(cap(y W^T + c)) that never hold its rows.
+"""The reductions that training and sampling ask most, by square tiles of logits.
 
-Forward passes keep one number or one vector per token; backward passes make every tile again. The
-gradients are exact: nothing is sampled or cut off.
+They give what `strips.Strips` gives, faster: a tile stays in a cache, and the weight is read, and
+its gradient summed, once per 1,024 tokens instead of once per strip (docs/performance.md). Forward
+passes keep one number or one vector per token; backward passes make every tile again. The gradients
+are exact: nothing is sampled or cut off.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flowlm.chunked.points import LazyPoint
 from flowlm.chunked.tiles import (
     Logits,
     LogitStrip,
@@ -32,6 +33,7 @@ from flowlm.chunked.tiles import (
     online_softmax_and_average,
     online_softmax_and_pick,
     online_softmax_mass,
+    probability,
     shares,
 )
 
@@ -44,7 +46,7 @@ Part = tuple[Row, Logits]
 Gradients = tuple[Tensor | None, ...]
 
 
-class Likelihood(torch.autograd.Function):
+class TiledNll(torch.autograd.Function):
     """-log p(token)."""
 
     @staticmethod
@@ -54,26 +56,25 @@ class Likelihood(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         beta: Row | None,
-        x: LazyPoint | None,
         tiling: Tiling,
         tokens: Tensor,
     ) -> Row:
         """Nats, (n,)."""
-        logits = Logits.of(y, weight, bias, beta, x, tiling)
+        logits = Logits.of(y, weight, bias, beta, tiling)
         step = tiling.body(online_softmax_and_pick)
         log_totals, picks = [], []
         for i in logits.rows():
             top, total = logits.per_token(i, -torch.inf), logits.per_token(i)
             pick, strip = logits.per_token(i), logits.strip(i)
             for j in logits.columns():
-                place, part = tokens[i] - j.start, contiguous_slice(bias, j)
+                place, part = tokens[i] - j.start, logits.bias_of(j)
                 top, total, pick = step(
                     strip.products(j), part, tiling.cap, top, total, place, pick
                 )
             log_totals.append(top + total.log())
             picks.append(pick)
         log_total, pick = torch.cat(log_totals), torch.cat(picks)
-        ctx.tiling, ctx.x = tiling, x
+        ctx.tiling = tiling
         ctx.save_for_backward(y, weight, bias, beta, tokens, log_total, pick)
         return log_total - pick
 
@@ -83,14 +84,14 @@ class Likelihood(torch.autograd.Function):
         """d/dlogits = p - onehot(token)."""
         y, weight, bias, beta, tokens, log_total, pick = ctx.saved_tensors
         tiling = ctx.tiling
-        logits = Logits.of(y, weight, bias, beta, ctx.x, tiling)
+        logits = Logits.of(y, weight, bias, beta, tiling)
         body, shown = tiling.body(likelihood_slope), []
 
         def slope(i: slice, strip: LogitStrip) -> Callable[[slice], Tile]:
             total = contiguous_slice(log_total, i)
             if strip.x is not None:
                 shown.append(strip.x.gather(1, tokens[i, None]).squeeze(1))
-            return lambda j: body(strip.products(j), contiguous_slice(bias, j), tiling.cap, total)
+            return lambda j: body(strip.products(j), logits.bias_of(j), tiling.cap, total)
 
         dy, dweight, dbias, dbeta = backward_tiles(logits, slope, g, ctx.needs_input_grad[3])
         # The one-hot part touches one word a token, so it stays outside the tiles.
@@ -100,10 +101,10 @@ class Likelihood(torch.autograd.Function):
         dbias.index_add_(0, tokens, paid)
         if dbeta is not None:
             dbeta += paid * torch.cat(shown)
-        return *_like(ctx, dy, dweight, dbias, dbeta), None, None, None
+        return *_like(ctx, dy, dweight, dbias, dbeta), None, None
 
 
-class CrossEntropy(torch.autograd.Function):
+class TiledCrossEntropy(torch.autograd.Function):
     """-sum_v q(v) log p(v), where q = sum_k share_k softmax(logits_k) is a fixed mixture."""
 
     @staticmethod
@@ -113,12 +114,11 @@ class CrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         beta: Row | None,
-        x: LazyPoint | None,
         tiling: Tiling,
         parts: Sequence[Part],
     ) -> Row:
         """Nats, (n,): the log normaliser of p less the mean of its logits under q."""
-        logits = Logits.of(y, weight, bias, beta, x, tiling)
+        logits = Logits.of(y, weight, bias, beta, tiling)
         make, see, average = map(tiling.body, (capped, online_softmax, online_softmax_and_average))
         values, log_totals = [], []
         for i in logits.rows():
@@ -128,22 +128,16 @@ class CrossEntropy(torch.autograd.Function):
             kept = [(lowest, nothing, nothing.clone()) for _ in parts]
             strip, wanted = logits.strip(i), [part.strip(i) for _, part in parts]
             for j in logits.columns():
-                tile = make(strip.products(j), contiguous_slice(bias, j), tiling.cap)
+                tile = make(strip.products(j), logits.bias_of(j), tiling.cap)
                 _, top, total, _ = see(tile, top, total)
                 kept = [
-                    average(
-                        theirs.products(j),
-                        contiguous_slice(part.bias, j),
-                        part.tiling.cap,
-                        *so_far,
-                        tile,
-                    )
+                    average(theirs.products(j), part.bias_of(j), part.tiling.cap, *so_far, tile)
                     for (_, part), theirs, so_far in zip(parts, wanted, kept)
                 ]
             log_totals.append([top + total.log(), *(t + n.log() for t, n, _ in kept)])
             mean = [share[i] * s / n for (share, _), (_, n, s) in zip(parts, kept)]
             values.append(reduce(torch.sub, mean, log_totals[-1][0]))
-        ctx.parts, ctx.tiling, ctx.x = parts, tiling, x
+        ctx.parts, ctx.tiling = parts, tiling
         ctx.save_for_backward(y, weight, bias, beta, *map(torch.cat, zip(*log_totals)))
         return torch.cat(values)
 
@@ -153,7 +147,7 @@ class CrossEntropy(torch.autograd.Function):
         """d/dlogits = p - q."""
         y, weight, bias, beta, log_total, *parts_total = ctx.saved_tensors
         tiling = ctx.tiling
-        logits = Logits.of(y, weight, bias, beta, ctx.x, tiling)
+        logits = Logits.of(y, weight, bias, beta, tiling)
         part_of, last = map(tiling.body, (shares, entropy_slope))
 
         def slope(i: slice, strip: LogitStrip) -> Callable[[slice], Tile]:
@@ -165,15 +159,13 @@ class CrossEntropy(torch.autograd.Function):
 
             def tile(j: slice) -> Tile:
                 wanted = [
-                    part_of(
-                        of.products(j), contiguous_slice(part.bias, j), part.tiling.cap, log, share
-                    )
+                    part_of(of.products(j), part.bias_of(j), part.tiling.cap, log, share)
                     for of, part, log, share in theirs
                 ]
                 return last(
                     reduce(torch.add, wanted),
                     strip.products(j),
-                    contiguous_slice(bias, j),
+                    logits.bias_of(j),
                     tiling.cap,
                     total,
                 )
@@ -181,10 +173,10 @@ class CrossEntropy(torch.autograd.Function):
             return tile
 
         pulled = backward_tiles(logits, slope, g, ctx.needs_input_grad[3])
-        return *_like(ctx, *pulled), None, None, None
+        return *_like(ctx, *pulled), None, None
 
 
-class Expectation(torch.autograd.Function):
+class TiledMean(torch.autograd.Function):
     """softmax(logits) @ table."""
 
     @staticmethod
@@ -194,12 +186,11 @@ class Expectation(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         beta: Row | None,
-        x: LazyPoint | None,
         tiling: Tiling,
         table: Tensor,
     ) -> Float[Tensor, "n e"]:
         """(n, e) for a table (v, e)."""
-        logits = Logits.of(y, weight, bias, beta, x, tiling)
+        logits = Logits.of(y, weight, bias, beta, tiling)
         values = table.to(tiling.products)
         step = tiling.body(online_softmax_mass)
         mean = y.new_zeros(len(y), table.shape[1], dtype=logits.sums)
@@ -210,13 +201,13 @@ class Expectation(torch.autograd.Function):
             for j in logits.columns():
                 products = strip.products(j)
                 mass, top, total, rescale = step(
-                    products, contiguous_slice(bias, j), tiling.cap, top, total
+                    products, logits.bias_of(j), tiling.cap, top, total
                 )
                 mean[i] *= rescale[:, None]
                 add_product(mean[i], mass.to(values.dtype), values[j])
             mean[i] /= total[:, None]
             log_totals.append(top + total.log())
-        ctx.tiling, ctx.x = tiling, x
+        ctx.tiling = tiling
         ctx.save_for_backward(y, weight, bias, beta, table, mean, torch.cat(log_totals))
         return mean
 
@@ -226,10 +217,18 @@ class Expectation(torch.autograd.Function):
         """d/dlogits = p (g table^T - g mean), and d/dtable = p^T g."""
         y, weight, bias, beta, table, mean, log_total = ctx.saved_tensors
         tiling = ctx.tiling
-        logits = Logits.of(y, weight, bias, beta, ctx.x, tiling)
+        logits = Logits.of(y, weight, bias, beta, tiling)
         values = table.to(tiling.products)
         pulled, level = g.to(tiling.products), (g * mean).sum(-1)
         dtable = torch.zeros_like(table, dtype=logits.sums)
+        if not any(ctx.needs_input_grad[:4]):  # a posterior of rows alone: its table learns
+            part_of = tiling.body(probability)
+            for i in logits.rows():
+                strip, total = logits.strip(i), contiguous_slice(log_total, i)
+                for j in logits.columns():
+                    p = part_of(strip.products(j), logits.bias_of(j), tiling.cap, total)
+                    add_product(dtable[j], p.to(values.dtype).mT, pulled[i])
+            return *(None,) * 5, dtable.to(table.dtype)
         body = tiling.body(expectation_slope)
 
         def slope(i: slice, strip: LogitStrip) -> Callable[[slice], Tile]:
@@ -238,7 +237,7 @@ class Expectation(torch.autograd.Function):
             def tile(j: slice) -> Tile:
                 pull = pulled[i] @ values[j].mT
                 p, made = body(
-                    strip.products(j), contiguous_slice(bias, j), tiling.cap, total, pull, mean_pull
+                    strip.products(j), logits.bias_of(j), tiling.cap, total, pull, mean_pull
                 )
                 add_product(dtable[j], p.to(values.dtype).mT, pulled[i])
                 return made
@@ -247,7 +246,7 @@ class Expectation(torch.autograd.Function):
 
         once = torch.ones_like(log_total)
         slopes = backward_tiles(logits, slope, once, ctx.needs_input_grad[3])
-        return *_like(ctx, *slopes), None, None, dtable.to(table.dtype)
+        return *_like(ctx, *slopes), None, dtable.to(table.dtype)
 
 
 def argmax_tiles(logits: Logits) -> Int[Tensor, " n"]:
@@ -257,8 +256,7 @@ def argmax_tiles(logits: Logits) -> Int[Tensor, " n"]:
         best, place, strip = logits.per_token(i, -torch.inf), None, logits.strip(i)
         for j in logits.columns():
             # The cap is increasing, but rounding may tie what it brings close: it stays in.
-            bias = contiguous_slice(logits.bias, j)
-            top, at = capped(strip.products(j), bias, logits.tiling.cap).max(-1)
+            top, at = capped(strip.products(j), logits.bias_of(j), logits.tiling.cap).max(-1)
             place = at + j.start if place is None else torch.where(top > best, at + j.start, place)
             best = torch.maximum(best, top)
         answers.append(place)
