@@ -208,7 +208,9 @@ class TiledMean(torch.autograd.Function):
             mean[i] /= total[:, None]
             log_totals.append(top + total.log())
         ctx.tiling = tiling
-        ctx.save_for_backward(y, weight, bias, beta, table, mean, torch.cat(log_totals))
+        # A posterior of rows alone learns through its table alone, which needs no mean.
+        kept = mean if any(ctx.needs_input_grad[:4]) else None
+        ctx.save_for_backward(y, weight, bias, beta, table, kept, torch.cat(log_totals))
         return mean
 
     @staticmethod
@@ -219,9 +221,9 @@ class TiledMean(torch.autograd.Function):
         tiling = ctx.tiling
         logits = Logits.of(y, weight, bias, beta, tiling)
         values = table.to(tiling.products)
-        pulled, level = g.to(tiling.products), (g * mean).sum(-1)
+        pulled = g.to(tiling.products)
         dtable = torch.zeros_like(table, dtype=logits.sums)
-        if not any(ctx.needs_input_grad[:4]):  # a posterior of rows alone: its table learns
+        if mean is None:
             part_of = tiling.body(probability)
             for i in logits.rows():
                 strip, total = logits.strip(i), contiguous_slice(log_total, i)
@@ -229,7 +231,7 @@ class TiledMean(torch.autograd.Function):
                     p = part_of(strip.products(j), logits.bias_of(j), tiling.cap, total)
                     add_product(dtable[j], p.to(values.dtype).mT, pulled[i])
             return *(None,) * 5, dtable.to(table.dtype)
-        body = tiling.body(expectation_slope)
+        body, level = tiling.body(expectation_slope), (g * mean).sum(-1)
 
         def slope(i: slice, strip: LogitStrip) -> Callable[[slice], Tile]:
             total, mean_pull = contiguous_slice(log_total, i), contiguous_slice(level, i)
