@@ -20,13 +20,15 @@ NOUNS = ("core.types", "core.rng", "core.oracle", "core.distribution", "errors",
 # Folder: what it may import of flowlm besides itself.
 MAY_IMPORT = {
     "core/": ("errors",),
+    "chunked/": ("core", "errors"),
     "nn/": (
-        *("core." + n for n in ("types", "distribution", "rng", "rows", "evidence")),
+        *("core." + n for n in ("types", "distribution", "rng", "flow")),
+        "chunked",
         "errors",
         "checks",
     ),
     "sampling/": ("core", "errors"),
-    "methods/": ("core", "nn", "sampling", "errors", "checks"),
+    "methods/": ("core", "chunked", "nn", "sampling", "errors", "checks"),
     "train/": NOUNS,
     "data/": NOUNS,
     "evaluate/": NOUNS,

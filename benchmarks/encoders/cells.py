@@ -116,7 +116,7 @@ def _made(cell: Cell, where: World, folder: Path) -> tuple[Method, DiT, DiT | No
     if cell.kind == "flow":
         network = flow.network(cell.size, where.vocab, where.length)
         if isinstance(network.encoder, Posterior) and cell.variant.prior:
-            network.believe(where.counts)
+            network.set_prior(where.counts)
         return flow, network, None
     # The table of a flow that was tuned is written out: its student needs no gain.
     flow, flow_map = methods(replace(cell.variant, gain=1.0), cell.temperatures[0])

@@ -21,7 +21,7 @@ from benchmarks.encoders.variants import Variant, methods
 from benchmarks.encoders.worlds import World, world
 from benchmarks.rivals import PAPER, Case
 from flowlm import core
-from flowlm.core import implicit
+from flowlm.chunked import points
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Tokens
 from flowlm.evaluate.diversity import sample_entropy
@@ -175,7 +175,7 @@ def kept(folder: Path) -> dict[str, Any]:
     for steps in (8, 32):
         whole = None
         for entries in (where.vocab, 1024, 256, 64, 16):
-            implicit.KEPT = entries
+            points.TOP_K = entries
             *_, tokens = method.sample(network, prompt, steps, Streams.of(3, count=len(prompt)))
             whole = tokens if whole is None else whole
             differ = float((tokens != whole).double().mean())

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from flowlm import core
-from flowlm.core.evidence import sharpness
+from flowlm.chunked import Evidence, LazyPoint, posterior
+from flowlm.core import beta
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn import Bayes, DiT, Posterior, Projected, Size
-from flowlm.nn.encoder import FLOOR, Encoder
-from flowlm.nn.posterior import posterior_mean
+from flowlm.nn.encoder import MIN_BETA, Encoder
 
 Clock = Callable[[Tensor], Tensor]
 
@@ -37,7 +36,7 @@ class Variant:
     scale: float = 1.0
     """Of the table at the start."""
     prior: bool = True
-    floor: float = FLOOR
+    floor: float = MIN_BETA
     views: str = "both"
     """Of the posterior: its mean, its deviation from the prior, or both."""
     reach: int = 0
@@ -78,11 +77,11 @@ class Ablated(Bayes):
         super().__init__(vocab, width, t_of_tau)
         self.variant = variant
 
-    def forward(self, x: core.Rows, tau: Tensor | None) -> Tensor:
+    def forward(self, x: LazyPoint, tau: Tensor | None) -> Tensor:
         assert tau is not None
         width = self.table.shape[1]
-        beta = sharpness(self.t_of_tau(tau)).clamp(min=max(self.variant.floor, 1e-3))
-        mean = posterior_mean(self.table, x, beta, self.log_prior)
+        at_least = beta(self.t_of_tau(tau)).clamp(min=max(self.variant.floor, 1e-3))
+        mean = posterior(Evidence(x, at_least), self.log_prior).expect(self.table)
         deviation = F.rms_norm(mean - self.log_prior.exp() @ self.table, (width,))
         mean = width**0.5 * mean
         return {"mean": mean, "deviation": deviation, "both": mean + deviation}[self.variant.views]
@@ -94,7 +93,7 @@ def built(
     """The network of a variant, before it has seen the text."""
     size, clock = replace(size, reach=variant.reach), method.time(vocab).t
     match variant.encoder:
-        case "bayes" if variant.views == "both" and variant.floor == FLOOR:
+        case "bayes" if variant.views == "both" and variant.floor == MIN_BETA:
             encoder = Bayes(vocab, size.width, clock)
         case "bayes":
             encoder = Ablated(vocab, size.width, clock, variant)

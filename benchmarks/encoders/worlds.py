@@ -18,7 +18,7 @@ from flowlm.data.language import AHEAD, Sentences, demo_language
 from flowlm.data.loader import Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokens import is_prepared, open_tokens
-from flowlm.evaluate.quality import heard_nll, valid_share
+from flowlm.evaluate.quality import noisy_channel_nll, valid_share
 from flowlm.prepare import find_corpus, make_tokenizer
 
 DIALECTS = 4
@@ -46,7 +46,7 @@ class World:
             return {}
         return {
             "valid": valid_share(self.language, tokens),
-            "nll": heard_nll(self.language, tokens),
+            "nll": noisy_channel_nll(self.language, tokens),
         }
 
 

@@ -23,7 +23,7 @@ from flowlm.errors import Refusal
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
-from flowlm.evaluate.quality import heard_nll, valid_share
+from flowlm.evaluate.quality import noisy_channel_nll, valid_share
 from flowlm.experiment import Generated
 from flowlm.limits import cores
 from flowlm.methods.continuous import Continuous
@@ -102,11 +102,11 @@ def reference(num: int, seed: int) -> dict[str, float]:
     return {
         "entropy": language.entropy,
         "valid": valid_share(language, true),
-        "nll": heard_nll(language, true),
+        "nll": noisy_channel_nll(language, true),
         "sample_entropy": sample_entropy(true),
         "unique": unique_share(true),
         "marginals_valid": marginals_valid(language),
-        "marginals_nll": heard_nll(language, independent),
+        "marginals_nll": noisy_channel_nll(language, independent),
         "marginals_sample_entropy": sample_entropy(independent),
     }
 
@@ -172,7 +172,7 @@ def _diversity(tokens: Tokens) -> dict[str, float]:
 
 def _exact_quality(tokens: Tokens) -> dict[str, float]:
     language, _ = demo_language()
-    return {"valid": valid_share(language, tokens), "nll": heard_nll(language, tokens)}
+    return {"valid": valid_share(language, tokens), "nll": noisy_channel_nll(language, tokens)}
 
 
 def _quality(model: LanguageModel, tokens: Tokens, judge: LanguageModel | None) -> dict[str, float]:

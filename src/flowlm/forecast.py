@@ -18,13 +18,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowlm.accelerators import Accelerator, accelerator
+from flowlm.chunked.tiles import tile_side
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment
 from flowlm.model import text_length
 from flowlm.nn.dit import DiT
-from flowlm.nn.head import tile_side
 from flowlm.nn.size import Size
 from flowlm.train import State
 from flowlm.train.footprint import Footprint

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from flowlm.core.implicit import KEPT
-from flowlm.core.rows import most_written
+from flowlm.chunked.points import TOP_K, chunk_numel
+from flowlm.chunked.tiles import tile_side
 from flowlm.experiment import AnyMethod
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.nn.dit import DiT
 from flowlm.nn.encoder import Linear, Posterior
-from flowlm.nn.head import tile_side
 
 BUDGET = 2**30
 """Bytes that a batch of texts may take by default, beside the weights."""
@@ -44,16 +43,16 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
     # The explicit attention of a capped trunk: logits, their tanh, and the softmax in float32.
     scores = 0 if size.attention_cap is None else 12 * size.heads * places * length
     # The likeliest token and the mean need a tile of float32, a draw needs whole rows of float64.
-    tile = tile_side(kind) ** 2
-    entry, most = (24, tile) if isinstance(method, Continuous) else (64, max(4 * tile, vocab))
+    tile, chunk = tile_side(kind) ** 2, max(chunk_numel(kind), vocab)
+    entry, most = (24, tile) if isinstance(method, Continuous) else (64, chunk)
     row, most, state = entry * places * vocab, entry * most, 8 * places * size.width * 4
     match network.encoder:
         case Linear():
             state = 8 * places * vocab * 4
         case Posterior():
             # Seeds, and what is kept of predictions, old and new.
-            state = 24 * places * min(KEPT, vocab)
-            row, most = row + 24 * places * vocab, most + 24 * max(most_written(kind), vocab)
+            state = 24 * places * min(TOP_K, vocab)
+            row, most = row + 24 * places * vocab, most + 24 * chunk
         case _:
             pass
     return trunk + state + scores + cached, row, most

@@ -171,7 +171,7 @@ class LanguageModel:
         size = self._texts_at_once(memory)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
-            point = space.of(x[part].to(self.device, self.network.encoder.table.dtype))
+            point = space.from_one_hot(x[part].to(self.device, self.network.encoder.table.dtype))
             prediction = self.network(point, *(tau[part] for tau in taus))
             answers.append(prediction.log_probs().exp())
         return torch.cat(answers)

@@ -22,7 +22,7 @@ from flowlm.data.language import Sentences, demo_language
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import distinct, sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
-from flowlm.evaluate.quality import SLIP, heard_nll, valid_share
+from flowlm.evaluate.quality import FLIP_PROBABILITY, noisy_channel_nll, valid_share
 
 TOKENS = st.tuples(st.integers(1, 6), st.integers(3, 12)).flatmap(
     lambda shape: arrays.arrays(np.int64, shape, elements=st.integers(0, 4))
@@ -131,26 +131,37 @@ def test_heard_nll_by_enumeration(agreement: Language) -> None:
     for heard in itertools.islice(itertools.product(range(vocab), repeat=length), 0, None, 7):
         p = 0.0
         for words, chance in zip(sentences.tolist(), chances.tolist()):
-            hits = [(1 - SLIP) * (a == b) + SLIP / vocab for a, b in zip(words, heard)]
+            hits = [
+                (1 - FLIP_PROBABILITY) * (a == b) + FLIP_PROBABILITY / vocab
+                for a, b in zip(words, heard)
+            ]
             p += chance * math.prod(hits)
-        assert heard_nll(agreement, torch.tensor([heard])) == pytest.approx(-math.log(p) / length)
+        assert noisy_channel_nll(agreement, torch.tensor([heard])) == pytest.approx(
+            -math.log(p) / length
+        )
 
 
 def test_the_languages_own_sentences_cost_about_its_entropy() -> None:
     language, _ = demo_language()
     tokens = language.sample(Streams.of(3, count=2000))
-    each = -language.log_prob(tokens, SLIP) / language.length
+    each = -language.log_prob(tokens, FLIP_PROBABILITY) / language.length
     error = 5 * float(each.std()) / math.sqrt(len(each))
-    mean = heard_nll(language, tokens)
+    mean = noisy_channel_nll(language, tokens)
     assert mean == pytest.approx(float(each.mean()))
-    assert language.entropy - error <= mean <= language.entropy - math.log(1 - SLIP) + error
+    assert (
+        language.entropy - error
+        <= mean
+        <= language.entropy - math.log(1 - FLIP_PROBABILITY) + error
+    )
     assert error < 0.02 * language.entropy
 
 
 def test_the_bounds_of_what_own_sentences_cost_hold_exactly(agreement: Language) -> None:
     sentences, chances = agreement.support()
-    expected = -float((chances * agreement.log_prob(sentences, SLIP)).sum()) / agreement.length
-    assert agreement.entropy < expected < agreement.entropy - math.log(1 - SLIP)
+    expected = (
+        -float((chances * agreement.log_prob(sentences, FLIP_PROBABILITY)).sum()) / agreement.length
+    )
+    assert agreement.entropy < expected < agreement.entropy - math.log(1 - FLIP_PROBABILITY)
     entropy = -float((chances * chances.log()).sum()) / agreement.length
     assert agreement.entropy == pytest.approx(entropy)
 

@@ -133,7 +133,7 @@ def test_a_draw_is_uniform_in_its_stratum() -> None:
 @pytest.mark.parametrize("step", [2, 3])
 def test_every_other_text_is_a_smaller_batch_with_strata_of_its_own(count: int, step: int) -> None:
     for seed, start in product(range(4), range(min(step, count))):
-        some = Streams.of(seed, count=count).every(start, step)
+        some = Streams.of(seed, count=count).strided(start, step)
         n = len(range(start, count, step))
         draws = some.stratified()[:, 0].double()
         assert (draws * n).floor().long().tolist() == list(range(n))

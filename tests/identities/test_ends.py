@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowlm import core, nn
+from flowlm import chunked, core, nn
 from flowlm.core import Decoding, Dense, Streams, draw_tokens, jump, semigroup_weight, velocity
-from flowlm.core.distribution import Mixture
 from flowlm.errors import Refusal
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
@@ -141,12 +140,12 @@ def test_the_smallest_nucleus_is_the_likeliest_word() -> None:
     assert draw_tokens(logits, last, 1.0, math.nextafter(1, 0)).tolist() == [2]
 
 
-def head(cap: float | None, side: int | None) -> nn.HeadDistribution:
+def head(cap: float | None, side: int | None) -> chunked.HeadPrediction:
     features, weight = (
         torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
         for seed, shape in enumerate(((2, 3, 4), (11, 4)))
     )
-    return nn.HeadDistribution(features, weight, torch.linspace(-1, 1, 11), cap, side)
+    return chunked.HeadPrediction(features, weight, torch.linspace(-1, 1, 11), cap, side)
 
 
 @pytest.mark.parametrize("temperature", COLD)
@@ -161,12 +160,11 @@ def test_a_cold_distribution_is_the_likeliest_word(
     rows = Dense(warm.log_probs())
     gap = rows.logp.topk(2).values.diff(dim=-1).abs().min()
     assert gap > 0.02, "no two words are as likely"
-    for cold in (warm.tempered(temperature), rows.tempered(temperature)):
+    for cold in (warm.with_temperature(temperature), rows.with_temperature(temperature)):
         assert torch.equal(cold.argmax(), best)
         assert torch.allclose(cold.expect(eye), eye[best], atol=1e-6)
         assert (cold.nll(best).abs() < 1e-6).all()
-        one = Mixture.only(cold, torch.ones(2, 1))
-        assert torch.allclose(warm.cross_entropy(one), warm.nll(best), atol=1e-4)
+        assert torch.allclose(warm.cross_entropy(cold.probs()), warm.nll(best), atol=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [1e-39, 1e-310])

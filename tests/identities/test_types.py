@@ -7,7 +7,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from checking import OFTEN
-from flowlm import core, nn, sampling
+from flowlm import chunked, core, nn, sampling
 from flowlm.methods.flow import Flow
 
 
@@ -21,7 +21,7 @@ def test_shapes_are_checked() -> None:
         lambda: core.interpolate(x, x, torch.zeros(3, 1)),
         lambda: core.Loss(torch.zeros(2, 3), torch.zeros(2, 4)),
         lambda: core.Batch(torch.zeros(2, 3), torch.zeros(2, 3)),
-        lambda: nn.HeadDistribution(x, torch.zeros(5, 3), torch.zeros(5)),
+        lambda: chunked.HeadPrediction(x, torch.zeros(5, 3), torch.zeros(5)),
         lambda: sampling.Frame(x, torch.zeros(2, 2), core.Dense(x)),
     ):
         with pytest.raises(TypeCheckError):

@@ -221,10 +221,10 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
         batch = batch_of(agreement, 4, count=8)
         loss = method.loss(start.network, batch, Streams.of(4, count=8), start.teacher)
         # Its diagonal half pays the entropy of its teacher, whose answers it starts with.
-        clock, rng = method.time(4), Streams.of(4, count=8).every(0, 2)
+        clock, rng = method.time(4), Streams.of(4, count=8).strided(0, 2)
         tau = clock.draw(rng)
         x = method.noisy(start.network, batch.tokens[::2], clock.t(tau), rng)
-        rows = start.teacher(x, tau).tempered(method.temperature).log_probs()
+        rows = start.teacher(x, tau).with_temperature(method.temperature).log_probs()
         entropy = -(rows.exp() * rows).sum(-1)
         assert torch.allclose(loss.value[:4], entropy, atol=1e-5)
         return
@@ -270,7 +270,7 @@ def what_rows_say(
     x = method.noisy(network, batch.tokens, clock.t(tau), rng)
     t = clock.t(tau)[..., None]
     beta = (t / (1 - t) ** 2).clamp(max=1e4)
-    return x, tau, core.Dense((beta * x.written()).log_softmax(-1)).nll(batch.tokens)
+    return x, tau, core.Dense((beta * x.dense()).log_softmax(-1)).nll(batch.tokens)
 
 
 @torch.no_grad()
@@ -287,7 +287,7 @@ def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: L
     least = 0.0
     if isinstance(method, Flow) and has_evidence(method):
         x, tau, _ = what_rows_say(method, learner.network, batch, 98)
-        exact = agreement.denoiser(x.written(), method.time(4).t(tau))
+        exact = agreement.denoiser(x.dense(), method.time(4).t(tau))
         least = float(exact.nll(batch.tokens).mean())
     if learner.teacher is None:
         assert after.mean() - least < 0.5 * (before.mean() - least)

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flowlm import core, nn
+from flowlm import chunked, core, nn
 from flowlm.core import Streams
-from flowlm.core.distribution import Mixture
 from flowlm.core.space import OneHot, Projected
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
@@ -120,10 +119,10 @@ def test_spaces_and_targets_read_nothing_either() -> None:
             x = core.interpolate(
                 space.noise(streams(), LENGTH), space.clean(tokens), streams().stratified()
             )
-            head = nn.HeadDistribution(
+            head = chunked.HeadPrediction(
                 x[..., :8], torch.empty(VOCAB, 8, device=META), torch.empty(VOCAB, device=META)
             )
-            head.cross_entropy(Mixture.only(head, head.features[..., 0]))
+            head.cross_entropy(head.probs())
             space.mean(head)
         times = core.draw_triples(streams())
         core.semigroup_weight(*times)

@@ -171,10 +171,13 @@ def test_dense_and_projected_states_write_the_same(
         rng = Streams.of(4, count=40)
         return sampling.jumps(network, space, clock, x, grid, gamma, rng)
 
-    ways = [list(travel(dense, whole, x0)), list(travel(model.network, image, image.of(x0)))]
+    ways = [
+        list(travel(dense, whole, x0)),
+        list(travel(model.network, image, image.from_one_hot(x0))),
+    ]
     for one, two in zip(*ways, strict=True):
         assert torch.equal(one.prediction.argmax(), two.prediction.argmax())
-        assert torch.allclose(image.of(one.x), two.x, atol=1e-2)
+        assert torch.allclose(image.from_one_hot(one.x), two.x, atol=1e-2)
     assert len(ways[0]) == steps
     assert len(ways[0][-1].prediction.argmax().unique(dim=0)) > 20
 

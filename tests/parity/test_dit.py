@@ -14,7 +14,8 @@ from torch import Tensor
 from weights import scattered
 
 from flowlm import nn
-from flowlm.core import Decoding, Implicit, Streams
+from flowlm.chunked import LazyOneHot
+from flowlm.core import Decoding, Streams
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.attention import attention
@@ -269,11 +270,11 @@ def test_the_posterior_encoder_by_hand() -> None:
     width, clock = 4, Decoding(V)
     encoder = nn.Posterior(V, width, clock.t)
     counts = np.array([0, 5, 2, 0, 30, 1])
-    encoder.believe(torch.from_numpy(counts))
+    encoder.set_prior(torch.from_numpy(counts))
     prior = (counts + 1) / (counts.sum() + V)
     x = Streams.of(5, count=4).normal(L, V)
     tau = torch.tensor([[0.0], [0.3], [0.9], [1.0]])
-    got = encoder(Implicit(V).of(x), tau)
+    got = encoder(LazyOneHot(V).from_one_hot(x), tau)
     table = encoder.table.detach().double().numpy()
     for b, i in itertools.product(range(4), range(L)):
         row = x[b, i].double().numpy()

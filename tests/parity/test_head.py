@@ -17,16 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flowlm import core
-from flowlm.core import Dense, Mixture, Rows, Streams, TokenDistribution, rows
-from flowlm.core.evidence import Evidence
-from flowlm.core.rows import Given
-from flowlm.nn import HeadDistribution
+from flowlm.chunked import Evidence, HeadPrediction, LazyPoint, points
+from flowlm.chunked.points import Stored
+from flowlm.core import Dense, Mixture, Patch, Streams, TokenDistribution
 
 B, L, V, D = 2, 5, 7, 3
 SEEN = "evidence"
 CAPS = [None, 4.0, SEEN]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
-ONE = torch.ones(1, 1)
 
 
 def leaves(seed: int, dtype: torch.dtype, b: int = B, l: int = L, v: int = V, d: int = D) -> dict:  # noqa: E741
@@ -40,7 +38,7 @@ def leaves(seed: int, dtype: torch.dtype, b: int = B, l: int = L, v: int = V, d:
         "weight": normal(v, d),
         "bias": normal(v),
         "table": normal(v, 4),
-        "sharpness": normal(b, l),
+        "beta": normal(b, l),
     }
 
 
@@ -48,19 +46,19 @@ def noisy_rows(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(106))
 
 
-def tiled(x: dict, cap: float | str | None, side: int | None = None) -> HeadDistribution:
-    head = HeadDistribution(x["features"], x["weight"], x["bias"], None, side)
+def tiled(x: dict, cap: float | str | None, side: int | None = None) -> HeadPrediction:
+    head = HeadPrediction(x["features"], x["weight"], x["bias"], None, side)
     if cap == SEEN:
         given = noisy_rows(*head.shape, len(head.weight))
-        point = Rows.of(Given(given), *given.shape, device=given.device)
-        return replace(head, evidence=Evidence(point, x["sharpness"]))
+        point = LazyPoint.of(Stored(given), *given.shape, device=given.device)
+        return replace(head, evidence=Evidence(point, x["beta"]))
     return replace(head, cap=cap)
 
 
 def dense(x: dict, cap: float | str | None, side: int | None = None) -> Dense:
     logits = torch.einsum("bld,vd->blv", x["features"], x["weight"]) + x["bias"]
     if cap == SEEN:
-        logits = logits + x["sharpness"][..., None] * noisy_rows(*logits.shape)
+        logits = logits + x["beta"][..., None] * noisy_rows(*logits.shape)
     elif cap is not None:
         logits = cap * (logits / cap).tanh()
     return Dense(logits - torch.logsumexp(logits, -1, keepdim=True))
@@ -76,8 +74,13 @@ def target(
     """A mixture of two distributions of other heads, with a share per text and one per token."""
     one, two = leaves(101, dtype), leaves(102, dtype)
     share = torch.rand(B, 1, generator=torch.Generator().manual_seed(103), dtype=dtype)
-    parts = ((share, kind(one, cap, side)), (1 - share.expand(B, L), other(two, None, side)))
-    return Mixture(parts), [*one.values(), *two.values()]
+    near, far = kind(one, cap, side), other(two, None, side)
+    mixture = share * near.probs() + (1 - share.expand(B, L)) * far.probs()
+    return mixture, [*one.values(), *two.values()]
+
+
+def entropy(logp: Tensor, patch: Patch) -> Tensor:
+    return -(logp.exp() * logp).sum(-1)
 
 
 def answers(p: TokenDistribution, x: dict, kind: Callable, side: int) -> dict[str, Tensor]:
@@ -91,6 +94,12 @@ def answers(p: TokenDistribution, x: dict, kind: Callable, side: int) -> dict[st
         "nll": p.nll(tokens),
         "cross_entropy": p.cross_entropy(soft),
         "cross_entropy with written rows": p.cross_entropy(mixed),
+        "squared error of tokens": p.squared_error(tokens),
+        "squared error of a mixture": p.squared_error(soft),
+        "squared error with evidence": p.squared_error(seen),
+        "squared error with written rows": p.squared_error(mixed),
+        "entropy": p.reduce(entropy),
+        "powers": p.reduce(lambda logp, patch, k: (logp / k).exp().cumsum(-1)[..., :3], 2.0),
         "log_probs": p.log_probs(),
         "argmax": p.argmax(),
     }
@@ -116,8 +125,8 @@ def test_values_and_gradients_at_any_tile_size(
     """`most`: evidence in strips of a token, of a few tokens of a text, and of several texts."""
     x, size = leaves(seed, dtype), TOLERANCE[dtype]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(rows, "most_written", lambda kind: most)
-        patched.setattr(rows, "STRIP", V)
+        patched.setattr(points, "chunk_numel", lambda kind: most)
+        patched.setattr(points, "DRAW_NUMEL", V)
         got = answers(tiled(x, cap, side), x, tiled, side)
         wanted = answers(dense(x, cap), x, dense, 0)
         for name, value in wanted.items():
@@ -135,13 +144,13 @@ def test_values_and_gradients_at_any_tile_size(
 def test_a_temperature_is_that_of_the_features(cap: float | str | None) -> None:
     """p^(1/T), made sum to one; what is known besides neither cools nor warms."""
     x = leaves(3, torch.float64)
-    cooled = tiled(x, cap).tempered(0.4).log_probs()
-    known = x["sharpness"][..., None] * noisy_rows(B, L, V) if cap == SEEN else 0.0
+    cooled = tiled(x, cap).with_temperature(0.4).log_probs()
+    known = x["beta"][..., None] * noisy_rows(B, L, V) if cap == SEEN else 0.0
     context = dense(x, None if cap == SEEN else cap).logp
     assert torch.allclose(cooled, (context / 0.4 + known).log_softmax(-1), rtol=0, atol=1e-10)
     if cap != SEEN:
-        assert torch.allclose(cooled, dense(x, cap).tempered(0.4).logp, rtol=0, atol=1e-10)
-    assert torch.equal(tiled(x, cap).tempered(1.0).log_probs(), tiled(x, cap).log_probs())
+        assert torch.allclose(cooled, dense(x, cap).with_temperature(0.4).logp, rtol=0, atol=1e-10)
+    assert torch.equal(tiled(x, cap).with_temperature(1.0).log_probs(), tiled(x, cap).log_probs())
 
 
 @pytest.mark.parametrize("make", [tiled, dense])
@@ -164,6 +173,10 @@ def test_against_sums_by_hand(make: Callable) -> None:
         assert np.allclose(p.expect(x["table"])[b, i], mean, atol=1e-12)
         assert float(p.nll(torch.tensor(tokens))[b, i]) == pytest.approx(nll, abs=1e-12)
         assert float(p.cross_entropy(soft)[b, i]) == pytest.approx(cross, abs=1e-12)
+        one_hot = [float(v == tokens[b, i]) for v in range(V)]
+        for goal, wanted in ((torch.tensor(tokens), one_hot), (soft, q[b, i])):
+            error = sum((probability[v] - wanted[v]) ** 2 for v in range(V))
+            assert float(p.squared_error(goal)[b, i]) == pytest.approx(error, abs=1e-12)
         assert int(p.argmax()[b, i]) == max(range(V), key=probability.__getitem__)
 
 
@@ -172,23 +185,22 @@ def test_against_sums_by_hand(make: Callable) -> None:
 def test_no_gradient_flows_into_a_target(make: Callable, side: int | None) -> None:
     x = leaves(2, torch.float64)
     soft, sources = target(torch.float64, make, make, side)
-    make(x, None, side).cross_entropy(soft).sum().backward()
+    p = make(x, None, side)
+    (p.cross_entropy(soft) + p.squared_error(soft)).sum().backward()
     assert all(leaf.grad is None for leaf in sources)
     assert all(x[k].grad is not None for k in ("features", "weight", "bias"))
     # A distribution as its own target is at the minimum of its cross-entropy: no slope at all.
     y = leaves(3, torch.float64)
     p = make(y, 4.0, side)
-    p.cross_entropy(Mixture.only(p, ONE)).sum().backward()
+    p.cross_entropy(p.probs()).sum().backward()
     assert all(y[k].grad.abs().max() < 1e-13 for k in ("features", "weight", "bias"))
 
 
 def test_impossible_words_cost_nothing_unless_wanted() -> None:
     p = Dense(torch.tensor([[[0.5, 0.5, 0.0]]]).log())
     q = Dense(torch.tensor([[[0.25, 0.75, 0.0]]]).log())
-    assert float(p.cross_entropy(Mixture.only(q, ONE))) == pytest.approx(math.log(2))
-    assert math.isinf(
-        float(p.cross_entropy(Mixture.only(Dense(torch.full((1, 1, 3), -1.0986)), ONE)))
-    )
+    assert float(p.cross_entropy(q.probs())) == pytest.approx(math.log(2))
+    assert math.isinf(float(p.cross_entropy(Dense(torch.full((1, 1, 3), -1.0986)).probs())))
 
 
 def test_bfloat16_features_get_float32_rows() -> None:
@@ -199,6 +211,26 @@ def test_bfloat16_features_get_float32_rows() -> None:
     assert (p.log_probs().exp().sum(-1) - 1).abs().max() < 1e-6
     assert (p.log_probs() - exact.logp).abs().max() < 0.05
     assert p.nll(p.argmax()).dtype == torch.float32
+
+
+def test_a_strip_is_made_again_in_the_precision_of_the_forward_pass() -> None:
+    """Backward passes run outside autocast: there, too, p is exactly its own soft target."""
+    x = leaves(12, torch.float32)
+    for cap in CAPS:
+        exact = dense(x, cap)
+        with torch.autocast("cpu", torch.bfloat16):
+            p = tiled(x, cap, 1)
+            paid, rough = p.squared_error(p.probs()), p.squared_error(exact.probs())
+        assert paid.abs().max() < 1e-12
+        assert all(slope.abs().max() < 1e-6 for slope in gradients(paid, x).values())
+        assert all(slope.dtype == torch.float32 for slope in gradients(paid, x).values())
+        assert rough.abs().max() > 1e-8, "something was lowered"
+
+
+def test_a_gradient_that_would_be_lost_is_refused() -> None:
+    x = leaves(13, torch.float32)
+    with pytest.raises(AssertionError, match="no gradient flows into the operands"):
+        tiled(x, None, 1).reduce(lambda logp, patch, k: (logp * k).sum(-1), x["bias"])
 
 
 class Largest(TorchDispatchMode):
@@ -215,10 +247,18 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("operation", ["expect", "nll", "cross_entropy", "argmax", "sample"])
+@pytest.mark.parametrize(
+    "operation",
+    ["expect", "nll", "cross_entropy", "squared_error", "entropy", "argmax", "sample"],
+)
 @pytest.mark.parametrize("tracked", [True, False])
-def test_nothing_is_larger_than_a_tile(operation: str, tracked: bool) -> None:
-    """Neither made on the way, forward or backward, nor kept for the backward pass."""
+def test_nothing_is_larger_than_a_tile(
+    operation: str, tracked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither made on the way, forward or backward, nor kept for the backward pass.
+
+    A strip has here as many numbers as a tile.
+    """
     b, length, vocab, width, side = 4, 25, 80, 3, 20
     x = leaves(5, torch.float32, b, length, vocab, width)
     goal = leaves(6, torch.float32, b, length, vocab, width)
@@ -229,7 +269,9 @@ def test_nothing_is_larger_than_a_tile(operation: str, tracked: bool) -> None:
         work = {
             "expect": lambda: p.expect(x["table"]),
             "nll": lambda: p.nll(tokens),
-            "cross_entropy": lambda: p.cross_entropy(Mixture.only(q, ONE)),
+            "cross_entropy": lambda: p.cross_entropy(q.probs()),
+            "squared_error": lambda: p.squared_error(q.probs()),
+            "entropy": lambda: p.reduce(entropy),
             "argmax": p.argmax,
             "sample": lambda: p.sample(Streams.of(0, count=b), 0.7, 0.9),
         }
@@ -248,14 +290,16 @@ def test_nothing_is_larger_than_a_tile(operation: str, tracked: bool) -> None:
         sizes = [t.untyped_storage().nbytes() // t.element_size() for t in kept.values()]
         return largest.numel, max(sizes, default=0), sum(sizes)
 
-    largest, kept, together = run(side)
-    # A nucleus needs whole rows: these come four tiles at a time.
-    assert largest <= side**2 * (4 if operation == "sample" else 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(points, "chunk_numel", lambda kind: side**2)
+        patched.setattr(points, "DRAW_NUMEL", vocab)
+        largest, kept, together = run(side)
+    assert largest <= side**2
     assert kept <= side**2
     # Nor do the pieces add up to the whole: they are made again on the way back.
     assert together <= b * length * vocab // 4
     # The measure does see rows that are written out.
-    assert operation == "argmax" or run(None)[0] >= b * length * vocab
+    assert run(None)[0] >= b * length * vocab
 
 
 # --- drawing ----------------------------------------------------------------------------------
@@ -265,7 +309,7 @@ def drawn_from(rows: Tensor, n: int) -> list[TokenDistribution]:
     """The distribution of given log-probabilities at n x l places, in both implementations."""
     vocab = rows.shape[-1]
     features = torch.eye(len(rows)).expand(n, -1, -1)
-    head = HeadDistribution(features, rows.mT.contiguous(), torch.zeros(vocab), None, 30)
+    head = HeadPrediction(features, rows.mT.contiguous(), torch.zeros(vocab), None, 30)
     return [Dense(rows.expand(n, -1, -1)), head]
 
 

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from weights import scattered
 
 from flowlm import core, nn, sampling
-from flowlm.core import Dense, Implicit, OneHot, Rows, Streams, implicit, rows
+from flowlm.chunked import Evidence, LazyOneHot, LazyPoint, points, posterior, prediction
+from flowlm.core import Dense, OneHot, Streams
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
-from flowlm.nn.encoder import FLOOR
+from flowlm.nn.encoder import MIN_BETA
 from flowlm.nn.head import Head
-from flowlm.nn.posterior import posterior_mean
 from flowlm.train.footprint import Footprint
 
 B, L, V, D = 6, 4, 13, 8
@@ -32,8 +32,8 @@ SIZE = nn.Size(blocks=2, width=D, heads=2, condition=6, dropout=0.0)
 @pytest.fixture(params=[2**22, 2 * L * V, 1], ids=lambda most: f"{most} numbers at once")
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """One patch, patches of texts, and patches of a strip of two places."""
-    monkeypatch.setattr(rows, "most_written", lambda kind: request.param)
-    monkeypatch.setattr(rows, "STRIP", 2 * V)
+    monkeypatch.setattr(points, "chunk_numel", lambda kind: request.param)
+    monkeypatch.setattr(points, "DRAW_NUMEL", 2 * V)
     return request.param
 
 
@@ -45,10 +45,10 @@ class Seen:
     """Evidence whose rows are there."""
 
     x: Tensor
-    sharpness: Tensor
+    beta: Tensor
 
-    def sharper(self, by: Tensor) -> Seen:
-        return Seen(self.x, self.sharpness + by)
+    def with_extra_beta(self, extra: Tensor) -> Seen:
+        return Seen(self.x, self.beta + extra)
 
 
 class Written(nn.Encoder):
@@ -62,7 +62,7 @@ class Written(nn.Encoder):
 
     def forward(self, x: Tensor, tau: Tensor | None) -> Tensor:
         t = self.t_of_tau(cast(Tensor, tau))
-        beta = (t / (1 - t) ** 2).clamp(FLOOR, 1e4)[..., None]
+        beta = (t / (1 - t) ** 2).clamp(MIN_BETA, 1e4)[..., None]
         mean = (beta * x + self.log_prior).softmax(-1) @ self.table
         deviation = mean - self.log_prior.exp() @ self.table
         return mean.shape[-1] ** 0.5 * mean + F.rms_norm(deviation, deviation.shape[-1:])
@@ -81,7 +81,7 @@ class Told(Dense):
         super().__init__((context + known).log_softmax(-1))
         object.__setattr__(self, "apart", (context, known))
 
-    def tempered(self, temperature: float) -> Told:
+    def with_temperature(self, temperature: float) -> Told:
         context, known = self.apart  # pyright: ignore[reportAttributeAccessIssue]
         return Told(context / temperature, known)
 
@@ -99,20 +99,20 @@ class Plain(torch.nn.Module):
             logits = self.cap * (logits / self.cap).tanh()
         if evidence is None:
             return Dense(logits.log_softmax(-1))
-        return Told(logits, evidence.sharpness[..., None] * evidence.x)
+        return Told(logits, evidence.beta[..., None] * evidence.x)
 
 
 class Same(OneHot):
     """One-hot space with the very noise that the other space draws."""
 
     def noise(self, rng: Streams, length: int) -> Tensor:
-        return Implicit(self.vocab).noise(rng, length).written()
+        return LazyOneHot(self.vocab).noise(rng, length).dense()
 
 
 def learnt(method: Continuous, teacher: nn.DiT | None = None, seed: int = 0) -> nn.DiT:
     """A network whose every parameter says something, the prior too."""
     network = scattered(method.network(SIZE, V, L, teacher), seed)
-    cast(nn.Posterior, network.encoder).believe(torch.arange(V) ** 2)
+    cast(nn.Posterior, network.encoder).set_prior(torch.arange(V) ** 2)
     return network
 
 
@@ -134,17 +134,21 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 # --- the mean of a table ------------------------------------------------------------------------
 
 
-def noisy(length: int = 1) -> tuple[Rows, Tensor]:
-    """x_t with its sharpness, per text or per token."""
+def noisy(length: int = 1) -> tuple[LazyPoint, Tensor]:
+    """x_t with its beta, per text or per token."""
     rng = Streams.of(1, count=B)
-    space, tokens = Implicit(V), torch.arange(B * L).view(B, L) % V
+    space, tokens = LazyOneHot(V), torch.arange(B * L).view(B, L) % V
     t = 0.9 * rng.uniform(length)
     x = core.interpolate(space.noise(rng, L), space.clean(tokens), t)
     return x, (t / (1 - t).square()).clamp(min=3)
 
 
-def exact(table: Tensor, x: Rows, beta: Tensor, log_prior: Tensor) -> Tensor:
-    p = (beta.double()[..., None] * x.written().double() + log_prior.double()).softmax(-1)
+def posterior_mean(table: Tensor, x: LazyPoint, beta: Tensor, log_prior: Tensor) -> Tensor:
+    return posterior(Evidence(x, beta), log_prior).expect(table)
+
+
+def exact(table: Tensor, x: LazyPoint, beta: Tensor, log_prior: Tensor) -> Tensor:
+    p = (beta.double()[..., None] * x.dense().double() + log_prior.double()).softmax(-1)
     return p @ table.double()
 
 
@@ -187,7 +191,7 @@ def test_lowered_precision_lowers_products_alone(parts: int) -> None:
     size = exact(table.detach().abs(), x, beta, log_prior)
     assert ((got - wanted).abs() <= 3 * 2**-8 * size).all()
     error = (cast(Tensor, table.grad) - cast(Tensor, reference.grad)).abs()
-    p = (beta[..., None] * x.written() + log_prior).softmax(-1).flatten(0, 1)
+    p = (beta[..., None] * x.dense() + log_prior).softmax(-1).flatten(0, 1)
     patches = len(list(x.patches()))
     assert (error <= (3 + patches) * 2**-8 * (p.mT @ weight.abs().flatten(0, 1))).all()
     assert error.max() > 0, "something was lowered"
@@ -252,8 +256,8 @@ def film(method: Continuous, network: nn.DiT, prompt: Tensor) -> list[sampling.F
         return list(method.frames(network, prompt, 4, Streams.of(4, count=B)))
 
 
-def rows_of(x: Rows | Tensor) -> Tensor:
-    return x.written() if isinstance(x, Rows) else x
+def rows_of(x: LazyPoint | Tensor) -> Tensor:
+    return x.dense() if isinstance(x, LazyPoint) else x
 
 
 def compare(one: list[sampling.Frame], two: list[sampling.Frame]) -> None:
@@ -280,7 +284,7 @@ def test_samplers_walk_as_they_do_on_dense_points(
     prompt = torch.full((B, L), core.FREE)
     if prompted:
         prompt[::2, 1], prompt[1, :2], prompt[3] = 7, 2, torch.arange(L)
-    assert implicit.KEPT >= V
+    assert points.TOP_K >= V
     settled = film(method, network, prompt)
     for frame in settled:
         given = prompt != core.FREE
@@ -288,7 +292,7 @@ def test_samplers_walk_as_they_do_on_dense_points(
         clean = OneHot(V).clean(prompt.clamp(min=0))
         assert torch.equal(rows_of(frame.x)[given], clean[given]), "given tokens stay"
     with monkeypatch.context() as patched:
-        patched.setattr(Implicit, "settle", lambda self, x: x)
+        patched.setattr(LazyOneHot, "compress", lambda self, x: x)
         compare(settled, film(method, network, prompt))
     reference = dense(network)
     written()
@@ -304,7 +308,7 @@ def test_samplers_walk_as_they_do_on_dense_points(
 def test_the_prior_is_that_of_the_counts_with_one_more_each() -> None:
     encoder = nn.Posterior(4, 3, core.Uniform().t)
     assert torch.allclose(encoder.log_prior.exp(), torch.full((4,), 0.25))
-    encoder.believe(torch.tensor([5, 0, 2**40, 1]))
+    encoder.set_prior(torch.tensor([5, 0, 2**40, 1]))
     wanted = torch.tensor([6.0, 1.0, 2**40 + 1, 2.0], dtype=torch.float64) / (2**40 + 10)
     assert torch.allclose(encoder.log_prior.exp().double(), wanted, rtol=1e-5)
     assert not encoder.log_prior.requires_grad
@@ -330,18 +334,18 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
         chance=chance.double().repeat(L), final=torch.arange(L + 1) == L,
     )  # fmt: skip
     encoder = nn.Posterior(vocab, vocab, core.Uniform().t)
-    encoder.believe((chance * 2**30).long())
+    encoder.set_prior((chance * 2**30).long())
     time = torch.full((B, 1), t)
     rng = Streams.of(3, count=B)
-    space = Implicit(vocab)
+    space = LazyOneHot(vocab)
     x = core.interpolate(space.noise(rng, L), space.clean(language.sample(rng)), time)
     beta = time / (1 - time).square()
     p = posterior_mean(torch.eye(vocab), x, beta, encoder.log_prior)
-    wanted = language.denoiser(x.written(), time).logp.exp()
+    wanted = language.denoiser(x.dense(), time).logp.exp()
     assert torch.allclose(p.double(), wanted, rtol=0, atol=2e-6)
     # So a network whose rows are evidence begins as the denoiser, before anything is learnt.
     fresh = Flow(encoder="bayes", clock="uniform").network(SIZE, vocab, L)
-    fresh.believe((chance * 2**30).long())
+    fresh.set_prior((chance * 2**30).long())
     assert torch.allclose(fresh(x, time).log_probs().exp().double(), wanted, rtol=0, atol=2e-6)
     # It is what the encoder reads: its mean and deviation, in the coordinates of words.
     with torch.no_grad():
@@ -385,8 +389,8 @@ CASES: list[tuple[str, Continuous]] = [
 def test_the_largest_tensor_is_the_patch(
     what: str, method: Continuous, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "most_written", lambda kind: MOST)
-    monkeypatch.setattr(implicit, "KEPT", 16)
+    monkeypatch.setattr(points, "chunk_numel", lambda kind: MOST)
+    monkeypatch.setattr(points, "TOP_K", 16)
     small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
     core.Decoding(WORDS).t(torch.zeros(1, 1))
     teacher = None
@@ -405,14 +409,14 @@ def test_the_largest_tensor_is_the_patch(
 
 def test_memory_has_no_term_in_tokens_times_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the texts cost the same more beside 2,000 words as beside 4,000."""
-    monkeypatch.setattr(rows, "most_written", lambda kind: 2**17)
-    monkeypatch.setattr(implicit, "KEPT", 16)
+    monkeypatch.setattr(points, "chunk_numel", lambda kind: 2**17)
+    monkeypatch.setattr(prediction, "tile_side", lambda kind: 128)
+    monkeypatch.setattr(points, "TOP_K", 16)
     small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
     for method in (Flow(encoder="posterior"), FlowMap(encoder="bayes")):
         peaks = {}
         for words, texts in itertools.product((2048, 4096), (16, 32)):
             network = method.network(small, words, 32)
-            network.head.side = 128
             batch = core.Batch(torch.zeros(texts, 32, dtype=torch.long), torch.ones(texts, 32))
             core.Decoding(words).t(torch.zeros(1, 1))
             with Footprint(*network.parameters()) as seen:

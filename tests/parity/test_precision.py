@@ -36,7 +36,7 @@ def paid(network: nn.DiT, kind: str, x: Tensor, tau: Tensor, tokens: Tensor) -> 
         near, far = network(x, tau, tau), network(x * 0.7, tau, tau + 0.1)
     share = tau / 2
     return network(x, tau, tau * 0 + 1).cross_entropy(
-        core.Mixture(((share, near), (1 - share, far)))
+        share * near.probs() + (1 - share) * far.probs()
     )
 
 

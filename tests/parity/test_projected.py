@@ -90,7 +90,7 @@ def test_every_sampler_walks_the_image_of_its_one_hot_walk(
     grid = clock.grid(7)
     ways = (
         list(travel(dense, whole, clock, x0, grid, pinned)),
-        list(travel(projected, image, clock, image.of(x0), grid, pinned)),
+        list(travel(projected, image, clock, image.from_one_hot(x0), grid, pinned)),
     )
     assert len(ways[0]) == 7
     for a, b in zip(*ways, strict=True):
@@ -179,11 +179,11 @@ def test_the_rest_of_the_space_is_the_image() -> None:
     table = torch.randn(NARROW, generator=torch.Generator().manual_seed(5))
     whole, image = OneHot(NARROW[0]), Projected(table)
     tokens = torch.arange(8).view(2, 4)
-    assert torch.allclose(image.clean(tokens), image.of(whole.clean(tokens)), atol=1e-6)
+    assert torch.allclose(image.clean(tokens), image.from_one_hot(whole.clean(tokens)), atol=1e-6)
     rows = torch.randn(2, 4, NARROW[0]).log_softmax(-1)
     p = core.Dense(rows)
-    assert torch.allclose(image.mean(p), image.of(whole.mean(p)), atol=1e-6)
-    assert torch.equal(whole.of(rows), rows)
+    assert torch.allclose(image.mean(p), image.from_one_hot(whole.mean(p)), atol=1e-6)
+    assert torch.equal(whole.from_one_hot(rows), rows)
 
 
 @torch.no_grad()

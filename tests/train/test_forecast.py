@@ -12,7 +12,7 @@ import torch
 from flowlm import core
 from flowlm import forecast as module
 from flowlm.accelerators import KNOWN, accelerator
-from flowlm.core.rows import most_written
+from flowlm.chunked.points import chunk_numel
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment, Text
 from flowlm.forecast import Memory, count_memory, forecast, memory, work
@@ -242,7 +242,7 @@ def test_a_state_in_strips_is_counted_along_a_line(monkeypatch: pytest.MonkeyPat
     assert (along.activations, along.working) == (100_000, 10_000)
     assert max(counted) <= module.ENTRIES / (vocab * LENGTH)
     # A point that is no larger than a patch is kept whole, and what is kept would be no line.
-    assert min(counted) * vocab * LENGTH > most_written("cpu")
+    assert min(counted) * vocab * LENGTH > chunk_numel("cpu")
     counted.clear()
     memory(experiment(Flow()), vocab, LENGTH, 1000)
     assert counted == [1000], "no strips, no line"

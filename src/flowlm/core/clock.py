@@ -56,9 +56,8 @@ class Decoding(Clock):
     """tau(t) = 1 - K/(K-1) P_e(t), P_e the chance that a noisy row's largest entry is wrong.
 
     With K = `vocab` and q(t) = E_z[Phi(z + t/(1-t))^(K-1)], z standard normal, the chance that it
-    is right, tau = K/(K-1) (q - 1/K). Both directions read one piecewise linear table, so they
-    are exact inverses of each other; the table is within 1e-5 of the integral. It lives on the
-    device where it is used. A Refusal for a vocabulary of one word, which is always decoded.
+    is right, tau = K/(K-1) (q - 1/K). Both directions read one piecewise linear table, within
+    1e-5 of the integral, so they are exact inverses. A Refusal for a vocabulary of one token.
     """
 
     vocab: int
@@ -100,12 +99,8 @@ def _decoding_table(vocab: int) -> tuple[Tensor, Tensor]:
     mass = mass / mass.sum()
     # From a = 40 on a noisy row is decoded with certainty, at any vocabulary size.
     lift = (ts / (1 - ts)).clamp(max=40.0)
-    q = torch.cat(
-        [
-            torch.exp((vocab - 1) * torch.special.log_ndtr(z + a[:, None])) @ mass
-            for a in lift.split(512)
-        ]
-    )
+    log_phi = torch.special.log_ndtr
+    q = torch.cat([((vocab - 1) * log_phi(z + a[:, None])).exp() @ mass for a in lift.split(512)])
     taus = ((q - 1 / vocab) * vocab / (vocab - 1)).clamp(0, 1)
     taus[0], taus[-1] = 0.0, 1.0
     return ts, torch.cummax(taus, 0).values

@@ -1,83 +1,111 @@
-"""A distribution over tokens at every position: what a network answers."""
+"""A distribution over tokens at every position, what a network answers, and what is asked of it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.core.rng import Streams
-from flowlm.core.rows import Patch
-from flowlm.core.types import Probs, Time, Tokens
+from flowlm.core.types import Patch, Probs, Tokens
+
+Reduction = Callable[..., Tensor]
+"""(log-probabilities (n, m, v) of a patch, the patch, operands) -> (n, m, ...), row by row."""
 
 
 class TokenDistribution(ABC):
     """Rows of probabilities over the vocabulary, which only `log_probs` ever writes out.
 
-    Two implementations: `Dense` holds the rows and is the plain softmax algebra that everything
-    else is tested against; `nn.head.HeadDistribution` holds features and a head and makes logits
-    a tile at a time.
+    `Dense` holds the rows and is the plain softmax algebra that everything else is tested against;
+    `chunked.HeadPrediction` holds features and a head and makes some rows at a time.
     """
 
     @property
     @abstractmethod
     def shape(self) -> torch.Size:
-        """Texts and places, (b, l)."""
+        """Sequences and positions, (b, l)."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where its rows would be."""
+        """Device of its rows."""
 
     @abstractmethod
-    def log_probs(self) -> Probs:
-        """Log-probabilities in nats, (b, l, v): the one call that takes vocabulary-sized memory."""
+    def log_probs(self, patch: Patch | None = None) -> Probs:
+        """Log-probabilities in nats, of all rows (b, l, v) or of a patch of them (n, m, v)."""
 
     @abstractmethod
-    def cut(self, patch: Patch) -> TokenDistribution:
-        """Some of its texts, and some of their places."""
+    def with_temperature(self, temperature: float) -> TokenDistribution:
+        """p^(1/temperature), normalised; of the context alone, where p is evidence times it."""
 
     @abstractmethod
-    def tempered(self, temperature: float) -> TokenDistribution:
-        """p^(1/temperature), normalised again; of the context alone, where p is evidence times it.
+    def reduce(self, f: Reduction, *operands: Any) -> Tensor:
+        """f of all rows, (b, l, ...). No gradient flows into operands, but for `row_mean`."""
 
-        What a row says of its token is known and stays as it is (core/evidence.py).
-        """
-
-    @abstractmethod
-    def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
-        """The mean of a table's rows, p @ table."""
-
-    @abstractmethod
     def nll(self, tokens: Tokens) -> Float[Tensor, "b l"]:
         """-log p(token), nats."""
+        return self.reduce(row_nll, tokens)
 
-    @abstractmethod
     def cross_entropy(self, target: Mixture) -> Float[Tensor, "b l"]:
-        """-sum_v target(v) log p(v), nats. No gradient flows into the target."""
+        """-sum_v q(v) log p(v), nats."""
+        return self.reduce(row_cross_entropy, target)
 
-    @abstractmethod
+    def squared_error(self, target: Tokens | Mixture) -> Float[Tensor, "b l"]:
+        """sum_v (p(v) - q(v))^2, where q is one-hot for tokens."""
+
+        def error(logp: Probs, patch: Patch) -> Tensor:
+            p = logp.exp()
+            if isinstance(target, Mixture):
+                return (p - target.probs(patch)).square().sum(-1)
+            return 1 - 2 * p.gather(-1, target[patch][..., None]).squeeze(-1) + p.square().sum(-1)
+
+        return self.reduce(error)
+
+    def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
+        """Mean of a table's rows, p @ table."""
+        return self.reduce(row_mean, table)
+
+    @torch.no_grad()
     def argmax(self) -> Tokens:
         """The likeliest token of every row."""
+        return self.reduce(row_argmax)
 
-    @abstractmethod
+    @torch.no_grad()
     def sample(self, rng: Streams, temperature: float = 1.0, top_p: float = 1.0) -> Tokens:
         """One token a row from p^(1/temperature), cut to its nucleus of mass top_p (float64)."""
+        u = rng.uniform(self.shape[1], dtype=torch.float64)
+        return self.reduce(lambda logp, patch: draw_tokens(logp, u[patch], temperature, top_p))
+
+    def probs(self) -> Mixture:
+        """The probabilities as a soft target."""
+        return Mixture(((torch.ones(1, 1, device=self.device), self),))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mixture:
-    """sum_k weight_k p_k, a soft target that is never written out. Weights broadcast to (b, l)."""
+    """sum_k weight_k p_k, a soft target: g * near.probs() + (1 - g) * far.probs(), g (#b, #l)."""
 
     parts: tuple[tuple[Float[Tensor, "#b #l"], TokenDistribution], ...]
 
-    @staticmethod
-    def only(part: TokenDistribution, at: Time) -> Mixture:
-        """One distribution as a target; `at` is its time, and says on which device weights live."""
-        return Mixture(((torch.ones_like(at), part),))
+    def __rmul__(self, factor: Float[Tensor, "#b #l"]) -> Mixture:
+        return Mixture(tuple((factor * weight, part) for weight, part in self.parts))
+
+    def __add__(self, other: Mixture) -> Mixture:
+        return Mixture(self.parts + other.parts)
+
+    @torch.no_grad()
+    def probs(self, patch: Patch) -> Probs:
+        """Probabilities of a patch, (n, m, v). No gradient flows into a target."""
+        rows = (
+            w.expand(p.shape)[patch][..., None] * p.log_probs(patch).exp() for w, p in self.parts
+        )
+        return reduce(torch.add, rows)
 
 
 @dataclass(frozen=True)
@@ -88,52 +116,46 @@ class Dense(TokenDistribution):
 
     @property
     def shape(self) -> torch.Size:
-        """Texts and places, (b, l)."""
+        """Sequences and positions, (b, l)."""
         return self.logp.shape[:2]
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are."""
+        """Device of the rows."""
         return self.logp.device
 
-    def log_probs(self) -> Probs:
+    def log_probs(self, patch: Patch | None = None) -> Probs:
         """The rows."""
-        return self.logp
+        return self.logp if patch is None else self.logp[patch]
 
-    def cut(self, patch: Patch) -> Dense:
-        """Some of its texts, and some of their places."""
-        return Dense(self.logp[patch])
-
-    def tempered(self, temperature: float) -> Dense:
+    def with_temperature(self, temperature: float) -> Dense:
         """Rows that hold no evidence apart."""
         return Dense(_cooled(self.logp, temperature).log_softmax(-1).to(self.logp.dtype))
 
-    def expect(self, table: Float[Tensor, "v d"]) -> Float[Tensor, "b l d"]:
-        """p @ table."""
-        mean = self.logp.exp() @ table.to(self.logp.dtype)
-        return mean.to(self.logp.dtype)  # autocast lowers the product; what is made of it is not
+    def reduce(self, f: Reduction, *operands: Any) -> Tensor:
+        """All rows at once."""
+        return f(self.logp, (slice(0, self.shape[0]), slice(0, self.shape[1])), *operands)
 
-    def nll(self, tokens: Tokens) -> Float[Tensor, "b l"]:
-        """-log p(token), nats."""
-        return -self.logp.gather(-1, tokens[..., None]).squeeze(-1)
 
-    def cross_entropy(self, target: Mixture) -> Float[Tensor, "b l"]:
-        """-sum_v target(v) log p(v), nats."""
-        with torch.no_grad():
-            soft = torch.zeros_like(self.logp)
-            for weight, part in target.parts:
-                soft = soft + weight[..., None] * part.log_probs().exp()
-        # A token that the target never takes costs nothing, even where log p is minus infinity.
-        return -torch.where(soft > 0, soft * self.logp, 0.0).sum(-1)
+def row_nll(logp: Probs, patch: Patch, tokens: Tokens) -> Float[Tensor, "n m"]:
+    """-log p(token), nats."""
+    return -logp.gather(-1, tokens[patch][..., None]).squeeze(-1)
 
-    def argmax(self) -> Tokens:
-        """The likeliest token of every row."""
-        return self.logp.argmax(-1)
 
-    def sample(self, rng: Streams, temperature: float = 1.0, top_p: float = 1.0) -> Tokens:
-        """One token a row, by the inverse of the cumulative distribution."""
-        u = rng.uniform(self.logp.shape[1], dtype=torch.float64)
-        return draw_tokens(self.logp, u, temperature, top_p)
+def row_cross_entropy(logp: Probs, patch: Patch, target: Mixture) -> Float[Tensor, "n m"]:
+    """-sum_v q(v) log p(v), nats, where 0 log 0 = 0."""
+    q = target.probs(patch)
+    return -torch.where(q > 0, q * logp, 0.0).sum(-1)
+
+
+def row_mean(logp: Probs, patch: Patch, table: Float[Tensor, "v d"]) -> Float[Tensor, "n m d"]:
+    """p @ table. Autocast lowers the product; what is made of it is not."""
+    return (logp.exp() @ table.to(logp.dtype)).to(logp.dtype)
+
+
+def row_argmax(logp: Probs, patch: Patch) -> Int[Tensor, "n m"]:
+    """The likeliest token; the first of several."""
+    return logp.argmax(-1)
 
 
 def draw_tokens(
@@ -144,10 +166,9 @@ def draw_tokens(
 ) -> Int[Tensor, "*rows"]:
     """The token at which the cumulative distribution of each row passes u in [0, 1).
 
-    Everything is float64: float32 cuts the tail of a large vocabulary and so cools the samples
-    (method notes: perplexity 126 -> 31 for a discrete baseline). `top_p` keeps the smallest set
-    of likeliest tokens whose mass reaches top_p. Temperature 0, like the smallest above it, takes
-    the likeliest token.
+    In float64: float32 cuts the tail of a large vocabulary and so cools the samples (perplexity
+    126 -> 31 for a discrete baseline). `top_p` keeps the smallest set of likeliest tokens whose
+    mass reaches it. Temperature 0, like the smallest above it, takes the likeliest token.
     """
     if temperature == 0:
         return logits.argmax(-1)
@@ -159,11 +180,8 @@ def draw_tokens(
     cumulative = p.cumsum(-1)
     # Dividing u's scale in, not the rows, keeps the last token with mass reachable exactly.
     wanted = u.double()[..., None] * cumulative[..., -1:]
-    return (
-        torch.searchsorted(cumulative, wanted, right=True)
-        .squeeze(-1)
-        .clamp(max=logits.shape[-1] - 1)
-    )
+    tokens = torch.searchsorted(cumulative, wanted, right=True).squeeze(-1)
+    return tokens.clamp(max=logits.shape[-1] - 1)
 
 
 def _cooled(logits: Float[Tensor, "*rows v"], temperature: float) -> Float[Tensor, "*rows v"]:

@@ -21,3 +21,12 @@ def velocity(denoised: Point, x: Point, t: Time) -> Point:
     """
     left = torch.where(t < 1, 1 - t, torch.inf)
     return (denoised - x) / left[..., None]
+
+
+def beta(t: Time) -> Time:
+    """beta_t = t / (1 - t)^2: a row x = (1 - t) z + t e_w speaks for token w with beta_t x_w nats.
+
+    Its density is proportional to exp(-|x - t e_w|^2 / 2 (1 - t)^2), and |x| is the same for every
+    w. Past 1e4 a row is certain; the bound keeps t = 1 finite.
+    """
+    return (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(max=1e4)

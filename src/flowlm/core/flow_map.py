@@ -66,7 +66,7 @@ def semigroup_target(
     near = denoise(x, times.s, times.u)
     far = denoise(jump(x, space.mean(near), s, u), times.u, times.t)
     g = semigroup_weight(s, u, t)
-    return Mixture(((g, near), (1 - g, far)))
+    return g * near.probs() + (1 - g) * far.probs()
 
 
 class Renoised(NamedTuple):

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowlm.core.distribution import Dense
+from flowlm.core.flow import beta
 from flowlm.core.rng import Streams
 from flowlm.core.types import Probs, Time, Tokens
 
@@ -170,12 +171,10 @@ class Language:
     def denoiser(self, x: Float[Tensor, "b l v"], t: Time) -> Dense:
         """D_t(x) = E[x1 | x_t = x], exactly, for a one-hot-space point (float64).
 
-        A noisy row (1 - t) z + t e_w has likelihood proportional to exp(beta_t x_w), with
-        beta_t = t / (1 - t)^2: all other terms do not depend on w.
+        A noisy row (1 - t) z + t e_w has likelihood proportional to exp(beta_t x_w): all other
+        terms do not depend on w.
         """
-        x, t = x.double(), t.double()[..., None]
-        beta = (t / (1 - t).square()).clamp(max=1e6)  # at t = 1 the row is its word
-        return Dense(self._log_posterior(beta * x))
+        return Dense(self._log_posterior(beta(t.double())[..., None] * x.double()))
 
     def unmasker(self, tokens: Tokens, mask_id: int, slip: float = 0.0) -> Dense:
         """Exact posterior of every word given the words that are not masked.

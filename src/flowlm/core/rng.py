@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,7 @@ from torch import Tensor
 class Streams:
     """One generator per text, so that a text never depends on the batch it was drawn in.
 
-    `index` is the place of each text in the global batch of `total` texts, which is what
-    stratified draws need.
+    `index` is the place of each in the global batch of `total`, for stratified draws.
     """
 
     generators: Sequence[torch.Generator]
@@ -55,7 +55,7 @@ class Streams:
         """Where the draws live."""
         return self.generators[0].device
 
-    def every(self, start: int, step: int) -> Streams:
+    def strided(self, start: int, step: int) -> Streams:
         """Rows `start, start + step, ...`, as streams of the texts that every `step`-th one is.
 
         Their index and total are those among all texts of the global batch whose index leaves the
@@ -65,11 +65,11 @@ class Streams:
         total = len(range(index[0] % step, self.total, step))
         return Streams(self.generators[start::step], tuple(i // step for i in index), total)
 
-    def seeds(self) -> tuple[int, ...]:
+    def fork_seeds(self) -> tuple[int, ...]:
         """One seed a text, for numbers that are drawn later, or again; the streams start afresh.
 
-        The generator of a seed is the stream that the text had, so whoever takes the seeds draws
-        with `scattered` ones. Texts that had different seeds have different ones again.
+        The generator of a seed is the stream that the sequence had: draw from other seeds made of
+        it. Sequences that had different seeds have different ones again.
         """
         found = tuple(generator.initial_seed() % 2**32 for generator in self.generators)
         for generator, seed in zip(self.generators, found):
@@ -79,23 +79,20 @@ class Streams:
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers, (b, *shape)."""
-        out = torch.empty(len(self), *shape, dtype=dtype, device=self.device)
-        for row, generator in zip(out, self.generators):
-            row.normal_(generator=generator)
-        return out
+        return self._filled(Tensor.normal_, shape, dtype)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform numbers in [0, 1), (b, *shape)."""
-        out = torch.empty(len(self), *shape, dtype=dtype, device=self.device)
-        for row, generator in zip(out, self.generators):
-            row.uniform_(generator=generator)
-        return out
+        return self._filled(Tensor.uniform_, shape, dtype)
 
     def integers(self) -> Int[Tensor, " b"]:
         """One number a text, evenly from 0 to 2^31 - 1, int32."""
-        out = torch.empty(len(self), dtype=torch.int32, device=self.device)
+        return self._filled(Tensor.random_, (), torch.int32)
+
+    def _filled(self, fill: Callable[..., Any], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        out = torch.empty(len(self), *shape, dtype=dtype, device=self.device)
         for row, generator in zip(out, self.generators):
-            row.random_(generator=generator)
+            fill(row, generator=generator)
         return out
 
     def stratified(self) -> Float[Tensor, "b 1"]:

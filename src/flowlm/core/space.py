@@ -38,11 +38,11 @@ class Space(ABC):
         """E[x1] under a prediction."""
 
     @abstractmethod
-    def settle(self, x: Point) -> Point:
+    def compress(self, x: Point) -> Point:
         """The point as a sampler carries it to the next step: what many steps add up to."""
 
     @abstractmethod
-    def of(self, rows: Float[Tensor, "b l v"]) -> Point:
+    def from_one_hot(self, rows: Float[Tensor, "b l v"]) -> Point:
         """The point here of a point in one-hot space."""
 
 
@@ -66,11 +66,11 @@ class OneHot(Space):
         """The probabilities, (b, l, v)."""
         return prediction.log_probs().exp()
 
-    def settle(self, x: Point) -> Point:
+    def compress(self, x: Point) -> Point:
         """The point itself."""
         return x
 
-    def of(self, rows: Float[Tensor, "b l v"]) -> Point:
+    def from_one_hot(self, rows: Float[Tensor, "b l v"]) -> Point:
         """The point itself."""
         return rows
 
@@ -113,11 +113,11 @@ class Projected(Space):
         """p @ E, (b, l, d)."""
         return prediction.expect(self.table)
 
-    def settle(self, x: Point) -> Point:
+    def compress(self, x: Point) -> Point:
         """The point itself."""
         return x
 
-    def of(self, rows: Float[Tensor, "b l v"]) -> Point:
+    def from_one_hot(self, rows: Float[Tensor, "b l v"]) -> Point:
         """x @ E."""
         return _product(rows, self.table)
 

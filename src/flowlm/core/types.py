@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from flowlm.core.rows import Rows
 
 Tokens = Int[Tensor, "b l"]
 """Token ids."""
@@ -22,12 +20,29 @@ Tokens = Int[Tensor, "b l"]
 FREE = -1
 """In a prompt, the place of a token that is not given; in a film, one not written yet."""
 
-if TYPE_CHECKING:
-    Point = Any  # Tensors and Rows add and scale alike, which no type here can say of both.
-else:
-    Point = Float[Tensor, "b l _"] | Rows
-"""A place in a space (core/space.py): (b, l, v) where text is one-hot, (b, l, d) projected; or
-Rows, a (b, l, v) that is not written out."""
+Patch = tuple[slice, slice]
+"""Some sequences, and some of their positions."""
+
+
+@runtime_checkable
+class Vector(Protocol):
+    """An element of a vector space: a tensor, or a sum that is not written out (chunked/)."""
+
+    @property
+    def shape(self) -> torch.Size: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def __add__(self, other: Any, /) -> Vector: ...
+    def __sub__(self, other: Any, /) -> Vector: ...
+    def __mul__(self, factor: Any, /) -> Vector: ...
+    def __rmul__(self, factor: Any, /) -> Vector: ...
+    def __truediv__(self, divisor: Any, /) -> Vector: ...
+    def where(self, condition: Tensor, other: Any, /) -> Vector: ...  # noqa: D102
+
+
+Point = Float[Vector, "b l _"]
+"""A point of a space (core/space.py): (b, l, v) where text is one-hot, (b, l, d) projected."""
 
 Probs = Float[Tensor, "b l v"]
 """Rows on the simplex, or their logarithms (in nats) where the name says so."""
@@ -43,7 +58,7 @@ class Batch:
     tokens: Tokens
     weight: Float[Tensor, "b l"]
 
-    def every(self, start: int, step: int) -> Batch:
+    def strided(self, start: int, step: int) -> Batch:
         """Texts `start, start + step, ...`."""
         return Batch(self.tokens[start::step], self.weight[start::step])
 
@@ -66,7 +81,7 @@ class Loss:
         sums = (self.value.detach() * self.weight).sum(), self.weight.sum()
         return Loss(self.value, self.weight, {**self.logs, name: sums})
 
-    def beside(self, other: Loss) -> Loss:
-        """The losses of two sets of texts as one."""
+    def concat(self, other: Loss) -> Loss:
+        """The losses of two sets of sequences as one."""
         value = torch.cat((self.value, other.value))
         return Loss(value, torch.cat((self.weight, other.weight)), {**self.logs, **other.logs})

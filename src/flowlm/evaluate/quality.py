@@ -5,7 +5,7 @@ from __future__ import annotations
 from flowlm.core.oracle import Language
 from flowlm.core.types import Tokens
 
-SLIP = 0.01
+FLIP_PROBABILITY = 0.01
 """Chance that the judge mishears a word. It makes the likelihood of a wrong sentence finite: about
 9 nats for a wrong word, and it costs the language's own sentences 0.01 nats a word."""
 
@@ -15,6 +15,6 @@ def valid_share(language: Language, tokens: Tokens) -> float:
     return float(language.valid(tokens).double().mean())
 
 
-def heard_nll(language: Language, tokens: Tokens) -> float:
-    """Exact nats per token of texts under the language, heard with `SLIP`."""
-    return float(-language.log_prob(tokens, SLIP).mean()) / language.length
+def noisy_channel_nll(language: Language, tokens: Tokens) -> float:
+    """Exact nats per token of texts under the language, heard with `FLIP_PROBABILITY`."""
+    return float(-language.log_prob(tokens, FLIP_PROBABILITY).mean()) / language.length

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from flowlm import core, nn, sampling
+from flowlm import chunked, core, nn, sampling
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -54,7 +54,7 @@ class Continuous(Method, ABC):
             case "linear":
                 return core.OneHot(model.vocab)
             case "posterior" | "bayes":
-                return core.Implicit(model.vocab)
+                return chunked.LazyOneHot(model.vocab)
 
     @property
     def in_strips(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -90,7 +90,7 @@ class Continuous(Method, ABC):
     def prepare(self, network: nn.DiT, counts: Callable[[], Int[Tensor, " v"]]) -> None:
         """The frequencies of tokens, where the encoder is a posterior."""
         if self.in_strips:
-            network.believe(counts())
+            network.set_prior(counts())
 
     def noisy(
         self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams

@@ -65,6 +65,6 @@ class Flow(Continuous):
         solve = sampling.euler if self.solver == "euler" else sampling.heun
 
         def denoise(x: core.Point, tau: core.Time) -> core.TokenDistribution:
-            return model(x, tau).tempered(self.temperature)
+            return model(x, tau).with_temperature(self.temperature)
 
         return solve(denoise, space, clock, x, clock.grid(steps, x.device), pinned)

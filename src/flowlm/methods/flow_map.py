@@ -73,7 +73,7 @@ class FlowMap(Continuous):
         model = self.build(size, vocab, length)
         if teacher is not None:
             model.load_state_dict(model.state_dict() | teacher.state_dict())
-            model.head.temper(self.temperature)
+            model.head.divide_logits(self.temperature)
             # The teacher must read the student's points. In projected space that needs one table.
             model.encoder.table.requires_grad_(self.encoder != "projected")
         return model
@@ -83,7 +83,7 @@ class FlowMap(Continuous):
     ) -> core.Loss:
         """Texts 0, 2, 4, ... of the global batch pay on the diagonal, texts 1, 3, 5, ... off it."""
         diagonal = self._diagonal(model, *_half(batch, rng, 0), teacher)
-        return diagonal.beside(self._jump(model, *_half(batch, rng, 1)))
+        return diagonal.concat(self._jump(model, *_half(batch, rng, 1)))
 
     def _diagonal(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None
@@ -96,8 +96,8 @@ class FlowMap(Continuous):
         if teacher is None:
             value = prediction.nll(batch.tokens)
         else:
-            wanted = teacher(x, tau).tempered(self.temperature)
-            value = prediction.cross_entropy(core.Mixture.only(wanted, tau))
+            wanted = teacher(x, tau).with_temperature(self.temperature)
+            value = prediction.cross_entropy(wanted.probs())
         return core.Loss(value, batch.weight).named("diagonal")
 
     def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
@@ -132,6 +132,6 @@ def _half(batch: core.Batch, rng: core.Streams, parity: int) -> tuple[core.Batch
     """
     first = (rng.index[0] + parity) % 2
     if first < len(rng):
-        return batch.every(first, 2), rng.every(first, 2)
+        return batch.strided(first, 2), rng.strided(first, 2)
     nothing = core.Batch(batch.tokens, 0 * batch.weight)
     return nothing, core.Streams.of(0, count=1, device=rng.device)

@@ -8,6 +8,5 @@ from .encoder import Linear as Linear
 from .encoder import Lookup as Lookup
 from .encoder import Posterior as Posterior
 from .encoder import Projected as Projected
-from .head import HeadDistribution as HeadDistribution
 from .hollow import hollow as hollow
 from .size import Size as Size

@@ -133,7 +133,7 @@ class DiT(nn.Module):
         condition = self._condition(y, *taus)
         evidence = self.encoder.evidence(x, first_time)
         if evidence is not None and self.sharper is not None:
-            evidence = evidence.sharper(self.sharper(condition).squeeze(-1).float())
+            evidence = evidence.with_extra_beta(self.sharper(condition).squeeze(-1).float())
         # Blocks may be stored in a narrower type than the encoder and all that reads times.
         y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
         if self.near is not None:
@@ -156,14 +156,14 @@ class DiT(nn.Module):
         features = torch.addcmul(shift, self.norm(y), 1 + scale)
         return self.head(features, evidence)
 
-    def believe(self, counts: Int[Tensor, " v"]) -> None:
+    def set_prior(self, counts: Int[Tensor, " v"]) -> None:
         """Before anything is learnt, expect each word as often as a text has it.
 
         For networks with a `Posterior` encoder. Where rows are evidence (`Bayes`), the head expects
         the same, and the network begins as the exact denoiser of independent words.
         """
         assert isinstance(self.encoder, Posterior)
-        self.encoder.believe(counts)
+        self.encoder.set_prior(counts)
         if isinstance(self.encoder, Bayes):
             with torch.no_grad():
                 self.head.bias.copy_(self.encoder.log_prior)

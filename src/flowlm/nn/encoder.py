@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowlm.core.evidence import Evidence, sharpness
-from flowlm.core.rows import Rows
+from flowlm.chunked.evidence import Evidence
+from flowlm.chunked.points import LazyPoint
+from flowlm.chunked.prediction import posterior
+from flowlm.core.flow import beta
 from flowlm.core.types import Point, Tokens
-from flowlm.nn.posterior import posterior_mean
 
 Made = TypeVar("Made")
 
@@ -55,7 +56,9 @@ class Encoder(nn.Module, ABC):
 class Lookup(Encoder):
     """E[token], for networks that read tokens."""
 
-    def forward(self, x: Tensor, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, tau: Tensor | None
+    ) -> Float[Tensor, "b l d"]:
         """Rows of the table."""
         return F.embedding(x, self.table)
 
@@ -63,7 +66,9 @@ class Lookup(Encoder):
 class Linear(Encoder):
     """x @ E on one-hot-space points: the published encoder as published."""
 
-    def forward(self, x: Tensor, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, tau: Tensor | None
+    ) -> Float[Tensor, "b l d"]:
         """The noisy rows through the table."""
         return x @ self.table
 
@@ -71,7 +76,9 @@ class Linear(Encoder):
 class Projected(Encoder):
     """The same encoder for points that already are x @ E: no vocabulary-sized state exists."""
 
-    def forward(self, x: Tensor, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, tau: Tensor | None
+    ) -> Float[Tensor, "b l d"]:
         """The point itself."""
         return x
 
@@ -86,7 +93,7 @@ class Posterior(Encoder):
     prior, and the deviation is a linear view of the row, at full size (docs/encoders.md).
 
     At t = 0 the posterior forgets the noise, which is all that a one-step map has to go by; so beta
-    never falls below `FLOOR`.
+    never falls below `MIN_BETA`.
 
     `apart` calls what must not be compiled; `compile_whole` sets it. Compiled, the clock's table
     would be made anew at every call, and the loop over rows has no fixed length.
@@ -98,7 +105,7 @@ class Posterior(Encoder):
         self.t_of_tau = t_of_tau
         self.apart: Callable[..., Any] = _called
 
-    def believe(self, counts: Int[Tensor, " v"]) -> None:
+    def set_prior(self, counts: Int[Tensor, " v"]) -> None:
         """Make the frequencies of the words in a text the prior; each word counts once more."""
         share = (counts.double() + 1) / (counts.sum() + len(counts))
         with torch.no_grad():
@@ -107,17 +114,18 @@ class Posterior(Encoder):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Point, tau: Tensor | None
     ) -> Float[Tensor, "b l d"]:
-        """sqrt(d) p @ E + normalised((p - prior) @ E), p = softmax(max(beta, FLOOR) x + log prior).
+        """sqrt(d) p @ E + normalised((p - prior) @ E).
 
-        Where a row is certain both views are of one size.
+        p = softmax(max(beta, MIN_BETA) x + log prior). Where a row is certain both views are of one
+        size.
         """
         assert tau is not None, "the posterior of a noisy row depends on its time"
-        assert isinstance(x, Rows), "points are those of core.Implicit"
+        assert isinstance(x, LazyPoint), "points are those of chunked.LazyOneHot"
         return self.apart(self._views, x, tau)
 
-    def _views(self, x: Rows, tau: Tensor) -> Float[Tensor, "b l d"]:
-        beta = sharpness(self.t_of_tau(tau)).clamp(min=FLOOR)
-        mean = posterior_mean(self.table, x, beta, self.log_prior)
+    def _views(self, x: LazyPoint, tau: Tensor) -> Float[Tensor, "b l d"]:
+        at_least = beta(self.t_of_tau(tau)).clamp(min=MIN_BETA)
+        mean = posterior(Evidence(x, at_least), self.log_prior).expect(self.table)
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]
         return width**0.5 * mean + F.rms_norm(deviation, (width,))
@@ -127,23 +135,23 @@ class Bayes(Posterior):
     """The same views; and the rows are evidence for the head.
 
     So the network need not learn to read its rows back through d numbers: what is left to it is
-    the context (core/evidence.py). On text it writes better; in a small language of strict
+    the context (chunked/evidence.py). On text it writes better; in a small language of strict
     agreement, where rows had better be overruled, `Posterior` does (docs/encoders.md).
     """
 
     def evidence(self, x: Point, tau: Tensor | None) -> Evidence:  # pyright: ignore[reportIncompatibleMethodOverride]
         """beta x, without a floor: at t = 0 a row says nothing of its token."""
         assert tau is not None, "what a noisy row says depends on its time"
-        assert isinstance(x, Rows), "points are those of core.Implicit"
-        return self.apart(self._sharpened, x, tau)
+        assert isinstance(x, LazyPoint), "points are those of chunked.LazyOneHot"
+        return self.apart(self._evidence, x, tau)
 
-    def _sharpened(self, x: Rows, tau: Tensor) -> Evidence:
-        return Evidence(x, sharpness(self.t_of_tau(tau)))
+    def _evidence(self, x: LazyPoint, tau: Tensor) -> Evidence:
+        return Evidence(x, beta(self.t_of_tau(tau)))
 
 
-def _called(part: Callable[..., Made], *given: Tensor | Rows) -> Made:
+def _called(part: Callable[..., Made], *given: Tensor | LazyPoint) -> Made:
     return part(*given)
 
 
-FLOOR = 3.0
+MIN_BETA = 3.0
 """Least beta: reached at t = 0.57, where a large vocabulary's tau is still below 0.003."""

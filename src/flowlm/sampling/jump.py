@@ -40,7 +40,7 @@ def jumps(
         if gamma == 0:
             prediction = denoise(x, now, then)
             yield Frame(x, now, prediction)
-            x = space.settle(jump(x, space.mean(prediction), clock.t(now), clock.t(then)))
+            x = space.compress(jump(x, space.mean(prediction), clock.t(now), clock.t(then)))
             continue
         aim, shrink, noise = renoise(clock.t(then), gamma)
         prediction = denoise(x, now, clock.tau(aim))
@@ -48,4 +48,4 @@ def jumps(
         delta = space.mean(prediction)
         moved = jump(x, delta, clock.t(now), aim) + shrink[..., None] * delta
         moved = moved + noise[..., None] * space.noise(rng, x.shape[1])
-        x = space.settle(moved if pinned is None else x.where(pinned[..., None], moved))
+        x = space.compress(moved if pinned is None else x.where(pinned[..., None], moved))

@@ -51,7 +51,7 @@ def euler(
         prediction = denoise(x, now)
         yield Frame(x, now, prediction)
         # x + (t' - t) b_t(x) is the jump whose two-time denoiser is frozen at D_t.
-        x = space.settle(jump(x, space.mean(prediction), clock.t(now), clock.t(then)))
+        x = space.compress(jump(x, space.mean(prediction), clock.t(now), clock.t(then)))
 
 
 def heun(
@@ -73,7 +73,7 @@ def heun(
         mean = space.mean(prediction)
         ahead = jump(x, mean, t, t_next)
         slope = velocity(mean, x, t) + velocity(space.mean(denoise(ahead, then)), ahead, t_next)
-        x = space.settle(x + (t_next - t)[..., None] / 2 * slope)
+        x = space.compress(x + (t_next - t)[..., None] / 2 * slope)
 
 
 def token_time(tau: Tensor, x: Point, pinned: Pinned) -> Time:

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from flowlm import core
-from flowlm.core import Implicit, OneHot, Rows, Streams, implicit, rows
-from flowlm.core.rows import Patch, Term
+from flowlm.chunked import LazyOneHot, LazyPoint
+from flowlm.chunked import points as chunks
+from flowlm.chunked.points import Noise, Term, TopK
+from flowlm.core import OneHot, Patch, Streams
 
 B, L, V = 3, 7, 5
-SPACE = Implicit(V)
+SPACE = LazyOneHot(V)
 
 
 def streams(seed: int, count: int = B) -> Streams:
     return Streams.of(seed, count=count)
 
 
-def points(seed: int = 0) -> tuple[list[Rows], list[Tensor]]:
+def points(seed: int = 0) -> tuple[list[LazyPoint], list[Tensor]]:
     """Noise, words, a prediction and given rows, not written and written."""
     logp = streams(seed + 1).normal(L, V).log_softmax(-1)
     tokens = torch.arange(B * L).view(B, L) % V
@@ -29,11 +31,11 @@ def points(seed: int = 0) -> tuple[list[Rows], list[Tensor]]:
         SPACE.noise(streams(seed), L),
         SPACE.clean(tokens),
         SPACE.mean(core.Dense(logp)),
-        SPACE.of(streams(seed + 2).normal(L, V)),
+        SPACE.from_one_hot(streams(seed + 2).normal(L, V)),
     ]
     whole = OneHot(V)
     dense = [
-        sums[0].written(),
+        sums[0].dense(),
         whole.clean(tokens),
         logp.exp(),
         streams(seed + 2).normal(L, V),
@@ -51,13 +53,13 @@ def times(request: pytest.FixtureRequest) -> tuple[Tensor, Tensor]:
 @pytest.fixture(params=[2**22, L * V * 2, V * 2, 1], ids=lambda most: f"{most} numbers at once")
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How much is written at once; strips are of two places where a text is not."""
-    monkeypatch.setattr(rows, "most_written", lambda kind: request.param)
-    monkeypatch.setattr(rows, "STRIP", 2 * V)
+    monkeypatch.setattr(chunks, "chunk_numel", lambda kind: request.param)
+    monkeypatch.setattr(chunks, "DRAW_NUMEL", 2 * V)
     return request.param
 
 
-def same(point: Rows, wanted: Tensor) -> None:
-    assert torch.allclose(point.written(), wanted, rtol=1e-5, atol=1e-5)
+def same(point: LazyPoint, wanted: Tensor) -> None:
+    assert torch.allclose(point.dense(), wanted, rtol=1e-5, atol=1e-5)
 
 
 # --- algebra ------------------------------------------------------------------------------------
@@ -101,8 +103,8 @@ def test_a_pinned_token_does_not_move_at_the_end_of_time() -> None:
     same(core.jump(x, mean, s, t), core.jump(z, p, s, t))
     moved = x + (t - s)[..., None] * core.velocity(mean, x, s)
     same(moved, torch.where(given[..., None], z, z + 0.5 * core.velocity(p, z, s * 0 + 0.2)))
-    assert torch.equal(moved.written()[given], z1[given])
-    assert not torch.equal(moved.written()[~given], x.written()[~given]), "the others move"
+    assert torch.equal(moved.dense()[given], z1[given])
+    assert not torch.equal(moved.dense()[~given], x.dense()[~given]), "the others move"
 
 
 def test_equal_terms_are_one() -> None:
@@ -122,12 +124,12 @@ def test_equal_terms_are_one() -> None:
 # --- patches ------------------------------------------------------------------------------------
 
 
-def everything() -> Rows:
+def everything() -> LazyPoint:
     sums, _ = points()
-    kept = implicit.Largest(
+    kept = TopK(
         torch.tensor([0, 3]).expand(B, L, 2), streams(20).normal(L, 2), streams(21).normal(L, 1)
     )
-    x = Rows.of(kept, B, L, V, device=torch.device("cpu"))
+    x = LazyPoint.of(kept, B, L, V, device=torch.device("cpu"))
     for i, point in enumerate(sums):
         x = x + streams(30 + i).normal(L if i % 2 else 1, 1) * point
     return x
@@ -135,7 +137,7 @@ def everything() -> Rows:
 
 def test_patches_cover_a_point_once_and_write_its_rows(parts: int) -> None:
     x = everything()
-    whole, seen = x.written(), torch.zeros(B, L, dtype=torch.long)
+    whole, seen = x.dense(), torch.zeros(B, L, dtype=torch.long)
     for patch in x.patches():
         seen[patch] += 1
         written = x.write(patch)
@@ -157,10 +159,10 @@ class Counted(Term):
 def test_a_point_no_larger_than_a_patch_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoder and head read it forth and back; a larger one is written anew each time."""
     for most, asked in ((B * L * V, 1), (B * L * V - 1, 4)):
-        monkeypatch.setattr(rows, "most_written", lambda kind, most=most: most)
+        monkeypatch.setattr(chunks, "chunk_numel", lambda kind, most=most: most)
         term = Counted()
-        x = Rows.of(term, B, L, V, device=torch.device("cpu"))
-        whole = [x.written() for _ in range(3)]
+        x = LazyPoint.of(term, B, L, V, device=torch.device("cpu"))
+        whole = [x.dense() for _ in range(3)]
         part = x.write((slice(1, 2), slice(0, L)))
         assert term.asked == asked
         assert torch.equal(whole[0], whole[2])
@@ -168,9 +170,9 @@ def test_a_point_no_larger_than_a_patch_is_written_once(monkeypatch: pytest.Monk
 
 
 def test_any_patch_between_strips_is_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "STRIP", 2 * V)
+    monkeypatch.setattr(chunks, "DRAW_NUMEL", 2 * V)
     x = everything()
-    whole = x.written()
+    whole = x.dense()
     for texts in (slice(0, 1), slice(1, 3), slice(0, 3)):
         for places in (slice(0, 2), slice(2, 4), slice(4, 7), slice(6, 7), slice(2, 7)):
             wanted = whole[texts, places]
@@ -180,10 +182,10 @@ def test_any_patch_between_strips_is_a_slice(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_size_of_patches_does_not_reach_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a real size of strips: three of them a text, the last one shorter."""
     vocab, length = 2**15, 70
-    assert rows.strip(vocab) == 32
-    noise, found = Implicit(vocab).noise(streams(1, 2), length), []
+    assert chunks.rows_per_draw(vocab) == 32
+    noise, found = LazyOneHot(vocab).noise(streams(1, 2), length), []
     for most in (2**23, 2**21, 1):
-        monkeypatch.setattr(rows, "most_written", lambda kind, most=most: most)
+        monkeypatch.setattr(chunks, "chunk_numel", lambda kind, most=most: most)
         found.append([noise.write(patch).flatten(0, 1) for patch in noise.patches()])
     assert [len(parts) for parts in found] == [1, 4, 6]
     one, two, three = (torch.cat(parts) for parts in found)
@@ -198,8 +200,8 @@ def drawn(seed: int, count: int, length: int, vocab: int, first: int = 0, times:
     """The last of successive noises of a family."""
     rng = Streams.of(seed, count=count, first=first)
     for _ in range(times):
-        noise = Implicit(vocab).noise(rng, length)
-    return noise.written()
+        noise = LazyOneHot(vocab).noise(rng, length)
+    return noise.dense()
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
@@ -208,26 +210,26 @@ def test_the_noise_of_a_text_is_its_own(times: int) -> None:
     together = drawn(4, 6, L, 40, times=times)
     for i in range(6):
         assert torch.equal(drawn(4, 1, L, 40, first=i, times=times)[0], together[i])
-    rng = Streams.of(4, count=6).every(1, 2)
+    rng = Streams.of(4, count=6).strided(1, 2)
     for _ in range(times):
-        noise = Implicit(40).noise(rng, L)
-    assert torch.equal(noise.written(), together[1::2])
+        noise = LazyOneHot(40).noise(rng, L)
+    assert torch.equal(noise.dense(), together[1::2])
 
 
 def test_taking_noise_again_gives_the_same_and_drawing_anew_does_not() -> None:
     rng = streams(5)
     one, two = SPACE.noise(rng, L), SPACE.noise(rng, L)
-    assert torch.equal(one.written(), one.written())
-    assert (one.written() != two.written()).all()
+    assert torch.equal(one.dense(), one.dense())
+    assert (one.dense() != two.dense()).all()
 
 
 def test_streams_go_on_as_if_noise_had_not_been_written() -> None:
     undisturbed, rng = streams(6), streams(6)
-    undisturbed.seeds()
+    undisturbed.fork_seeds()
     noise = SPACE.noise(rng, L)
-    noise.written()
+    noise.dense()
     assert torch.equal(rng.normal(50), undisturbed.normal(50))
-    assert not torch.equal(rng.normal(L, V), noise.written())
+    assert not torch.equal(rng.normal(L, V), noise.dense())
 
 
 def pairs(numbers: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -240,7 +242,7 @@ def pairs(numbers: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def test_noise_is_standard_normal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moments and tails within 4.5 standard errors, of two million numbers in 2,560 strips."""
-    monkeypatch.setattr(rows, "STRIP", 800)
+    monkeypatch.setattr(chunks, "DRAW_NUMEL", 800)
     z = drawn(7, 640, 4, 800).double()
     n = z.numel()
     flat = z.flatten()
@@ -261,7 +263,7 @@ def test_noises_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
     The number of pairs that share a value is as telling as a correlation: a stream that came up
     twice would share all.
     """
-    monkeypatch.setattr(rows, "STRIP", 800)
+    monkeypatch.setattr(chunks, "DRAW_NUMEL", 800)
     first, second = (drawn(8, 320, 4, 800, times=times).double() for times in (1, 2))
     for one, two in (*pairs(first), (first, second), (first[1:], second[:-1])):
         for a, b in ((one, two), (one.square() - 1, two.square() - 1)):
@@ -276,7 +278,7 @@ def test_seeds_of_a_family_stay_distinct() -> None:
     rng = Streams.of(9, count=100_000)
     before = set[int]()
     for _ in range(4):
-        seeds = rng.seeds()
+        seeds = rng.fork_seeds()
         assert len(set(seeds)) == len(seeds)
         assert all(0 <= seed < 2**32 for seed in seeds)
         # By chance, as between any two families: 10^10 pairs of 2^32.
@@ -293,11 +295,11 @@ def test_the_seed_of_a_strip_is_no_text_of_the_family(monkeypatch: pytest.Monkey
             seeds.append(seed)
             return super().manual_seed(seed)
 
-    monkeypatch.setattr(rows, "STRIP", V)
+    monkeypatch.setattr(chunks, "DRAW_NUMEL", V)
     rng = Streams.of(10, count=1000)
     own = [generator.initial_seed() for generator in rng.generators]
-    noise = implicit.Noise(rng.seeds(), Noted())
-    Rows.of(noise, 1000, 64, V, device=torch.device("cpu")).written()
+    noise = Noise(rng.fork_seeds(), Noted())
+    LazyPoint.of(noise, 1000, 64, V, device=torch.device("cpu")).dense()
     assert len(seeds) == 64_000
     assert len({*seeds, *own}) == 65_000
 
@@ -305,7 +307,7 @@ def test_the_seed_of_a_strip_is_no_text_of_the_family(monkeypatch: pytest.Monkey
 # --- what a sampler carries ---------------------------------------------------------------------
 
 
-def sums() -> Rows:
+def sums() -> LazyPoint:
     """Predictions with weights of both signs, noise and words."""
     (x0, x1, mean, _), _ = points()
     other = SPACE.mean(core.Dense(streams(40).normal(L, V).log_softmax(-1)))
@@ -319,24 +321,24 @@ def sums() -> Rows:
 def test_a_point_that_keeps_every_entry_is_itself(
     kept: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(implicit, "KEPT", kept)
+    monkeypatch.setattr(chunks, "TOP_K", kept)
     x = sums()
-    settled = SPACE.settle(SPACE.settle(x) + x)
+    settled = SPACE.compress(SPACE.compress(x) + x)
     assert len(settled.terms) == 3, "noise, words, and one for all predictions"
-    assert torch.allclose(settled.written(), 2 * x.written(), rtol=0, atol=1e-5)
+    assert torch.allclose(settled.dense(), 2 * x.dense(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kept", [1, 2, 4])
 def test_the_largest_entries_are_kept_and_so_is_the_sum(
     kept: int, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(implicit, "KEPT", kept)
+    monkeypatch.setattr(chunks, "TOP_K", kept)
     x = sums()
-    predicted = Rows(x.shape, x.device, x.terms[2:])
-    settled = SPACE.settle(x)
+    predicted = LazyPoint(x.shape, x.device, x.terms[2:])
+    settled = SPACE.compress(x)
     assert [term for _, term in settled.terms[:2]] == [term for _, term in x.terms[:2]]
-    before = predicted.written()
-    after = Rows(x.shape, x.device, settled.terms[2:]).written()
+    before = predicted.dense()
+    after = LazyPoint(x.shape, x.device, settled.terms[2:]).dense()
     assert torch.allclose(before.sum(-1), after.sum(-1), atol=1e-5)
     order = before.argsort(-1, descending=True)
     assert torch.allclose(
@@ -350,4 +352,4 @@ def test_the_largest_entries_are_kept_and_so_is_the_sum(
 
 def test_without_predictions_nothing_is_settled() -> None:
     x = SPACE.noise(streams(0), L)
-    assert SPACE.settle(x) is x
+    assert SPACE.compress(x) is x

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from flowlm.core.rows import Rows
+from flowlm.chunked.points import LazyPoint
 
 Tile = Float[Tensor, "n v"]
 Row = Float[Tensor, " n"]
@@ -41,6 +41,8 @@ class Tiling:
     """Tokens and words of a tile."""
     fused: bool
     """Whether the work on a tile between its matrix products is compiled into one kernel."""
+    x: LazyPoint | None
+    """Evidence is beta times this point."""
 
     def body(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         """One of the functions on a tile below, compiled if wanted."""
@@ -50,6 +52,11 @@ class Tiling:
         """Tokens, or words, side by side."""
         for start in range(0, count, self.side):
             yield slice(start, min(start + self.side, count))
+
+
+def tile_side(kind: str) -> int:
+    """Tokens and words of a tile of logits on a kind of device."""
+    return 1024 if kind == "cpu" else 4096
 
 
 @cache
@@ -62,29 +69,20 @@ def _compiled(plain: Callable[..., Any]) -> Callable[..., Any]:
 class Logits:
     """cap tanh((y W^T + c) / cap) of n tokens, never all at once.
 
-    Without a cap y W^T + c, and then evidence may be added: sharpness times the rows of a point x.
+    Without a cap y W^T + c, and then evidence may be added: beta times the rows of a point.
     """
 
     y: Float[Tensor, "n d"]
     weight: Float[Tensor, "v d"]
     bias: Bias
-    sharpness: Row | None
-    x: Rows | None
+    beta: Row | None
     tiling: Tiling
 
     @staticmethod
-    def of(
-        y: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        sharpness: Row | None,
-        x: Rows | None,
-        tiling: Tiling,
-    ) -> Logits:
+    def of(y: Tensor, weight: Tensor, bias: Tensor, beta: Row | None, tiling: Tiling) -> Logits:
         """With y and W in the dtype of the matrix products."""
-        assert tiling.cap is None or x is None, "evidence has no bound"
-        y, weight = y.to(tiling.products), weight.to(tiling.products)
-        return Logits(y, weight, bias, sharpness, x, tiling)
+        assert tiling.cap is None or tiling.x is None, "evidence has no bound"
+        return Logits(y.to(tiling.products), weight.to(tiling.products), bias, beta, tiling)
 
     @property
     def sums(self) -> torch.dtype:
@@ -93,7 +91,8 @@ class Logits:
 
     def rows(self) -> Iterator[slice]:
         """Strips of tokens; evidence is written for one of them at a time."""
-        return self.tiling.strips(len(self.y)) if self.x is None else self.x.strips()
+        x = self.tiling.x
+        return self.tiling.strips(len(self.y)) if x is None else x.strips()
 
     def columns(self) -> Iterator[slice]:
         """Strips of the vocabulary."""
@@ -101,10 +100,14 @@ class Logits:
 
     def strip(self, rows: slice) -> LogitStrip:
         """A strip of tokens, whose tiles can be made."""
-        if self.x is None or self.sharpness is None:
+        if self.tiling.x is None or self.beta is None:
             return LogitStrip(self.y[rows], self.weight, None, None)
-        x = self.x.write_strip(rows)
-        return LogitStrip(self.y[rows], self.weight, self.sharpness[rows, None], x)
+        x = self.tiling.x.write_strip(rows)
+        return LogitStrip(self.y[rows], self.weight, self.beta[rows, None], x)
+
+    def bias_of(self, columns: slice) -> Bias:
+        """The bias of some words."""
+        return contiguous_slice(self.bias, columns)
 
     def per_token(self, rows: slice, value: float = 0.0) -> Row:
         """A number for every token of a strip."""
@@ -117,18 +120,20 @@ class LogitStrip:
 
     y: Float[Tensor, "n d"]
     weight: Float[Tensor, "v d"]
-    sharpness: Float[Tensor, "n 1"] | None
+    beta: Float[Tensor, "n 1"] | None
     x: Float[Tensor, "n v"] | None
 
     def products(self, columns: slice) -> Tile:
         """y W^T there, with the evidence in at least float32."""
+        if self.x is None or self.beta is None:
+            return self.y @ self.weight[columns].mT
+        if self.y.shape[1] == 0:  # rows alone, without a context
+            return self.beta * self.x[:, columns]
         made = self.y @ self.weight[columns].mT
-        if self.x is None or self.sharpness is None:
-            return made
-        return torch.addcmul(made.to(self.sharpness.dtype), self.sharpness, self.x[:, columns])
+        return torch.addcmul(made.to(self.beta.dtype), self.beta, self.x[:, columns])
 
 
-def piece(x: Float[Tensor, " k"], strip: slice) -> Float[Tensor, " s"]:
+def contiguous_slice(x: Float[Tensor, " k"], strip: slice) -> Float[Tensor, " s"]:
     """A strip of numbers, copied: the offset of a view would enter compiled code as a size."""
     return x[strip].clone()
 
@@ -147,7 +152,7 @@ def capped(products: Float[Tensor, "*n v"], bias: Bias, cap: float | None) -> Fl
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def absorb(logits: Tile, top: Row, total: Row) -> tuple[Tile, Row, Row, Row]:
+def online_softmax(logits: Tile, top: Row, total: Row) -> tuple[Tile, Row, Row, Row]:
     """Take a tile into the running maximum `top` and normaliser `total` of its rows.
 
     Returns exp(logits - maximum), the new maximum and normaliser, and the factor for whatever was
@@ -159,15 +164,15 @@ def absorb(logits: Tile, top: Row, total: Row) -> tuple[Tile, Row, Row, Row]:
     return mass, higher, total * rescale + mass.sum(-1), rescale
 
 
-def absorb_mass(
+def online_softmax_mass(
     products: Tile, bias: Bias, cap: float | None, top: Row, total: Row
 ) -> tuple[Tile, Row, Row, Row]:
-    """`absorb`, with the masses in the dtype of matrix products."""
-    mass, top, total, rescale = absorb(capped(products, bias, cap), top, total)
+    """`online_softmax`, with the masses in the dtype of matrix products."""
+    mass, top, total, rescale = online_softmax(capped(products, bias, cap), top, total)
     return mass.to(products.dtype), top, total, rescale
 
 
-def absorb_and_pick(
+def online_softmax_and_pick(
     products: Tile,
     bias: Bias,
     cap: float | None,
@@ -176,19 +181,19 @@ def absorb_and_pick(
     place: Int[Tensor, " n"],
     picked: Row,
 ) -> tuple[Row, Row, Row]:
-    """`absorb`, and each row's logit at `place`, if that is in this tile."""
+    """`online_softmax`, and each row's logit at `place`, if that is in this tile."""
     logits = capped(products, bias, cap)
-    _, top, total, _ = absorb(logits, top, total)
+    _, top, total, _ = online_softmax(logits, top, total)
     here = (place >= 0) & (place < logits.shape[1])
     at = logits.gather(-1, place.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(-1)
     return top, total, torch.where(here, at, picked)
 
 
-def absorb_and_average(
+def online_softmax_and_average(
     products: Tile, bias: Bias, cap: float | None, top: Row, total: Row, averaged: Row, values: Tile
 ) -> tuple[Row, Row, Row]:
-    """`absorb`, and the sum of `values` under the masses."""
-    mass, top, total, rescale = absorb(capped(products, bias, cap), top, total)
+    """`online_softmax`, and the sum of `values` under the masses."""
+    mass, top, total, rescale = online_softmax(capped(products, bias, cap), top, total)
     return top, total, averaged * rescale + (mass * values).sum(-1)
 
 
@@ -202,7 +207,7 @@ def shares(products: Tile, bias: Bias, cap: float | None, log_total: Row, share:
     return share[:, None] * probability(products, bias, cap, log_total)
 
 
-def bent(slope: Tile, logits: Tile, cap: float | None) -> Tile:
+def through_cap(slope: Tile, logits: Tile, cap: float | None) -> Tile:
     """From d / d logits to d / d (y W^T + c): the cap's own slope is 1 - (logit / cap)^2."""
     return slope if cap is None else slope * (1 - (logits / cap).square())
 
@@ -210,7 +215,7 @@ def bent(slope: Tile, logits: Tile, cap: float | None) -> Tile:
 def likelihood_slope(products: Tile, bias: Bias, cap: float | None, log_total: Row) -> Tile:
     """Of the log normaliser: p, through the cap."""
     logits = capped(products, bias, cap)
-    return bent(torch.exp(logits - log_total[:, None]), logits, cap).to(products.dtype)
+    return through_cap(torch.exp(logits - log_total[:, None]), logits, cap).to(products.dtype)
 
 
 def entropy_slope(
@@ -218,7 +223,9 @@ def entropy_slope(
 ) -> Tile:
     """p - wanted, through the cap."""
     logits = capped(products, bias, cap)
-    return bent(torch.exp(logits - log_total[:, None]) - wanted, logits, cap).to(products.dtype)
+    return through_cap(torch.exp(logits - log_total[:, None]) - wanted, logits, cap).to(
+        products.dtype
+    )
 
 
 def expectation_slope(
@@ -227,5 +234,5 @@ def expectation_slope(
     """p, and p (pull - level) through the cap, where level is the mean of pull under p."""
     logits = capped(products, bias, cap)
     p = torch.exp(logits - log_total[:, None])
-    slope = bent(p * (pull - level[:, None]), logits, cap)
+    slope = through_cap(p * (pull - level[:, None]), logits, cap)
     return p.to(products.dtype), slope.to(products.dtype)
