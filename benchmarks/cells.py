@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.rivals import DEVICE, Case, rival, texts
-from flowlm.machine import keep_memory
+from flowlm.machine.hardware import keep_memory
 from flowlm.nn import Size
 from flowlm.train import Plan, State, train
 

@@ -22,12 +22,12 @@ import numpy as np
 from benchmarks.cells import Numbers, in_a_process, table
 from benchmarks.provenance import write_result
 from flowlm.data.corpora.plain import text_corpus
+from flowlm.data.finding import make_tokenizer
 from flowlm.data.layout import Layout, Packed, Stream
 from flowlm.data.loader import Ahead, Windows
 from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.limits import cores
-from flowlm.prepare import make_tokenizer
+from flowlm.machine.limits import cores
 
 MEGABYTES = (12.5, 50)
 LAYOUTS = ("stream", "packed")

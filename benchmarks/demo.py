@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.provenance import write_result
 from flowlm.cli import show
-from flowlm.demo import NUM, demo_report, train_demo
+from flowlm.run.demo import NUM, demo_report, train_demo
 
 SEEDS = (0, 1, 2)
 FIGURES = ("valid", "nll", "sample_entropy", "unique")

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cells import median_seconds
 from benchmarks.rivals import DEVICE, Case, rival, texts
 from flowlm import core
-from flowlm.train.footprint import Footprint
+from flowlm.run.footprint import Footprint
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from flowlm.experiment import AnyMethod, Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
-from flowlm.model import LanguageModel
+from flowlm.model.language_model import LanguageModel
 from flowlm.nn import DiT
 from flowlm.train import Plan
 

@@ -28,7 +28,7 @@ from flowlm.evaluate.report.charts import Line, Point, chart, powers_axis
 from flowlm.evaluate.report.markup import Html, element
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn import DiT, Size
-from flowlm.train.footprint import Footprint
+from flowlm.run.footprint import Footprint
 
 SMALL = Size(4, 256, 4, 64, dropout=0.0, attention_cap=None)
 SWEEPS: dict[str, list[Case]] = {

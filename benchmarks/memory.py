@@ -15,8 +15,8 @@ from benchmarks.cells import Numbers, in_a_process, step_cell, table
 from benchmarks.floor import imagined
 from benchmarks.provenance import write_result
 from benchmarks.rivals import Case, Precision, rival, texts
+from flowlm.run.footprint import Footprint
 from flowlm.train import Plan, State, train
-from flowlm.train.footprint import Footprint
 
 PUBLISHED = Case("flow", vocab=50_258, batch=32, length=1024)
 ROOMS = (24, 80, 141)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def answer(code: str, said: Any = None) -> Any:
 
 def test_loading_and_writing_import_no_compiler() -> None:
     imported = answer(LOADED)
-    assert "flowlm.model" in imported
+    assert "flowlm.model.language_model" in imported
     wrong = [name for name in imported for h in HEAVY if name == h or name.startswith(h + ".")]
     assert wrong == []
 
@@ -109,6 +110,8 @@ METHODS = {
 def test_a_hollow_network_has_the_shapes_and_no_numbers(name: str, positions: Any) -> None:
     method: Method = METHODS[name]
     size = Size(blocks=2, width=16, heads=2, condition=8, positions=positions, reach=1)
+    if name == "map, bayes":
+        size = replace(size, output_cap=None)
     before = torch.get_rng_state()
     with hollow():
         made = method.network(size, 11, 6)

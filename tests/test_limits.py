@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowlm import limits, machine
 from flowlm.errors import Notice
-from flowlm.limits import cores, memories, memory, quotas
-from flowlm.machine import set_threads, usual_threads
+from flowlm.machine import limits
+from flowlm.machine.hardware import set_threads, usual_threads
+from flowlm.machine.limits import cores, memories, memory, quotas
 from flowlm.train.launch import Launch
 
 

@@ -23,7 +23,7 @@ from benchmarks.provenance import provenance
 from flowlm import core
 from flowlm.core.rng import Streams
 from flowlm.evaluate.diversity import sample_entropy, unique_share
-from flowlm.machine import keep_memory
+from flowlm.machine.hardware import keep_memory
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.method import Method

@@ -26,7 +26,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Tokens
 from flowlm.evaluate.diversity import sample_entropy
 from flowlm.evaluate.likelihood import mean_nll
-from flowlm.machine import keep_memory
+from flowlm.machine.hardware import keep_memory
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.train import Plan, State, train
 

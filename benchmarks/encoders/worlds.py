@@ -14,12 +14,12 @@ from torch import Tensor
 from flowlm.core.oracle import Language
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Tokens
+from flowlm.data.finding import find_corpus, make_tokenizer
 from flowlm.data.language import AHEAD, Sentences, demo_language
 from flowlm.data.loader import Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokens import is_prepared, open_tokens
 from flowlm.evaluate.quality import noisy_channel_nll, valid_share
-from flowlm.prepare import find_corpus, make_tokenizer
 
 DIALECTS = 4
 VOCABULARIES = {"text": 8192, "text-2048": 2048, "text-512": 512, "characters": None}

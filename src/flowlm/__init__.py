@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from flowlm.model import LanguageModel as LanguageModel
+    from flowlm.model.language_model import LanguageModel as LanguageModel
 
 
 def load(
@@ -20,16 +20,16 @@ def load(
     dtype: torch.dtype | None = None,
     tokenizer: str | Path | None = None,
 ) -> LanguageModel:
-    """A model by any of its names, as `flowlm.loading.load` says; `dtype` is torch.float32 or so.
+    """A model by any of its names, as `model.loading.load` says; `dtype` is torch.float32 or so.
 
     A name that means nothing is refused before torch is imported.
     """
-    from flowlm.finding import find_model
+    from flowlm.model.finding import find_model
 
     place = find_model(name)
     import torch
 
-    from flowlm import loading
+    from flowlm.model import loading
 
     return loading.load(place, device, torch.float32 if dtype is None else dtype, tokenizer)
 
@@ -37,7 +37,7 @@ def load(
 def __getattr__(name: str) -> Any:
     # `import flowlm` stays free of torch, which takes a second: the command line needs that.
     if name == "LanguageModel":
-        from flowlm.model import LanguageModel
+        from flowlm.model.language_model import LanguageModel
 
         return LanguageModel
     raise AttributeError(f"module 'flowlm' has no attribute {name!r}")

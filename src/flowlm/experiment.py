@@ -8,11 +8,11 @@ import os
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from flowlm.checks import require_fields, whole
 from flowlm.errors import Refusal
-from flowlm.hub import PREFIX, SHIPPED, TOKENIZERS, aside, hub_id, located
+from flowlm.hub.names import PREFIX, SHIPPED, TOKENIZERS, aside, hub_id, located
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -54,6 +54,11 @@ class Text:
 @dataclass(frozen=True)
 class Generated:
     """Sentences of the demo's language, for which everything can be measured exactly."""
+
+    length: ClassVar[int] = 18
+    """Tokens in a sentence."""
+    vocab: ClassVar[int] = 61
+    """Its words."""
 
 
 AnyData = Text | Generated

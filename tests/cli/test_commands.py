@@ -16,7 +16,7 @@ import torch
 import flowlm as library
 from flowlm.core import FREE
 from flowlm.experiment import SHIPPED, read_experiment
-from flowlm.model import LanguageModel
+from flowlm.model.language_model import LanguageModel
 
 RECIPES = ("text-flow", "text-flow-map", "text-masked", "text-autoregressive")
 METHODS = ("flow", "flow-map", "masked", "autoregressive")
@@ -95,7 +95,7 @@ def test_a_text_does_not_depend_on_how_many_are_written(
     words = ["sample", runs / method, "--steps", 4]
     few, many = flowlm(*words, "--num", 2).out, flowlm(*words, "--num", 11).out
     assert many.startswith(few)
-    monkeypatch.setattr("flowlm.model.texts_at_once", lambda *_: 3)
+    monkeypatch.setattr("flowlm.model.language_model.texts_at_once", lambda *_: 3)
     assert flowlm(*words, "--num", 11).out == many
 
 
@@ -111,7 +111,7 @@ def test_texts_are_printed_as_they_are_written(
             raise KeyboardInterrupt
         return written(self, n, steps, seed, first, prompt)
 
-    monkeypatch.setattr("flowlm.model.texts_at_once", lambda *_: 3)
+    monkeypatch.setattr("flowlm.model.language_model.texts_at_once", lambda *_: 3)
     monkeypatch.setattr(LanguageModel, "_frames", stopped)
     answer = flowlm(*words)
     assert answer.status == 130
@@ -136,7 +136,7 @@ def test_fresh_noise_between_jumps_does_not_depend_on_how_many_are_written(
     words = ["sample", out, "--steps", 4]
     few, many = flowlm(*words, "--num", 2).out, flowlm(*words, "--num", 11).out
     assert many.startswith(few)
-    monkeypatch.setattr("flowlm.model.texts_at_once", lambda *_: 3)
+    monkeypatch.setattr("flowlm.model.language_model.texts_at_once", lambda *_: 3)
     assert flowlm(*words, "--num", 11).out == many
 
 

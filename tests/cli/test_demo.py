@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import flowlm.demo as demo
+import flowlm.run.demo as demo
 from flowlm.experiment import Experiment
-from flowlm.forecast import Work
 from flowlm.nn.size import Size
+from flowlm.run.forecast import Work
 
 SIZE = Size(
     blocks=1, width=16, heads=2, condition=8, dropout=0.0, attention_cap=None, output_cap=None
@@ -72,7 +72,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "RECIPES", {k: smaller(r) for k, r in demo.RECIPES.items()})
     monkeypatch.setattr(demo, "NUM", 20)
     # How fast the machine is used is no part of the demo, and counting operations takes seconds.
-    monkeypatch.setattr("flowlm.desk.work", lambda *_: Work(1.0, 0.0))
+    monkeypatch.setattr("flowlm.run.monitor.work", lambda *_: Work(1.0, 0.0))
     context = type("Context", (), {"Process": Here})
     monkeypatch.setattr("multiprocessing.get_context", lambda method: context)
 

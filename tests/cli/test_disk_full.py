@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-import flowlm.directory
+import flowlm.model.weights
 
 STATE = "__0_0.distcp"
 """What the first process writes into a checkpoint."""
@@ -27,9 +27,9 @@ WRITERS = {
     "mkdir": (Path, "mkdir", FULL),
     "torch.save": (torch, "save", FULL),
     "torch.save as torch": (torch, "save", RuntimeError("[enforce fail] . unexpected pos 5 vs 3")),
-    "save_file": (flowlm.directory, "save_file", FULL),
+    "save_file": (flowlm.model.weights, "save_file", FULL),
     "save_file as safetensors": (
-        flowlm.directory,
+        flowlm.model.weights,
         "save_file",
         SafetensorError("I/O error (error 28)"),
     ),

@@ -16,7 +16,7 @@ import pytest
 
 from flowlm.experiment import Text
 from flowlm.recipes import RECIPES
-from flowlm.vocabulary import vocabulary
+from flowlm.run.vocabulary import vocabulary
 
 
 def test_the_vocabulary_of_prepared_text_is_its_own(
@@ -50,7 +50,7 @@ def test_a_vocabulary_is_counted_where_it_can_be(
 
 
 def test_a_long_text_is_not_read_for_a_guess(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowlm.vocabulary.COUNTED", 10)
+    monkeypatch.setattr("flowlm.run.vocabulary.COUNTED", 10)
     data = Text(path=str(corpus), vocab=700)
     assert vocabulary(replace(RECIPES["text-masked"](), data=data)) == (700, True)
 
@@ -111,7 +111,7 @@ def test_a_dry_run_allocates_nothing() -> None:
     code = (
         "import torch\n"
         "from flowlm.cli import main\n"
-        "from flowlm.machine import memory_held\n"
+        "from flowlm.machine.hardware import memory_held\n"
         "cpu = torch.device('cpu')\n"
         "before = memory_held(cpu)\n"
         "words = '--dry-run --size.width 4096 --size.heads 32 --size.blocks 3'.split()\n"

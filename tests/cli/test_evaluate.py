@@ -15,15 +15,16 @@ import torch
 from rich.console import Console
 
 import flowlm as library
-from flowlm import assess, reports
-from flowlm.card import model_card
 from flowlm.cli import show
 from flowlm.data.language import demo_language
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.fingerprints import FILE
+from flowlm.evaluate import reports
 from flowlm.methods.masked import Masked
-from flowlm.model import LanguageModel
+from flowlm.model.card import model_card
+from flowlm.model.fingerprints import FILE
+from flowlm.model.language_model import LanguageModel
 from flowlm.recipes import RECIPES
+from flowlm.run import assess
 
 FEW = ["--num", 4, "--steps", 1]
 

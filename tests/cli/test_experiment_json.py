@@ -285,5 +285,7 @@ def test_commands_refuse_a_run_whose_experiment_is_broken(
 
 
 def test_a_copy_with_changes_is_checked_again() -> None:
-    with pytest.raises(Refusal, match="even"):
-        replace(RECIPES["text-flow-map"](), train=Plan(batch=3))
+    wanted = RECIPES["demo-flow"]()
+    bayes = replace(wanted.method, encoder="bayes")
+    with pytest.raises(Refusal, match="no bound"):
+        replace(wanted, method=bayes, size=replace(wanted.size, output_cap=30.0))

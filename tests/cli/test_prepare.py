@@ -18,7 +18,7 @@ from flowlm.data.tokens import open_tokens
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.masked import Masked
 from flowlm.recipes.text import SIZE
-from flowlm.source import open_source
+from flowlm.run.inputs import open_inputs
 from flowlm.train.plan import Plan
 
 LAYOUTS = {
@@ -74,8 +74,8 @@ def test_rows_are_learnt_from_as_they_are_and_padding_has_no_weight(
         whole = {tuple(row) for row in prepared.train.reshape(-1, 16).tolist()}
         plan = Plan(batch=6, warmup=1)
         experiment = Experiment("x", Masked(), Text(f"data/{name}", 16), SIZE, plan)
-        sources = [open_source(experiment, tmp_path / "unused", rank=r, world=2) for r in range(2)]
-        alone = open_source(experiment, tmp_path / "unused")
+        sources = [open_inputs(experiment, tmp_path / "unused", rank=r, world=2) for r in range(2)]
+        alone = open_inputs(experiment, tmp_path / "unused")
         for step in (0, 9):
             parts = [source.batches(step) for source in sources]
             tokens = torch.cat([part.tokens for part in parts])

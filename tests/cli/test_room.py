@@ -11,16 +11,17 @@ import pytest
 import torch
 
 import flowlm
-from flowlm import fitting, room
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
-from flowlm.fitting import require_fitting
-from flowlm.forecast import count_memory
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.model import batch_size
 from flowlm.nn import Size
-from flowlm.room import least_kept, least_state
+from flowlm.run import fitting, room
+from flowlm.run.fitting import require_fitting
+from flowlm.run.forecast import count_memory
+from flowlm.run.room import least_kept, least_state
 from flowlm.train import World
 from flowlm.train.plan import Plan
 
@@ -88,7 +89,7 @@ def test_far_from_the_limit_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) 
     def counted(*_: Any) -> None:
         raise AssertionError("this takes seconds")
 
-    monkeypatch.setattr("flowlm.forecast.memory", counted)
+    monkeypatch.setattr("flowlm.run.forecast.memory", counted)
     bounded(monkeypatch, 2**30)
     fits(experiment(Masked()))
 
@@ -114,6 +115,6 @@ def test_a_batch_beyond_all_memory_is_refused_at_once(
 
 def test_an_answer_beyond_all_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = flowlm.load("demo")
-    monkeypatch.setattr(room, "memory", lambda: 2**30)
+    monkeypatch.setattr(batch_size, "memory", lambda: 2**30)
     with pytest.raises(Refusal, match="4,294,967,296 texts"):
         model.sample(2**32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowlm.prepare import find_corpus
+from flowlm.data.finding import find_corpus
 
 
 def made(place: Path, *names: str) -> Path:

@@ -19,13 +19,13 @@ from several import join_anew
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.checkpoint import filesystem
 
-from flowlm import run as module
 from flowlm.core.types import Batch
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment, Text
 from flowlm.methods.masked import Masked
 from flowlm.nn import Size
-from flowlm.run import Interrupted, train_run
+from flowlm.run import training as module
+from flowlm.run.training import Interrupted, train_run
 from flowlm.train.plan import Plan
 
 STEPS = 8
@@ -105,7 +105,7 @@ def mishaps(text: Path, folder: Path) -> dict[str, tuple[str, str]]:
     }
     with pytest.MonkeyPatch.context() as patch:
         if only(1):
-            patch.setattr(module, "open_source", _refusing)
+            patch.setattr(module, "open_inputs", _refusing)
         found["blind"] = here(experiment(text), folder / "blind")
     with pytest.MonkeyPatch.context() as patch:
         if only(1):

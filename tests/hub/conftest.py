@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from little import model
 from stub import Hub, serving
 
-from flowlm.model import LanguageModel
+from flowlm.model.language_model import LanguageModel
 
 
 @pytest.fixture

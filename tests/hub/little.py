@@ -9,7 +9,7 @@ import torch
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.flow import Flow
-from flowlm.model import LanguageModel
+from flowlm.model.language_model import LanguageModel
 from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
 

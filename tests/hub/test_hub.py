@@ -18,8 +18,9 @@ from stub import Hub, commit_of
 import flowlm
 from flowlm.cli import main
 from flowlm.errors import Refusal
-from flowlm.hub import hub_id, locate
-from flowlm.model import LanguageModel
+from flowlm.hub.names import hub_id
+from flowlm.hub.transfer import locate
+from flowlm.model.language_model import LanguageModel
 
 
 def put(hub: Hub, name: str, model: LanguageModel, place: Path, revision: str = "main") -> None:
@@ -332,7 +333,7 @@ def test_a_released_model_finds_the_tokenizer_that_it_is_known_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("flowlm.loading.OF_VOCABULARY", {12: "bert-base-uncased"})
+    monkeypatch.setattr("flowlm.model.loading.OF_VOCABULARY", {12: "bert-base-uncased"})
     export, released, kept = tmp_path / "export", tmp_path / "released", tmp_path / "kept"
     small = model()
     small.save(export)

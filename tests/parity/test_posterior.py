@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -23,7 +23,7 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.encoder import MIN_BETA
 from flowlm.nn.head import Head
-from flowlm.train.footprint import Footprint
+from flowlm.run.footprint import Footprint
 
 B, L, V, D = 6, 4, 13, 8
 SIZE = nn.Size(blocks=2, width=D, heads=2, condition=6, dropout=0.0)
@@ -109,9 +109,14 @@ class Same(OneHot):
         return LazyOneHot(self.vocab).noise(rng, length).dense()
 
 
+def allowed(size: nn.Size, method: Continuous) -> nn.Size:
+    """Evidence has no bound, so what is added to it has none."""
+    return replace(size, output_cap=None) if method.encoder == "bayes" else size
+
+
 def learnt(method: Continuous, teacher: nn.DiT | None = None, seed: int = 0) -> nn.DiT:
     """A network whose every parameter says something, the prior too."""
-    network = scattered(method.network(SIZE, V, L, teacher), seed)
+    network = scattered(method.network(allowed(SIZE, method), V, L, teacher), seed)
     cast(nn.Posterior, network.encoder).set_prior(torch.arange(V) ** 2)
     return network
 
@@ -344,7 +349,8 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
     wanted = language.denoiser(x.dense(), time).logp.exp()
     assert torch.allclose(p.double(), wanted, rtol=0, atol=2e-6)
     # So a network whose rows are evidence begins as the denoiser, before anything is learnt.
-    fresh = Flow(encoder="bayes", clock="uniform").network(SIZE, vocab, L)
+    bayes = Flow(encoder="bayes", clock="uniform")
+    fresh = bayes.network(allowed(SIZE, bayes), vocab, L)
     fresh.set_prior((chance * 2**30).long())
     assert torch.allclose(fresh(x, time).log_probs().exp().double(), wanted, rtol=0, atol=2e-6)
     # It is what the encoder reads: its mean and deviation, in the coordinates of words.
@@ -391,7 +397,7 @@ def test_the_largest_tensor_is_the_patch(
 ) -> None:
     monkeypatch.setattr(points, "chunk_numel", lambda kind: MOST)
     monkeypatch.setattr(points, "TOP_K", 16)
-    small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
+    small = allowed(nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None), method)
     core.Decoding(WORDS).t(torch.zeros(1, 1))
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
@@ -416,7 +422,7 @@ def test_memory_has_no_term_in_tokens_times_words(monkeypatch: pytest.MonkeyPatc
     for method in (Flow(encoder="posterior"), FlowMap(encoder="bayes")):
         peaks = {}
         for words, texts in itertools.product((2048, 4096), (16, 32)):
-            network = method.network(small, words, 32)
+            network = method.network(allowed(small, method), words, 32)
             batch = core.Batch(torch.zeros(texts, 32, dtype=torch.long), torch.ones(texts, 32))
             core.Decoding(words).t(torch.zeros(1, 1))
             with Footprint(*network.parameters()) as seen:

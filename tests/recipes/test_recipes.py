@@ -11,16 +11,16 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowlm.accelerators import accelerator
 from flowlm.cli.parse import train_options
 from flowlm.core import Batch, Loss, Streams
 from flowlm.data.language import Sentences, demo_language
 from flowlm.experiment import Experiment, Generated, Text
-from flowlm.forecast import work
+from flowlm.machine.accelerators import accelerator
 from flowlm.nn import DiT, Size
 from flowlm.recipes import RECIPES
+from flowlm.run.forecast import work
+from flowlm.run.vocabulary import vocabulary
 from flowlm.train import State, train
-from flowlm.vocabulary import vocabulary
 
 VOCAB = 40
 

@@ -22,7 +22,7 @@ from flowlm.experiment import Experiment, Generated, Text, read_experiment
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
-from flowlm.model import LanguageModel
+from flowlm.model.language_model import LanguageModel
 from flowlm.nn.size import Size
 
 SIZE = Size(blocks=2, width=16, heads=2, condition=8)
@@ -182,7 +182,7 @@ def test_the_readme_loads_generates_and_saves(
     model.save("export")
     assert main(["convert", "export", "fetched"]) == 0
     fetched = {name: Path("fetched")}
-    monkeypatch.setattr("flowlm.hub.fetch", lambda wanted, files: fetched[str(wanted)])
+    monkeypatch.setattr("flowlm.hub.transfer.fetch", lambda wanted, files: fetched[str(wanted)])
     capsys.readouterr()
     exec(compile(code, "README.md", "exec"), {})
     shown = capsys.readouterr().out

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flowlm.directory import fingerprint, read_weights, write_weights
 from flowlm.errors import Refusal
 from flowlm.files import new_directory, write_text
+from flowlm.model.weights import fingerprint, read_weights, write_weights
 
 WEIGHTS = {
     "a": torch.arange(6.0).view(2, 3),

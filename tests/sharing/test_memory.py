@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from flowlm.experiment import AnyMethod, Experiment, Text
-from flowlm.loading import narrowed
-from flowlm.memory import BUDGET, bytes_needed, texts_at_once
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
-from flowlm.model import LanguageModel
+from flowlm.model.batch_size import BUDGET, bytes_needed, texts_at_once
+from flowlm.model.language_model import LanguageModel
+from flowlm.model.loading import narrowed
 from flowlm.nn.size import Size
-from flowlm.train.footprint import Footprint
+from flowlm.run.footprint import Footprint
 
 BASE = Size(blocks=2, width=32, heads=2, condition=8, dropout=0.0)
 CASES: dict[str, tuple[AnyMethod, Size, int, int]] = {

@@ -20,7 +20,7 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
-from flowlm.run import train_run
+from flowlm.run.training import train_run
 from flowlm.train.plan import Plan
 
 SIZE = Size(

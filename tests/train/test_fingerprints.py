@@ -16,7 +16,7 @@ from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
-from flowlm.fingerprints import FILE, read_fingerprints
+from flowlm.model.fingerprints import FILE, read_fingerprints
 
 LETTERS = Tokenizer.characters(["abcde "])
 

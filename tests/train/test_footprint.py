@@ -12,8 +12,8 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.run.footprint import Footprint
 from flowlm.train import Plan, State, train
-from flowlm.train.footprint import Footprint
 
 MiB = 2**20
 TILE = 4 * MiB

@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from flowlm import core
-from flowlm import forecast as module
-from flowlm.accelerators import KNOWN, accelerator
 from flowlm.chunked.points import chunk_numel
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment, Text
-from flowlm.forecast import Memory, count_memory, forecast, memory, work
+from flowlm.machine.accelerators import KNOWN, accelerator
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.nn import Size
+from flowlm.run import forecast as module
+from flowlm.run.footprint import Footprint
+from flowlm.run.forecast import Memory, count_memory, forecast, memory, work
 from flowlm.train import State
-from flowlm.train.footprint import Footprint
 from flowlm.train.plan import Plan
 
 SIZE = Size(blocks=3, width=64, heads=4, condition=32, dropout=0.0)
@@ -221,8 +221,8 @@ def test_a_known_accelerator_has_a_speed_and_a_memory(name: str) -> None:
 
 
 def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowlm.machine.peak", lambda *_: 5e9)
-    monkeypatch.setattr("flowlm.machine.memory", lambda: 7 * 2**30)
+    monkeypatch.setattr("flowlm.machine.hardware.peak", lambda *_: 5e9)
+    monkeypatch.setattr("flowlm.machine.hardware.memory", lambda: 7 * 2**30)
     here = accelerator("here", Plan(device="cpu"), SIZE.width)
     assert (here.speed, here.memory) == (0.4 * 5e9, 7 * 2**30)
     assert "measured" in here.reached

@@ -9,7 +9,7 @@ import pytest
 
 CODE = """
 import resource, sys, torch
-from flowlm.machine import keep_memory
+from flowlm.machine.hardware import keep_memory
 kept = keep_memory() if sys.argv[1] == "kept" else None
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -15,7 +15,7 @@ from flowlm.data.language import demo_language
 from flowlm.data.tokens import open_tokens
 from flowlm.experiment import Experiment, Generated
 from flowlm.methods.flow_map import FlowMap
-from flowlm.source import open_source
+from flowlm.run.inputs import open_inputs
 
 
 def prior(directory: Path) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_every_process_counts_the_same_drawn_text(
 ) -> None:
     """And what it counts is near the language's own frequencies."""
     drawn = replace(experiments("flow", batch=64), data=Generated())
-    counts = [open_source(drawn, tmp_path, rank=r, world=world).counts() for r in range(world)]
+    counts = [open_inputs(drawn, tmp_path, rank=r, world=world).counts() for r in range(world)]
     assert all(torch.equal(count, counts[0]) for count in counts)
     language, _ = demo_language()
     wanted = language.marginals.mean(0)

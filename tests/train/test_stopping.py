@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flowlm import run as running
 from flowlm.cli import main
-from flowlm.stopping import SIGNALS, stoppable
+from flowlm.machine.stopping import SIGNALS, stoppable
+from flowlm.run import training as running
 from flowlm.train.checkpoint import found
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment
-from flowlm.run import Interrupted
+from flowlm.run.training import Interrupted
 from flowlm.train import Log
 from flowlm.train.track import Track
 

@@ -15,15 +15,15 @@ import torch
 from flowlm import core
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import open_tokens
-from flowlm.desk import LEVELS, evaluate_by_tau, evaluate_loss
 from flowlm.experiment import Experiment
-from flowlm.forecast import work
-from flowlm.machine import memory_held, peak
+from flowlm.machine.hardware import memory_held, peak
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.nn import DiT
-from flowlm.source import Source, open_source
+from flowlm.run.forecast import work
+from flowlm.run.inputs import Inputs, open_inputs
+from flowlm.run.monitor import LEVELS, evaluate_by_tau, evaluate_loss
 
 VOCAB, LENGTH = 7, 16
 CPU = torch.device("cpu")
@@ -42,12 +42,12 @@ def built(experiment: Experiment, teacher: DiT | None = None) -> DiT:
     return network.requires_grad_(False)
 
 
-def held_out(count: int) -> Source:
+def held_out(count: int) -> Inputs:
     weight = torch.ones(count, LENGTH)
     weight[:, LENGTH // 2 :] = 0.25
     texts = core.Batch(torch.randint(VOCAB, (count, LENGTH)), weight)
     tokenizer = Tokenizer.words(list("abcdefg"))
-    return Source(lambda step: texts, lambda: torch.ones(VOCAB), texts, tokenizer, LENGTH, "")
+    return Inputs(lambda step: texts, lambda: torch.ones(VOCAB), texts, tokenizer, LENGTH, "")
 
 
 def test_a_network_that_knows_nothing_pays_log_v_at_every_level(flow: Experiment) -> None:
@@ -95,7 +95,7 @@ def test_validation_does_not_depend_on_how_texts_are_batched(
 ) -> None:
     """The same texts and the same noise for each: what is left is rounding."""
     whole = experiments(method, batch=512)
-    source = open_source(whole, tmp_path / "tokens")
+    source = open_inputs(whole, tmp_path / "tokens")
     torch.manual_seed(1)
     texts = core.Batch(torch.randint(source.tokenizer.vocab, (37, 16)), torch.rand(37, 16))
     network = whole.method.network(whole.size, source.tokenizer.vocab, 16)
@@ -104,7 +104,7 @@ def test_validation_does_not_depend_on_how_texts_are_batched(
     network.requires_grad_(False)
 
     def measured(experiment: Experiment) -> list[float]:
-        opened = open_source(experiment, tmp_path / "tokens")
+        opened = open_inputs(experiment, tmp_path / "tokens")
         assert torch.equal(opened.valid.tokens, source.valid.tokens)
         seen = replace(opened, valid=texts)
         loss = evaluate_loss(experiment, network, seen, None)
@@ -121,13 +121,13 @@ def test_validation_does_not_depend_on_how_texts_are_batched(
 def test_a_run_validates_on_the_first_512_texts_or_on_all(
     batch: int, experiments: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    few = open_source(experiments("masked", batch=batch), tmp_path / "tokens").valid
+    few = open_inputs(experiments("masked", batch=batch), tmp_path / "tokens").valid
     assert 4 < len(few.tokens) == len(open_tokens(tmp_path / "tokens").valid) // 16
     file = tmp_path / "long.txt"
     file.write_text("abcdefghi\n" * 2000)
     experiment = experiments("masked", batch=batch)
     data = replace(experiment.data, path=str(file), length=2, valid=0.1)
-    many = open_source(replace(experiment, data=data), tmp_path / "many").valid
+    many = open_inputs(replace(experiment, data=data), tmp_path / "many").valid
     held_out = open_tokens(tmp_path / "many").valid
     assert len(held_out) // 2 > 512
     assert torch.equal(many.tokens.flatten(), torch.from_numpy(held_out[:1024].astype("int64")))

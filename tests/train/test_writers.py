@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from flowlm import demo
-from flowlm import run as running
 from flowlm.errors import Refusal
 from flowlm.files import LOCK, locked
+from flowlm.run import demo
+from flowlm.run import training as running
 
 
 def contents(directory: Path) -> dict[Path, bytes]:

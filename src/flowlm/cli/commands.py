@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowlm.amounts import amounts
 from flowlm.cli import options
 from flowlm.cli.parse import meant, parsed, train_options
 from flowlm.cli.preparing import prepare
 from flowlm.errors import Refusal
 from flowlm.experiment import Text
-from flowlm.finding import find_model
+from flowlm.model.amounts import amounts
+from flowlm.model.finding import find_model
 from flowlm.recipes import RECIPES
-from flowlm.room import require_batch
+from flowlm.run.room import require_batch
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
 
@@ -62,7 +62,7 @@ def train(chosen: options.Train) -> int:
     _require_text(chosen)
     if chosen.dry_run:
         from flowlm.cli import show
-        from flowlm.forecast import forecast
+        from flowlm.run.forecast import forecast
 
         ahead = forecast(experiment, chosen.accelerator, chosen.devices)
         show.forecast(show.console(), experiment, ahead, chosen.devices)
@@ -78,7 +78,7 @@ def _require_text(chosen: options.Train) -> None:
         return
     taken_for_granted = chosen.dry_run and data == recipe.data
     if not taken_for_granted and not os.path.exists(os.path.expanduser(data.path)):
-        from flowlm.prepare import find_corpus
+        from flowlm.data.finding import find_corpus
 
         find_corpus(data.path, data.documents, data.valid)
 
@@ -94,7 +94,7 @@ def resume(words: Sequence[str]) -> int:
 
 def _train(experiment, directory: Path, again: bool) -> int:
     from flowlm.cli import show
-    from flowlm.run import Interrupted, train_run
+    from flowlm.run.training import Interrupted, train_run
 
     console = show.console()
     try:
@@ -114,8 +114,8 @@ def sample(chosen: options.Sample) -> int:
     import torch
 
     from flowlm.cli import show
-    from flowlm.loading import load
-    from flowlm.machine import keep_to_cores
+    from flowlm.machine.hardware import keep_to_cores
+    from flowlm.model.loading import load
 
     keep_to_cores()
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
@@ -156,9 +156,10 @@ def evaluate(chosen: options.Evaluate) -> int:
     for name in (chosen.run, chosen.judge):
         if name is not None:
             find_model(name)
-    from flowlm import evaluation, reports
     from flowlm.cli import show
-    from flowlm.machine import keep_to_cores
+    from flowlm.evaluate import reports
+    from flowlm.machine.hardware import keep_to_cores
+    from flowlm.run import evaluation
 
     keep_to_cores()
     wanted = evaluation.opened(
@@ -189,7 +190,7 @@ def evaluate(chosen: options.Evaluate) -> int:
 def convert(chosen: options.Convert) -> int:
     """Write a model in the other format."""
     source = find_model(chosen.source)
-    from flowlm import sharing
+    from flowlm.model import publish as sharing
 
     written = sharing.convert(source, chosen.target, chosen.tokenizer)
     print(f"{chosen.target}: {written}. Write with it: flowlm sample {chosen.target}")
@@ -199,7 +200,7 @@ def convert(chosen: options.Convert) -> int:
 def publish(chosen: options.Publish) -> int:
     """Upload a model with its card."""
     run = find_model(chosen.run)
-    from flowlm import sharing
+    from flowlm.model import publish as sharing
 
     url = sharing.publish(str(run), chosen.repository, chosen.report, chosen.private)
     print(f"Published: {url}\nLoad it: flowlm.load({chosen.repository!r})")
@@ -209,7 +210,7 @@ def publish(chosen: options.Publish) -> int:
 def demo(chosen: options.Demo) -> int:
     """Run the demo and print its table."""
     from flowlm.cli import show
-    from flowlm.demo import demo_report, train_demo
+    from flowlm.run.demo import demo_report, train_demo
 
     console = show.console()
     console.print(

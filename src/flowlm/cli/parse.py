@@ -14,7 +14,7 @@ import tyro
 from flowlm.cli.options import Train
 from flowlm.errors import Refusal
 from flowlm.experiment import in_likeness
-from flowlm.hub import locate
+from flowlm.hub.transfer import locate
 from flowlm.recipes import RECIPES
 
 Options = TypeVar("Options")
@@ -55,7 +55,7 @@ def train_options(words: Sequence[str]) -> Train:
         teacher = usual
     if experiment.method.teachers and teacher is not None and teacher != "None":
         place = locate(teacher)  # refused before torch is imported
-        from flowlm.loading import experiment_of
+        from flowlm.model.loading import experiment_of
 
         experiment = in_likeness(experiment, teacher, experiment_of(place))
     chosen = parsed(Train, f"train {name}", words[1:], Train(experiment))

@@ -16,20 +16,20 @@ def prepare(chosen: options.Prepare) -> int:
     """Tokenise a corpus into memory-mapped files."""
     from rich.progress import Progress
 
-    from flowlm import prepare as found
     from flowlm.cli import show
+    from flowlm.data import finding
     from flowlm.data.corpora.published import PUBLISHED
     from flowlm.data.layout import Stream
     from flowlm.data.preparation import prepare
-    from flowlm.hub import hub_id
-    from flowlm.limits import cores
+    from flowlm.hub.names import hub_id
+    from flowlm.machine.limits import cores
 
     known = chosen.path in PUBLISHED
     elsewhere = None if known else hub_id(chosen.path)
     _require_fitting(chosen, known, elsewhere is not None)
     if known:
         out = chosen.out or Path("data") / chosen.path
-        corpus, tokenizer, layout = found.published(
+        corpus, tokenizer, layout = finding.published(
             chosen.path, chosen.source, chosen.tokenizer, chosen.whole
         )
     elif chosen.out is None:
@@ -37,12 +37,12 @@ def prepare(chosen: options.Prepare) -> int:
     else:
         out, layout = chosen.out, Stream()
         if elsewhere is not None:
-            corpus = found.hub_corpus(
+            corpus = finding.hub_corpus(
                 elsewhere, chosen.subset, chosen.column, chosen.valid, chosen.whole
             )
         else:
-            corpus = found.find_corpus(chosen.path, chosen.documents, chosen.valid, chosen.column)
-        tokenizer = found.make_tokenizer(chosen.tokenizer, chosen.vocab, corpus)
+            corpus = finding.find_corpus(chosen.path, chosen.documents, chosen.valid, chosen.column)
+        tokenizer = finding.make_tokenizer(chosen.tokenizer, chosen.vocab, corpus)
     console = show.console()
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding")

@@ -19,10 +19,10 @@ from flowlm.cli import leads
 if TYPE_CHECKING:
     from flowlm.core import Tokens
     from flowlm.data.tokenizer import Tokenizer
-    from flowlm.demo import Progress
     from flowlm.experiment import Experiment
-    from flowlm.forecast import Forecast
     from flowlm.methods.method import Method
+    from flowlm.run.demo import Progress
+    from flowlm.run.forecast import Forecast
 
 FRAME = 0.15
 """Seconds that a frame of a film stays, at least."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 from flowlm.experiment import Experiment
-from flowlm.machine import memory_of
-from flowlm.room import least_kept, least_state, require_batch, require_step
+from flowlm.machine.hardware import memory_of
+from flowlm.run.room import least_kept, least_state, require_batch, require_step
 from flowlm.train import World
 
 NEAR = 16
@@ -33,7 +33,7 @@ def require_fitting(
     require_step(experiment, state, kept, there)
     # Of a compiled network less is kept than is counted.
     if NEAR * (state + kept) > there and not plan.compile:
-        from flowlm.forecast import memory
+        from flowlm.run.forecast import memory
 
         own = plan.batch // world.size
         held = memory(experiment, vocab, length, min(own, plan.micro_batch or own), world.size)

@@ -14,20 +14,20 @@ import torch
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.desk import Desk
-from flowlm.directory import fingerprint, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, require_places, rooted, to_json
 from flowlm.files import LOCK, clear_leftovers, holder, locked, write_text
-from flowlm.fingerprints import FILE, Fingerprints, read_fingerprints
-from flowlm.fitting import require_fitting
-from flowlm.loading import load
-from flowlm.machine import choose_device, keep_memory, set_threads
-from flowlm.model import LanguageModel, text_length
+from flowlm.machine.hardware import choose_device, keep_memory, set_threads
+from flowlm.machine.stopping import Stop, stoppable
+from flowlm.model.fingerprints import FILE, Fingerprints, read_fingerprints
+from flowlm.model.language_model import LanguageModel
+from flowlm.model.loading import load
+from flowlm.model.weights import fingerprint, write_weights
 from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
-from flowlm.source import Source, open_source, text_name
-from flowlm.stopping import Stop, stoppable
+from flowlm.run.fitting import require_fitting
+from flowlm.run.inputs import Inputs, open_inputs, text_name
+from flowlm.run.monitor import Monitor
 from flowlm.train import Checkpoints, Log, State, World, joined, train
 from flowlm.train.checkpoint import clear_partial, found
 from flowlm.train.launch import launched
@@ -59,8 +59,8 @@ def train_run(
             if world.leads:
                 lock.enter_context(locked(directory / LOCK, directory))
         with _writing(directory):
-            desk = _desk(experiment, directory, console, resume, device, world)
-            _steps(desk, stop)
+            monitor = _monitor(experiment, directory, console, resume, device, world)
+            _steps(monitor, stop)
 
 
 @contextmanager
@@ -74,14 +74,14 @@ def _writing(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _desk(
+def _monitor(
     experiment: Experiment,
     directory: Path,
     console: Console,
     resume: bool,
     device: torch.device,
     world: World,
-) -> Desk:
+) -> Monitor:
     """Everything that steps need, at the step where they begin."""
     plan = experiment.train
     threads = set_threads(plan.threads, experiment.size.width, launched())
@@ -96,11 +96,11 @@ def _desk(
             track = _track(experiment, directory)
             if world.leads:
                 beginning.enter_context(_begun_or_nothing(directory, resume))
-        source = _open_together(experiment, directory, resume, teacher, world)
+        inputs = _open_together(experiment, directory, resume, teacher, world)
         with world.together():
-            known = _fingerprints(experiment, directory, source, teacher) if world.leads else None
-            require_fitting(experiment, source.tokenizer.vocab, source.length, device, world)
-        network, guide = _networks(experiment, source, teacher, device)
+            known = _fingerprints(experiment, directory, inputs, teacher) if world.leads else None
+            require_fitting(experiment, inputs.tokenizer.vocab, inputs.length, device, world)
+        network, guide = _networks(experiment, inputs, teacher, device)
         state = State(network, plan, world, list(network.blocks))
         skipped = checkpoints.restore(state) if resume else []
         weights = state.average.whole()
@@ -109,7 +109,7 @@ def _desk(
             if resume:
                 write_weights(weights, directory / "model.safetensors")
             else:
-                source.tokenizer.save(directory / "tokenizer.json")
+                inputs.tokenizer.save(directory / "tokenizer.json")
                 write_text(to_json(rooted(experiment)), directory / "experiment.json")
     log = None
     if world.leads:
@@ -118,32 +118,32 @@ def _desk(
         log = Log(file, experiment.name, state.step, plan.steps, console, track)
         for sentence in (
             *skipped,
-            f"{experiment.name}: {count:,} parameters, {source.tokenizer.vocab:,} tokens in the "
+            f"{experiment.name}: {count:,} parameters, {inputs.tokenizer.vocab:,} tokens in the "
             f"vocabulary, {device}, {f'{world.size} processes, ' * (world.size > 1)}"
             f"{threads} CPU thread{'s' * (threads > 1)}{', memory kept' * kept}, into {directory}",
         ):
             log.say(sentence)
-    return Desk(experiment, directory, state, source, guide, checkpoints, log)
+    return Monitor(experiment, directory, state, inputs, guide, checkpoints, log)
 
 
-def _steps(desk: Desk, stop: Stop) -> None:
+def _steps(monitor: Monitor, stop: Stop) -> None:
     """Take the steps; every process stops at the same one."""
-    experiment, world = desk.experiment, desk.state.world
+    experiment, world = monitor.experiment, monitor.state.world
 
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
-        return experiment.method.loss(model, batch, rng, desk.teacher)
+        return experiment.method.loss(model, batch, rng, monitor.teacher)
 
-    with desk.log or nullcontext(), desk.checkpoints:
+    with monitor.log or nullcontext(), monitor.checkpoints:
         stop.stepping = True
-        for step in train(desk.state, loss, desk.source.batches, experiment.train):
-            desk.after(step)
-            stopping = world.any(stop.asked or desk.checkpoints.failed)
+        for step in train(monitor.state, loss, monitor.inputs.batches, experiment.train):
+            monitor.after(step)
+            stopping = world.any(stop.asked or monitor.checkpoints.failed)
             if stopping and step.number < experiment.train.steps:
-                desk.save()
-                desk.checkpoints.finish()
+                monitor.save()
+                monitor.checkpoints.finish()
                 raise Interrupted(
                     f"Stopped after step {step.number} and saved; go on with: "
-                    f"flowlm train --resume {desk.directory}"
+                    f"flowlm train --resume {monitor.directory}"
                 )
 
 
@@ -168,9 +168,9 @@ def _open_together(
     resume: bool,
     teacher: LanguageModel | None,
     world: World,
-) -> Source:
+) -> Inputs:
     """Open the data in every process: the first one prepares it before the others look."""
-    source = None
+    inputs = None
     for turn in (world.leads, not world.leads):
         with world.together():
             if turn:
@@ -178,23 +178,23 @@ def _open_together(
                 if resume:
                     likeness = Tokenizer.load(directory / "tokenizer.json")
                 tokens = directory / "tokens"
-                source = open_source(experiment, tokens, likeness, world.rank, world.size)
-    assert source is not None
-    return source
+                inputs = open_inputs(experiment, tokens, likeness, world.rank, world.size)
+    assert inputs is not None
+    return inputs
 
 
 def _networks(
-    experiment: Experiment, source: Source, teacher: LanguageModel | None, device: torch.device
+    experiment: Experiment, inputs: Inputs, teacher: LanguageModel | None, device: torch.device
 ) -> tuple[DiT, DiT | None]:
     """The network at its start, the same in every process, and the teacher's."""
     plan = experiment.train
     guide = None if teacher is None else teacher.network
     torch.manual_seed(plan.seed)
     network = experiment.method.network(
-        experiment.size, source.tokenizer.vocab, source.length, guide
+        experiment.size, inputs.tokenizer.vocab, inputs.length, guide
     ).to(device)
     if guide is None:
-        experiment.method.prepare(network, source.counts)
+        experiment.method.prepare(network, inputs.counts)
     guide = None if guide is None else guide.to(device)
     network.recompute = plan.recompute
     for part in (network, guide):
@@ -231,7 +231,7 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
         )
     if teacher.tokenizer is None:
         raise Refusal(f"The teacher {method.teacher} has no tokenizer: `flowlm convert` adds one.")
-    own_side = {"--size": experiment.size, "length": text_length(experiment)}
+    own_side = {"--size": experiment.size, "length": experiment.data.length}
     their_side = {"--size": theirs.size, "length": teacher.length} | theirs.method.shared()
     for what, own in (own_side | method.shared()).items():
         its = their_side[what]
@@ -244,11 +244,11 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
 
 
 def _fingerprints(
-    experiment: Experiment, directory: Path, source: Source, teacher: LanguageModel | None
+    experiment: Experiment, directory: Path, inputs: Inputs, teacher: LanguageModel | None
 ) -> Fingerprints:
     """Those of the text and the teacher, refused if the run in `directory` began with others."""
     of_teacher = None if teacher is None else fingerprint(teacher.weights)
-    now = Fingerprints(source.fingerprint, of_teacher)
+    now = Fingerprints(inputs.fingerprint, of_teacher)
     known = read_fingerprints(directory)
     if known is not None:
         known.require(now, text_name(experiment), experiment.method.teacher, directory)

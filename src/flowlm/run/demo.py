@@ -105,8 +105,9 @@ def experiment(part: str, out: Path, seed: int) -> Experiment:
 
 def demo_report(out: Path, seed: int) -> dict[str, Any]:
     """Compose the report of the four finished models and write it into `out`."""
-    from flowlm import assess, reports
-    from flowlm.loading import load
+    from flowlm.evaluate import reports
+    from flowlm.model.loading import load
+    from flowlm.run import assess
 
     parts = {part: json.loads((out / part / ROWS).read_text()) for part in RECIPES}
     rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
@@ -136,7 +137,7 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         },
         "film": assess.film(models["flow"], 16, seed),
         "settings": {"steps": list(STEPS), "num": NUM, "seed": seed}
-        | {"weights": {part: assess.weights_mark(model) for part, model in models.items()}},
+        | {"weights": {part: model.fingerprint for part, model in models.items()}},
     }
     with reports.writing(out):
         reports.write(report, out)
@@ -156,9 +157,9 @@ def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
 
 def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
     """Train and measure the models of a chain, one after the other."""
-    from flowlm import assess
-    from flowlm.loading import load
-    from flowlm.run import Interrupted, train_run
+    from flowlm.model.loading import load
+    from flowlm.run import assess
+    from flowlm.run.training import Interrupted, train_run
     from flowlm.train.checkpoint import found
     from flowlm.train.log import plain
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
-from flowlm import hub
 from flowlm.checks import file_name
+from flowlm.data.finding import find_tokenizer
 from flowlm.data.pretrained import GPT2_END, padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.directory import read_weights, require_shapes
 from flowlm.errors import Notice, Refusal
 from flowlm.experiment import Experiment, read_experiment
-from flowlm.fingerprints import read_fingerprints
-from flowlm.model import LanguageModel, text_length
+from flowlm.hub.transfer import locate
+from flowlm.model.fingerprints import read_fingerprints
+from flowlm.model.language_model import LanguageModel
+from flowlm.model.released import is_released, read_released
+from flowlm.model.weights import read_weights, require_shapes
 from flowlm.nn.dit import DiT
 from flowlm.nn.hollow import hollow
-from flowlm.official import is_official, read_released
-from flowlm.prepare import find_tokenizer
 
 OF_VOCABULARY = {30_522: "bert-base-uncased", 50_258: "gpt2"}
 """Which tokenizer a released model uses."""
@@ -43,8 +43,8 @@ def load(
     folder, "bert-base-uncased", "gpt2", or hf:owner/name. A Refusal names what is missing or wrong.
     """
     _require_kinds(name, device, dtype, tokenizer)
-    target, place = _device(device), hub.locate(name)
-    if is_official(place):
+    target, place = _device(device), locate(name)
+    if is_released(place):
         released = read_released(place)
         experiment, weights, own = released.experiment, released.weights, released.tokenizer
         file, known = place, None
@@ -56,7 +56,7 @@ def load(
     if head is None or not head.ndim:
         raise Refusal(f"{file} has no tensor head.weight: not a model.")
     fitting = _tokenizer(tokenizer, place, own, len(head))
-    length = text_length(experiment)
+    length = experiment.data.length
     with hollow():
         network = experiment.method.network(experiment.size, len(head), length)
     require_shapes(weights, {n: tuple(p.shape) for n, p in network.named_parameters()}, file)
@@ -68,15 +68,15 @@ def load(
 
 def experiment_of(name: str | Path) -> Experiment:
     """The experiment of a model, by any name that `load` takes."""
-    place = hub.locate(name)
-    return read_released(place).experiment if is_official(place) else read_experiment(place)
+    place = locate(name)
+    return read_released(place).experiment if is_released(place) else read_experiment(place)
 
 
 def _tokenizer(
     chosen: str | Path | None, place: Path, own: Tokenizer | None, vocab: int
 ) -> Tokenizer | None:
     """The chosen tokenizer, or the one beside or inside the model, or the one it is known for."""
-    official = is_official(place)
+    official = is_released(place)
     if chosen is not None:
         found, source = find_tokenizer(chosen), str(chosen)
     elif own is not None:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.directory import require_shapes
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.model.released.folder import read_folder
+from flowlm.model.released.found import Found
+from flowlm.model.released.lightning import read_lightning
+from flowlm.model.released.names import FREQUENCIES, SECOND_TIME, TRAINING_ONLY, our_names
+from flowlm.model.weights import require_shapes
 from flowlm.nn.attention import rotary_frequencies
 from flowlm.nn.hollow import hollow
 from flowlm.nn.size import Size
-from flowlm.official.folder import read_folder
-from flowlm.official.found import Found
-from flowlm.official.lightning import read_lightning
-from flowlm.official.names import FREQUENCIES, SECOND_TIME, TRAINING_ONLY, our_names
 
 GAMMA = {30_522: 0.8, 50_258: 1.0}
 """Fresh noise between jumps in the published tables, by vocabulary: LM1B's and OpenWebText's."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from flowlm.errors import Notice, Refusal
-from flowlm.limits import cores, memory
+from flowlm.machine.limits import cores, memory
 from flowlm.train.launch import ALONE, Launch
 
 SMALL = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def is_official(place: Path) -> bool:
+def is_released(place: Path) -> bool:
     """Whether a path is in the released format: a file, or a folder with a config.json."""
     ours = (place / "experiment.json").exists()
     return place.is_file() or (not ours and (place / "config.json").exists())

@@ -1,18 +1,17 @@
-"""Whether a run and what a model writes fit into memory, asked before anything is allocated."""
+"""Whether a run fits into memory, asked before anything is allocated."""
 
 from __future__ import annotations
 
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Text
-from flowlm.limits import memory
+from flowlm.experiment import Experiment
+from flowlm.machine.limits import memory
 
 GIB = 2**30
 
 
 def least_batch(experiment: Experiment, processes: int = 1) -> int:
     """Bytes that a process's part of a batch takes at least: tokens and their weights."""
-    length = experiment.data.length if isinstance(experiment.data, Text) else 1
-    return experiment.train.batch // processes * length * (8 + 4)
+    return experiment.train.batch // processes * experiment.data.length * (8 + 4)
 
 
 def least_state(experiment: Experiment, vocab: int) -> int:
@@ -37,16 +36,6 @@ def require_batch(experiment: Experiment, processes: int = 1) -> None:
         raise Refusal(
             f"--train.batch {experiment.train.batch:,} takes {_gib(wanted)} for its tokens alone, "
             f"and there are {_gib(there)} of memory: choose a smaller one."
-        )
-
-
-def require_answer(texts: int, length: int) -> None:
-    """Refuse to write so many texts at once that their tokens do not fit into memory."""
-    there, wanted = memory(), 8 * texts * length
-    if there is not None and wanted > there:
-        raise Refusal(
-            f"{texts:,} texts of {length:,} tokens take {_gib(wanted)}, and there are "
-            f"{_gib(there)} of memory: ask for fewer at a time, with another seed for each."
         )
 
 

@@ -1,8 +1,7 @@
-"""Where models are: in a directory, shipped with the package, or on the Hugging Face hub.
+"""The Hugging Face hub: what is fetched from it and published on it.
 
-Whether a name means a path or something on the hub is decided here, for models, tokenizers and data
-sets alike. The only file that knows `huggingface_hub`: its cache, its offline mode
-(HF_HUB_OFFLINE=1), its progress bars and its login are the user's own.
+The only file that knows `huggingface_hub`: its cache, its offline mode (HF_HUB_OFFLINE=1), its
+progress bars and its login are the user's own.
 """
 
 from __future__ import annotations
@@ -10,89 +9,13 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from dataclasses import replace
+from pathlib import Path
 
 from flowlm.errors import Notice, Refusal, reason
+from flowlm.hub.names import FILES, SHIPPED, HubId, aside, hub_id, located, stated
 
-SHIPPED = {"demo": Path(__file__).parent / "weights" / "demo"}
-"""Models that come with the package, by the names that stand for them."""
-
-TOKENIZERS = {
-    "bert-base-uncased": "hf:google-bert/bert-base-uncased",
-    "gpt2": "hf:openai-community/gpt2",
-}
-"""Short names of the tokenizers that the released models use, and where they are on the hub."""
-
-TOKENIZER_FILES = (
-    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe",
-)  # fmt: skip
-FILES = (
-    "experiment.json", "fingerprints.json", "config.json", "model.safetensors", *TOKENIZER_FILES,
-)  # fmt: skip
-"""What is fetched of a repository. Nothing else, and above all no pickle."""
-
-PREFIX = "hf:"
-"""What a hub id begins with wherever it is stored, and wherever it could be taken for a path."""
-
-_PART = r"[\w-][\w.-]{0,95}"
-_HUB_ID = re.compile(
-    rf"(?P<repository>{_PART}/{_PART})(@(?P<revision>[\w./-]{{1,200}}))?", re.ASCII
-)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-_OURS = ("runs", "data", "reports")
-"""Directories that this package writes by default: their names are never an owner."""
-
-_ENDINGS = (
-    ".json", ".jsonl", ".parquet", ".txt", ".gz", ".zst", ".xz", ".bz2", ".ckpt", ".safetensors",
-    ".pt", ".pth", ".bin",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class HubId:
-    """A repository on the hub, and a branch, a tag or a commit of it; None is its newest."""
-
-    repository: str
-    revision: str | None
-
-    def __str__(self) -> str:
-        """The id as it is written where nothing else could be meant."""
-        return f"{PREFIX}{self.repository}{f'@{self.revision}' if self.revision else ''}"
-
-
-def hub_id(name: str | Path) -> HubId | None:
-    """The hub id that a name means, or None if it means a path.
-
-    `hf:owner/name` and `hf:owner/name@revision` are hub ids. Without `hf:` they are where no path
-    could be meant: nothing here has the name of the owner, nor a directory that this package
-    writes, and the name has not the ending of a file. A `Path` is a path. A Refusal if no hub id
-    follows `hf:`.
-    """
-    if isinstance(name, Path):
-        return None
-    prefixed = name.startswith(PREFIX)
-    parts = _HUB_ID.fullmatch(name.removeprefix(PREFIX))
-    if parts is None:
-        if prefixed:
-            raise Refusal(f"{name} is not a hub id: write hf:owner/name or hf:owner/name@revision.")
-        return None
-    owner, _, own = parts["repository"].partition("/")
-    path = owner in _OURS or os.path.lexists(owner) or PurePath(own).suffix.lower() in _ENDINGS
-    return None if path and not prefixed else HubId(parts["repository"], parts["revision"])
-
-
-def aside(name: str | Path) -> str:
-    """What a sentence about a path that does not exist adds, if the hub could be meant; or ""."""
-    there = _HUB_ID.fullmatch(str(name)) is not None
-    return f" (on the Hugging Face hub that would be {PREFIX}{name})" if there else ""
-
-
-def located(path: str | Path) -> Path:
-    """The place here that a name means: itself, `~` being home, or the shipped model it is."""
-    place = Path(os.path.expanduser(path))
-    return place if os.path.exists(place) else SHIPPED.get(str(path), place)
 
 
 def locate(name: str | Path) -> Path:
@@ -164,10 +87,10 @@ def upload(directory: Path, name: str, private: bool) -> str:
 
     What is named here is always on the hub, `hf:` or not.
     """
-    parts = _HUB_ID.fullmatch(name.removeprefix(PREFIX))
-    if parts is None or parts["revision"] is not None:
+    there = stated(name)
+    if there is None or there.revision is not None:
         raise Refusal(f"{name} is not a place on the hub: write USER/NAME.")
-    repository = parts["repository"]
+    repository = there.repository
     try:
         from huggingface_hub import HfApi
 

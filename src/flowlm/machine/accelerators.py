@@ -71,7 +71,7 @@ def accelerator(name: str, plan: Plan, width: int) -> Accelerator:
 def _here(plan: Plan, width: int) -> Accelerator:
     import torch
 
-    from flowlm.machine import choose_device, memory_of, peak, set_threads
+    from flowlm.machine.hardware import choose_device, memory_of, peak, set_threads
 
     device = choose_device(plan.device)
     threads = set_threads(plan.threads, width)

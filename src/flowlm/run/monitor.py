@@ -13,15 +13,15 @@ import torch
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
-from flowlm.directory import write_weights
 from flowlm.experiment import Experiment
 from flowlm.files import write_text
-from flowlm.forecast import work
-from flowlm.machine import memory_held, peak
-from flowlm.model import LanguageModel
+from flowlm.machine.hardware import memory_held, peak
+from flowlm.model.language_model import LanguageModel
+from flowlm.model.weights import write_weights
 from flowlm.nn.dit import DiT
 from flowlm.nn.hollow import hollow
-from flowlm.source import Source
+from flowlm.run.forecast import work
+from flowlm.run.inputs import Inputs
 from flowlm.train import ALONE, Checkpoints, Log, State, Step, World, passes
 
 SAMPLE_STEPS = 32
@@ -39,13 +39,13 @@ is kept from block to block."""
 
 
 @dataclass
-class Desk:
+class Monitor:
     """What is written down between steps."""
 
     experiment: Experiment
     directory: Path
     state: State[DiT]
-    source: Source
+    inputs: Inputs
     teacher: DiT | None
     checkpoints: Checkpoints
     log: Log | None
@@ -107,7 +107,7 @@ class Desk:
 
     def _share_of_peak(self, tokens_per_second: float) -> float:
         """Useful operations a second over those of a large matrix product on these devices."""
-        method, plan, length = self.experiment.method, self.experiment.train, self.source.length
+        method, plan, length = self.experiment.method, self.experiment.train, self.inputs.length
         model, world = self.state.model, self.state.world
         counted = work(method, self.experiment.size, model.vocab, length)
         token = counted.token + counted.step / (plan.batch * length)
@@ -117,14 +117,14 @@ class Desk:
 
     def _validate(self, step: int) -> float:
         averaged, world = self._averaged(), self.state.world
-        loss = evaluate_loss(self.experiment, averaged, self.source, self.teacher, world)
-        levels = evaluate_by_tau(self.experiment, averaged, self.source, world)
+        loss = evaluate_loss(self.experiment, averaged, self.inputs, self.teacher, world)
+        levels = evaluate_by_tau(self.experiment, averaged, self.inputs, world)
         if self.log is None:
             return loss
         by_tau = {f"valid/tau_{tau:.2f}": paid for tau, paid in levels.items()}
         self.log.record(step, valid=loss, **by_tau)
         self.log.say(f"step {step}: held-out loss {loss:.4f} nats per token")
-        model = LanguageModel(self.experiment, averaged, self.source.tokenizer, self.source.length)
+        model = LanguageModel(self.experiment, averaged, self.inputs.tokenizer, self.inputs.length)
         texts = model.generate(4, steps=SAMPLE_STEPS)
         folder = self.directory / "samples"
         folder.mkdir(exist_ok=True)
@@ -134,17 +134,17 @@ class Desk:
 
     def _averaged(self) -> DiT:
         """A plain network with the averaged weights, whole in every process."""
-        experiment, source = self.experiment, self.source
+        experiment, inputs = self.experiment, self.inputs
         with hollow():  # its own weights are never made
             network = experiment.method.network(
-                experiment.size, source.tokenizer.vocab, source.length
+                experiment.size, inputs.tokenizer.vocab, inputs.length
             )
         network.load_state_dict(self.state.average.whole(), assign=True)
         return network.requires_grad_(False)
 
 
 def evaluate_loss(
-    experiment: Experiment, network: DiT, source: Source, teacher: DiT | None, world: World = ALONE
+    experiment: Experiment, network: DiT, inputs: Inputs, teacher: DiT | None, world: World = ALONE
 ) -> float:
     """Mean training loss on held-out text, nats per token: the same texts and noise at every call.
 
@@ -153,7 +153,7 @@ def evaluate_loss(
     """
     sums = torch.zeros(2, dtype=torch.float64)
     with _as_trained(experiment, network):
-        for batch, noise in _own_texts(experiment, network, source.valid, world):
+        for batch, noise in _own_texts(experiment, network, inputs.valid, world):
             paid = experiment.method.loss(network, batch, noise(), teacher)
             sums[0] += (paid.value * paid.weight).cpu().double().sum()
             sums[1] += paid.weight.cpu().double().sum()
@@ -162,7 +162,7 @@ def evaluate_loss(
 
 
 def evaluate_by_tau(
-    experiment: Experiment, network: DiT, source: Source, world: World = ALONE
+    experiment: Experiment, network: DiT, inputs: Inputs, world: World = ALONE
 ) -> dict[float, float]:
     """Cross-entropy of held-out text at each of LEVELS, nats per token; nothing without a clock.
 
@@ -173,7 +173,7 @@ def evaluate_by_tau(
     if not method.times:
         return {}
     sums = torch.zeros(len(LEVELS) + 1, dtype=torch.float64)
-    few = Batch(source.valid.tokens[:LEVEL_TEXTS], source.valid.weight[:LEVEL_TEXTS])
+    few = Batch(inputs.valid.tokens[:LEVEL_TEXTS], inputs.valid.weight[:LEVEL_TEXTS])
     with _as_trained(experiment, network):
         for batch, noise in _own_texts(experiment, network, few, world):
             for place, level in enumerate(LEVELS):

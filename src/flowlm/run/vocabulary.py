@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flowlm.data.finding import find_corpus
 from flowlm.data.pretrained import read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.experiment import Experiment, Text
-from flowlm.hub import located
-from flowlm.prepare import find_corpus
+from flowlm.hub.names import located
 
 KNOWN = {"gpt2": 50_257, "bert-base-uncased": 30_522}
 """Of tokenizers that are on the hub, so that nothing has to be fetched."""
@@ -23,9 +23,7 @@ def vocabulary(experiment: Experiment) -> tuple[int, bool]:
     """The number of tokens, and whether it is only what the experiment states."""
     data = experiment.data
     if not isinstance(data, Text):
-        from flowlm.data.language import demo_language
-
-        return demo_language()[0].vocab, False
+        return data.vocab, False
     if data.path is not None and is_prepared(data.path):
         return Tokenizer.load(Path(data.path) / "tokenizer.json").vocab, False
     counted = _taught(experiment) if data.tokenizer is None else _chosen(data.tokenizer, data.vocab)

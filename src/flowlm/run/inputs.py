@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
+from flowlm.data.finding import find_corpus, make_tokenizer
 from flowlm.data.language import AHEAD, Sentences, demo_fingerprint, demo_language
 from flowlm.data.loader import Ahead, Windows, sequential
 from flowlm.data.preparation import prepare
@@ -22,7 +23,6 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import Prepared, is_prepared, open_tokens
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text
-from flowlm.prepare import find_corpus, make_tokenizer
 
 HELD_OUT = 512
 """Texts on which a run validates: the first of the held-out part, or all if there are fewer."""
@@ -32,7 +32,7 @@ COUNTED = 2**24
 
 
 @dataclass(frozen=True)
-class Source:
+class Inputs:
     """Where batches come from."""
 
     batches: Callable[[int], Batch]
@@ -46,13 +46,13 @@ class Source:
     """sha256, in hex, of all that the text is."""
 
 
-def open_source(
+def open_inputs(
     experiment: Experiment,
     tokens: Path,
     likeness: Tokenizer | None = None,
     rank: int = 0,
     world: int = 1,
-) -> Source:
+) -> Inputs:
     """Open an experiment's data, preparing raw text into the directory `tokens` if need be.
 
     `likeness` is the teacher's tokenizer: the one used unless the experiment names another, and
@@ -73,7 +73,7 @@ def open_source(
                 tokens = torch.cat([whole(step).tokens for step in range(AHEAD)])
                 return tokens.flatten().bincount(minlength=language.vocab)
 
-            return Source(
+            return Inputs(
                 batches, drawn_counts, valid, Tokenizer.words(words), language.length,
                 demo_fingerprint(),
             )  # fmt: skip
@@ -96,7 +96,7 @@ def open_source(
                 beginning = torch.from_numpy(prepared.train[:COUNTED].astype(np.int64))
                 return beginning.bincount(minlength=vocab)
 
-            return Source(
+            return Inputs(
                 batches, read_counts, valid, prepared.tokenizer, text.length, prepared.fingerprint
             )
         case other:

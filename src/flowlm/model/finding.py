@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flowlm import hub
 from flowlm.checks import file_name
 from flowlm.experiment import read_experiment
-from flowlm.official import is_official
+from flowlm.hub.transfer import locate
+from flowlm.model.released import is_released
 
 
 def find_model(name: str | Path) -> Path:
@@ -15,7 +15,7 @@ def find_model(name: str | Path) -> Path:
 
     What is on the hub is fetched into its cache.
     """
-    place = hub.locate(file_name("The name of a model", name))
-    if not is_official(place):
+    place = locate(file_name("The name of a model", name))
+    if not is_released(place):
         read_experiment(place)
     return place

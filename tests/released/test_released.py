@@ -21,11 +21,11 @@ from flowlm.core import Decoding, OneHot, Projected, Streams
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.experiment import Text, read_experiment
-from flowlm.loading import experiment_of
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.model.loading import experiment_of
+from flowlm.model.released.names import our_names
 from flowlm.nn.attention import rotary_frequencies
-from flowlm.official.names import our_names
 
 TIMES = [1, 2]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from flowlm.directory import Weights, read_weights, write_weights
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
 from flowlm.files import write_text
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.model.released.found import Found
+from flowlm.model.released.names import FREQUENCIES, our_names
+from flowlm.model.weights import Weights, read_weights, write_weights
 from flowlm.nn.attention import rotary_frequencies
-from flowlm.official.found import Found
-from flowlm.official.names import FREQUENCIES, our_names
 
 
 def read_folder(folder: Path) -> Found:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from flowlm.chunked.points import TOP_K, chunk_numel
 from flowlm.chunked.tiles import tile_side
+from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod
+from flowlm.machine.limits import memory
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.nn.dit import DiT
@@ -12,6 +14,17 @@ from flowlm.nn.encoder import Linear, Posterior
 
 BUDGET = 2**30
 """Bytes that a batch of texts may take by default, beside the weights."""
+
+
+def require_answer(texts: int, length: int) -> None:
+    """Refuse to write so many texts that their tokens do not fit into memory."""
+    there, wanted = memory(), 8 * texts * length
+    if there is not None and wanted > there:
+        raise Refusal(
+            f"{texts:,} texts of {length:,} tokens take {wanted / 2**30:,.1f} GiB, and there are "
+            f"{there / 2**30:,.1f} GiB of memory: ask for fewer at a time, with another seed for "
+            "each."
+        )
 
 
 def texts_at_once(method: AnyMethod, network: DiT, length: int, budget: int) -> int:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowlm import hub, reports
-from flowlm.assess import weights_mark
 from flowlm.errors import Refusal
+from flowlm.evaluate import reports
 from flowlm.evaluate.report import checked
 from flowlm.files import new_directory
-from flowlm.loading import load
-from flowlm.model import LanguageModel
-from flowlm.official import is_official, write_folder
+from flowlm.hub.transfer import locate
+from flowlm.model.language_model import LanguageModel
+from flowlm.model.loading import load
+from flowlm.model.released import is_released, write_folder
 
 
 def convert(source: str | Path, target: Path, tokenizer: str | None = None) -> str:
@@ -23,9 +23,9 @@ def convert(source: str | Path, target: Path, tokenizer: str | None = None) -> s
     Safetensors both ways, into a new directory that appears when it is complete. Returns which of
     the two it was, in words.
     """
-    place = hub.locate(source)
+    place = locate(source)
     model = load(place if place.exists() else source, tokenizer=tokenizer)
-    if is_official(place):
+    if is_released(place):
         model.save(target)
         return "a flowlm export"
     with new_directory(target) as built:
@@ -54,7 +54,7 @@ def _figures(file: Path, model: LanguageModel) -> Mapping[str, Any]:
         raise Refusal(
             f"{file} is not a report of flowlm: write it with `flowlm evaluate`."
         ) from error
-    if (report.get("facts") or {}).get("weights") != weights_mark(model):
+    if (report.get("facts") or {}).get("weights") != model.fingerprint:
         raise Refusal(
             f"{file} holds the figures of other weights than the model has: run `flowlm evaluate` "
             "again, or remove the report."

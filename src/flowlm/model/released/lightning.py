@@ -12,9 +12,9 @@ from torch import Tensor
 from flowlm.data.pretrained import wordpiece
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.official.found import Found
-from flowlm.official.names import FREQUENCIES, SECOND_TIME, TRAINING_ONLY
-from flowlm.official.pickled import Inert, read_pickled, unwrapped
+from flowlm.model.released.found import Found
+from flowlm.model.released.names import FREQUENCIES, SECOND_TIME, TRAINING_ONLY
+from flowlm.model.released.pickled import Inert, read_pickled, unwrapped
 
 _GROUPS = ("vocab_embed.", "sigma_map.", SECOND_TIME, TRAINING_ONLY, "blocks.", "output_layer.")
 """Parts of the network in the order of its parameters."""

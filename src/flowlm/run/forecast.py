@@ -17,19 +17,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowlm.accelerators import Accelerator, accelerator
 from flowlm.chunked.tiles import tile_side
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.errors import Refusal
 from flowlm.experiment import AnyMethod, Experiment
-from flowlm.model import text_length
+from flowlm.machine.accelerators import Accelerator, accelerator
 from flowlm.nn.dit import DiT
 from flowlm.nn.size import Size
+from flowlm.run.footprint import Footprint
+from flowlm.run.vocabulary import vocabulary
 from flowlm.train import State
-from flowlm.train.footprint import Footprint
 from flowlm.train.parallel import Objective
-from flowlm.vocabulary import vocabulary
 
 TOKENS = 2**15
 """Up to so many tokens at once a step is counted as it is; beyond, along a line."""
@@ -96,7 +95,7 @@ class Forecast:
 
 def forecast(experiment: Experiment, name: str, devices: int) -> Forecast:
     """Count a run on `devices` accelerators: of a known name, of this machine, or of a speed."""
-    plan, length = experiment.train, text_length(experiment)
+    plan, length = experiment.train, experiment.data.length
     device = accelerator(name, plan, experiment.size.width)
     if devices < 1 or plan.batch % devices:
         raise Refusal(

@@ -6,29 +6,29 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowlm import hub
-from flowlm.amounts import BYTES, amounts
-from flowlm.arguments import clock_time, given_tokens, noisy_point
-from flowlm.card import model_card
 from flowlm.checks import file_name, whole
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
 from flowlm.data.tokenizer import Tokenizer
-from flowlm.directory import Weights, write_weights
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Generated, Text, to_json
+from flowlm.experiment import Experiment, Text, to_json
 from flowlm.files import new_directory, write_text
-from flowlm.fingerprints import Fingerprints
-from flowlm.memory import BUDGET, texts_at_once
+from flowlm.hub.names import PREFIX
+from flowlm.hub.transfer import upload
+from flowlm.model.amounts import BYTES, amounts
+from flowlm.model.arguments import clock_time, given_tokens, noisy_point
+from flowlm.model.batch_size import BUDGET, require_answer, texts_at_once
+from flowlm.model.card import model_card
+from flowlm.model.fingerprints import Fingerprints
+from flowlm.model.weights import Weights, fingerprint, write_weights
 from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
-from flowlm.room import require_answer
 
 
 class LanguageModel:
@@ -65,6 +65,11 @@ class LanguageModel:
     def weights(self) -> Weights:
         """The parameters by name."""
         return dict(self.network.named_parameters())
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that tell its weights from others: no card shows figures of others."""
+        return fingerprint(self.weights)[:16]
 
     def compile(self) -> None:
         """Compile for writing many small batches of one size at low latency.
@@ -200,7 +205,7 @@ class LanguageModel:
         try:
             shared = model_card(
                 experiment, sum(w.numel() for w in self.weights.values()), self.network.vocab,
-                self.length, hub.PREFIX + hub_id.removeprefix(hub.PREFIX), report,
+                self.length, PREFIX + hub_id.removeprefix(PREFIX), report,
             )  # fmt: skip
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise Refusal(
@@ -209,7 +214,7 @@ class LanguageModel:
         with tempfile.TemporaryDirectory() as scratch:
             self._write(Path(scratch), experiment)
             write_text(shared, Path(scratch) / "README.md")
-            return hub.upload(Path(scratch), hub_id, private)
+            return upload(Path(scratch), hub_id, private)
 
     def _write(self, directory: Path, experiment: Experiment) -> None:
         write_weights(self.weights, directory / "model.safetensors")
@@ -227,19 +232,6 @@ class LanguageModel:
         return texts_at_once(self.experiment.method, self.network, self.length, memory)
 
 
-def text_length(experiment: Experiment) -> int:
-    """Tokens in a text."""
-    match experiment.data:
-        case Text(length=length):
-            return length
-        case Generated():
-            from flowlm.data.language import demo_language
-
-            return demo_language()[0].length
-        case other:
-            assert_never(other)
-
-
 def _without_places(experiment: Experiment) -> Experiment:
     """The experiment without the folders of the machine that it ran on; hub ids stay."""
     method, data = experiment.method, experiment.data
@@ -251,4 +243,4 @@ def _without_places(experiment: Experiment) -> Experiment:
 
 
 def _placeless(name: str | None) -> str | None:
-    return name if name is None or name.startswith(hub.PREFIX) else Path(name).name
+    return name if name is None or name.startswith(PREFIX) else Path(name).name

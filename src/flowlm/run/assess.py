@@ -18,16 +18,15 @@ from flowlm import __version__
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
 from flowlm.data.language import demo_language
-from flowlm.directory import fingerprint
 from flowlm.errors import Refusal
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.quality import noisy_channel_nll, valid_share
 from flowlm.experiment import Generated
-from flowlm.limits import cores
+from flowlm.machine.limits import cores
 from flowlm.methods.continuous import Continuous
-from flowlm.model import LanguageModel
+from flowlm.model.language_model import LanguageModel
 from flowlm.sampling import unmask
 
 FULL = 32
@@ -200,11 +199,6 @@ def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
             f"The judge reads {judge.length} tokens and the texts have {model.length}: give a run "
             "that was trained on texts as long."
         )
-
-
-def weights_mark(model: LanguageModel) -> str:
-    """Tells weights apart, so that no card shows the figures of others."""
-    return fingerprint(model.weights)[:16]
 
 
 def curve(directory: Path) -> list[tuple[int, float]]:

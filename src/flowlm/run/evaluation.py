@@ -10,18 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from flowlm import assess, reports
-from flowlm.assess import Steps
 from flowlm.core.types import Batch
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
+from flowlm.evaluate import reports
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.experiment import Generated, Text, to_json
-from flowlm.loading import load
 from flowlm.methods.continuous import Continuous
-from flowlm.model import LanguageModel
-from flowlm.source import open_source, text_name
+from flowlm.model.language_model import LanguageModel
+from flowlm.model.loading import load
+from flowlm.run import assess
+from flowlm.run.assess import Steps
+from flowlm.run.inputs import open_inputs, text_name
 
 SAMPLES = 8
 """Texts of each row that a report shows."""
@@ -66,8 +67,8 @@ class Evaluation:
             "steps": list(self.steps),
             "num": self.num,
             "seed": self.seed,
-            "judge": None if judge is None else assess.weights_mark(judge),
-            "weights": assess.weights_mark(model),
+            "judge": None if judge is None else judge.fingerprint,
+            "weights": model.fingerprint,
             "method": json.loads(to_json(model.experiment))["method"],
             "tokenizer": model.tokenizer.fingerprint,
             "device": str(model.device),
@@ -186,7 +187,7 @@ def _held_out(wanted: Evaluation, watch: Watch) -> Batch | None:
         experiment = replace(experiment, data=replace(experiment.data, tokenizer=None))
     with tempfile.TemporaryDirectory(prefix="flowlm-") as scratch:
         tokens = own if is_prepared(own) else Path(scratch) / "tokens"
-        source = open_source(experiment, tokens, tokenizer)
+        source = open_inputs(experiment, tokens, tokenizer)
     if model.fingerprints is None:
         watch.say(
             f"{wanted.run} does not say which text it has learnt from: its held-out text is left "

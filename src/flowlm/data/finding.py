@@ -15,16 +15,8 @@ from flowlm.data.layout import Layout, Stream
 from flowlm.data.pretrained import padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.hub import (
-    TOKENIZER_FILES,
-    TOKENIZERS,
-    HubId,
-    announce,
-    aside,
-    fetch,
-    hub_id,
-    pinned,
-)
+from flowlm.hub.names import TOKENIZER_FILES, TOKENIZERS, HubId, aside, hub_id
+from flowlm.hub.transfer import announce, fetch, pinned
 
 
 def find_corpus(path: str, separator: Separator, valid: float, column: str = "text") -> Corpus:

@@ -1,0 +1,1 @@
+"""A trained model: found, loaded, written with, saved and published."""

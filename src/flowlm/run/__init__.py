@@ -1,0 +1,1 @@
+"""One experiment carried out: trained, watched, forecast, evaluated."""
