@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -22,12 +23,14 @@ from benchmarks.cells import Numbers, table
 from benchmarks.provenance import write_result
 from benchmarks.rivals import DEVICE, PAPER
 from flowlm import core
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.model.language_model import LanguageModel
 from flowlm.nn import DiT
+from flowlm.sampling import Jumps, LeftToRight, Sampler, Unmask
 from flowlm.train import Plan
 
 VOCAB, LENGTH, REPEATS = 30_522, 128, 5
@@ -40,10 +43,10 @@ EVALUATIONS = 64
 def main() -> None:
     """Measure, print the tables, write benchmarks/results/generation.json."""
     torch.set_num_threads(os.cpu_count() or 1)
-    methods: dict[str, tuple[AnyMethod, DiT]] = {
-        "map": prepared(FlowMap()),
-        "masked": prepared(Masked()),
-        "left to right": prepared(Autoregressive()),
+    methods: dict[str, tuple[Method, Sampler, DiT]] = {
+        "map": prepared(FlowMap(), Jumps()),
+        "masked": prepared(Masked(), Unmask()),
+        "left to right": prepared(Autoregressive(), LeftToRight()),
     }
     rows: list[Numbers] = []
     for batch in BATCHES:
@@ -62,16 +65,16 @@ def main() -> None:
     write_result(name, {"command": "python -m benchmarks.generation", **result})
 
 
-def prepared(method: AnyMethod) -> tuple[AnyMethod, DiT]:
+def prepared(method: Method, sampler: Sampler) -> tuple[Method, Sampler, DiT]:
     """A network with random weights, none of them zero."""
     torch.manual_seed(0)
     network = method.network(PAPER, VOCAB, LENGTH).to(DEVICE).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.normal_(std=0.02)
-    return method, network
+    return method, sampler, network
 
 
-def seconds(method: AnyMethod, network: DiT, batch: int, steps: int) -> list[float]:
+def seconds(method: Method, sampler: Sampler, network: DiT, batch: int, steps: int) -> list[float]:
     """Of each of a few calls, sorted, after a first one that is not counted."""
     prompt = torch.full((batch, LENGTH), core.FREE, device=DEVICE)
     taken = []
@@ -79,16 +82,17 @@ def seconds(method: AnyMethod, network: DiT, batch: int, steps: int) -> list[flo
         began = time.perf_counter()
         with torch.no_grad():
             rng = core.Streams.of(i, count=batch, device=DEVICE)
-            *_, texts = method.sample(network, prompt, steps, rng)
-            texts.cpu()
+            frames = sampler.frames(method.denoiser(network), prompt, steps, rng)
+            (last,) = deque(frames, maxlen=1)
+            last.tokens().cpu()
         taken.append(time.perf_counter() - began)
     return sorted(taken[1:])
 
 
-def first_sample(method: AnyMethod, network: DiT) -> Numbers:
+def first_sample(method: Method, sampler: Sampler, network: DiT) -> Numbers:
     """Seconds from starting Python to a text, and what of it is loading and the first call."""
     data = Text(path=None, length=LENGTH)
-    experiment = Experiment("benchmark", method, data, PAPER, Plan())
+    experiment = Experiment("benchmark", method, sampler, data, PAPER, Plan())
     code = (
         "import sys, time; began = time.perf_counter()\n"
         "import flowlm\nmodel = flowlm.load(sys.argv[1])\n"

@@ -172,7 +172,7 @@ def _written(
         count = min(16, texts - first)
         prompt = torch.full((count, where.length), core.FREE)
         rng = Streams.of(7, count=count, first=first)
-        *_, last = method.frames(network, prompt, steps, rng)
+        *_, last = Euler().frames(method.denoiser(network), prompt, steps, rng)
         made.append(last.prediction.argmax())
     tokens = torch.cat(made)
     torch.save(tokens, place / written_file(steps, temperature))

@@ -106,10 +106,10 @@ def test_texts_are_printed_as_they_are_written(
     whole = flowlm(*words).out
     written = LanguageModel._frames
 
-    def stopped(self, n, steps, seed, first, prompt):
+    def stopped(self, sampler, n, steps, seed, first, prompt):
         if first == 6:
             raise KeyboardInterrupt
-        return written(self, n, steps, seed, first, prompt)
+        return written(self, sampler, n, steps, seed, first, prompt)
 
     monkeypatch.setattr("flowlm.model.language_model.texts_at_once", lambda *_: 3)
     monkeypatch.setattr(LanguageModel, "_frames", stopped)
@@ -120,7 +120,7 @@ def test_texts_are_printed_as_they_are_written(
 
 def test_two_evaluations_a_step_are_said(train: Callable, flowlm: Callable, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert train("text-flow", out, "--method.solver", "heun", "--train.steps", 1).status == 0
+    assert train("text-flow", out, "--sampler", "heun", "--train.steps", 1).status == 0
     shown = flowlm("sample", out, "--steps", 1, 4, "--num", 1).out.splitlines()
     assert [shown[0].strip("─- "), shown[2].strip("─- ")] == ["1 step", "4 steps, 7 evaluations"]
     assert flowlm("evaluate", out, "--steps", 1, 4, "--num", 2).status == 0
@@ -132,7 +132,7 @@ def test_fresh_noise_between_jumps_does_not_depend_on_how_many_are_written(
     train: Callable, flowlm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    assert train("text-flow-map", out, "--method.gamma", 0.5).status == 0
+    assert train("text-flow-map", out, "--sampler.gamma", 0.5).status == 0
     words = ["sample", out, "--steps", 4]
     few, many = flowlm(*words, "--num", 2).out, flowlm(*words, "--num", 11).out
     assert many.startswith(few)

@@ -216,7 +216,7 @@ def test_a_report_of_another_model_is_kept(
     else:
         file = flow_run / "experiment.json"
         stated = json.loads(file.read_text())
-        stated["method"]["temperature"] = 0.5
+        stated["sampler"]["temperature"] = 0.5
         file.write_text(json.dumps(stated))
     assert flowlm("evaluate", flow_run, *FEW).status == 0
     assert (flow_run / "report-1.json").read_bytes() == before

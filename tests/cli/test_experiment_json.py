@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, from_json, to_json
+from flowlm.experiment.older import FORMAT
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
+from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Unmask
 from flowlm.train.plan import Plan
 
 FILE = Path("experiment.json")
@@ -31,10 +33,21 @@ CAPS = st.floats(0.001, 1000)
 
 METHODS = st.one_of(
     st.builds(Flow),
-    st.builds(FlowMap, teacher=st.none() | NAMES, gamma=SHARES),
-    st.builds(Masked, temperature=SHARES, top_p=st.floats(0.01, 1)),
-    st.builds(Autoregressive, temperature=SHARES, top_p=st.floats(0.01, 1)),
+    st.builds(FlowMap, teacher=st.none()),
+    st.builds(FlowMap, teacher=NAMES, teacher_temperature=st.floats(0.001, 9)),
+    st.builds(Masked),
+    st.builds(Autoregressive),
 )
+POINTS = st.one_of(
+    st.builds(Euler, temperature=st.floats(0.001, 9)),
+    st.builds(Heun),
+    st.builds(Jumps, gamma=SHARES),
+    st.builds(Bridge, endpoint=st.sampled_from(["token", "mean"]), top_p=st.floats(0.01, 1)),
+)
+DISCRETE = {
+    Masked: st.builds(Unmask, temperature=SHARES, top_p=st.floats(0.01, 1)),
+    Autoregressive: st.builds(LeftToRight, temperature=SHARES, top_p=st.floats(0.01, 1)),
+}
 DATA = st.builds(Generated) | st.builds(
     Text,
     path=st.none() | NAMES,
@@ -71,7 +84,11 @@ PLANS = st.builds(
     keep=COUNTS,
     threads=st.integers(0, 99),
 )
-EXPERIMENTS = st.builds(Experiment, NAMES, METHODS, DATA, SIZES, PLANS)
+EXPERIMENTS = METHODS.flatmap(
+    lambda method: st.builds(
+        Experiment, NAMES, st.just(method), DISCRETE.get(type(method), POINTS), DATA, SIZES, PLANS
+    )
+)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -87,6 +104,7 @@ def test_every_experiment_comes_back(experiment: Experiment) -> None:
     again = from_json(text, FILE)
     assert again == experiment
     assert type(again.method) is type(experiment.method)
+    assert type(again.sampler) is type(experiment.sampler)
     assert type(again.data) is type(experiment.data)
     assert to_json(again) == text
 
@@ -119,7 +137,7 @@ def refusal(text: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("part", [(), ("method",), ("data",), ("size",), ("train",)])
+@pytest.mark.parametrize("part", [(), ("method",), ("sampler",), ("data",), ("size",)])
 def test_an_unknown_key_is_refused(part: tuple[str, ...]) -> None:
     def add(inner: dict, key: str) -> None:
         inner[key] = 1
@@ -127,12 +145,14 @@ def test_an_unknown_key_is_refused(part: tuple[str, ...]) -> None:
     assert "tempo" in refusal(changed((*part, "tempo"), add))
 
 
-@pytest.mark.parametrize("at", [(part,) for part in ("name", "method", "data", "size")])
+@pytest.mark.parametrize(
+    "at", [(part,) for part in ("format", "name", "method", "sampler", "data", "size")]
+)
 def test_a_missing_part_is_refused(at: tuple[str, ...]) -> None:
     refusal(changed(at, lambda inner, key: inner.pop(key)))
 
 
-@pytest.mark.parametrize("part", ["method", "data"])
+@pytest.mark.parametrize("part", ["method", "sampler", "data"])
 @pytest.mark.parametrize("kind", ["FlowMatching", "", None, 3])
 def test_an_unknown_or_newer_kind_is_refused(part: str, kind: Any) -> None:
     message = refusal(changed((part, "kind"), lambda inner, key: inner.update({key: kind})))
@@ -141,7 +161,7 @@ def test_an_unknown_or_newer_kind_is_refused(part: str, kind: Any) -> None:
         assert kind in message, f"what is wrong is the kind, but: {message}"
 
 
-@pytest.mark.parametrize("part", ["method", "data"])
+@pytest.mark.parametrize("part", ["method", "sampler", "data"])
 def test_a_missing_kind_is_refused(part: str) -> None:
     refusal(changed((part, "kind"), lambda inner, key: inner.pop(key)))
 
@@ -158,7 +178,7 @@ def accepted(at: tuple[str, ...], wrong: Any) -> bool:
     return True
 
 
-WORDS = {"name", "kind", "encoder", "clock", "solver", "path", "documents", "tokenizer"} | {
+WORDS = {"name", "kind", "encoder", "clock", "path", "documents", "tokenizer"} | {
     "positions", "device", "precision"
 }  # fmt: skip
 FRACTIONS = {"valid", "dropout", "attention_cap", "output_cap", "lr", "decay", "beta2"} | {
@@ -218,15 +238,50 @@ def test_an_impossible_value_is_refused_with_its_reason(
     assert reason in refusal(changed(at, lambda inner, key: inner.update({key: value})))
 
 
+def first_format(recipe: str) -> dict[str, Any]:
+    """What the first format, which had no number, said of a recipe."""
+    stated = json.loads(to_json(RECIPES[recipe]()))
+    sampler, method = stated.pop("sampler"), stated["method"]
+    del stated["format"]
+    kind = sampler.pop("kind")
+    if kind in ("Euler", "Heun"):
+        sampler["solver"] = kind.lower()
+    if method["kind"] == "FlowMap":
+        del method["rule"]
+        sampler["temperature"] = method.pop("teacher_temperature")
+    method.update(sampler)
+    return stated
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_first_format_is_read(recipe: str) -> None:
+    assert from_json(json.dumps(first_format(recipe)), FILE) == RECIPES[recipe]()
+
+
+def test_in_the_first_format_temperatures_were_those_of_the_teacher() -> None:
+    stated = first_format("lm1b-flow-map")
+    stated["method"] |= {"temperature": 0.6, "gamma": 0.5}
+    wanted = RECIPES["lm1b-flow-map"]()
+    method = replace(wanted.method, teacher_temperature=0.6)
+    assert from_json(json.dumps(stated), FILE) == replace(wanted, method=method, sampler=Jumps(0.5))
+
+
 @pytest.mark.parametrize("cap", [30.0, 20, None])
 def test_a_cap_that_was_never_applied_is_dropped(cap: float | None) -> None:
     """The bayes encoder has none, and models were stored with the one they were not built with."""
-    assert flow()["method"]["encoder"] == "bayes"
-    text = changed(("size", "output_cap"), lambda inner, key: inner.update({key: cap}))
-    assert from_json(text, FILE) == RECIPES["text-flow"]()
-    other = json.loads(text)
-    other["method"]["encoder"] = "posterior"
-    assert from_json(json.dumps(other), FILE).size.output_cap == cap
+    stated = first_format("text-flow")
+    assert stated["method"]["encoder"] == "bayes"
+    stated["size"]["output_cap"] = cap
+    assert from_json(json.dumps(stated), FILE) == RECIPES["text-flow"]()
+    stated["method"]["encoder"] = "posterior"
+    assert from_json(json.dumps(stated), FILE).size.output_cap == cap
+
+
+@pytest.mark.parametrize("number", [FORMAT + 1, 0, -1, 2.5, "2", None, True, [2]])
+def test_another_format_is_refused_by_its_number(number: Any) -> None:
+    """Whatever else it says: a later version may say everything in another way."""
+    text = json.dumps({"format": number, "everything": "else"})
+    assert f"has the format {number!r}" in refusal(text)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": ', "nonsense", "[1, 2", '{"name": "\\x"}'])
@@ -272,7 +327,7 @@ def test_commands_refuse_a_run_whose_experiment_is_broken(
     }[command]
     file = flow_run / "experiment.json"
     whole = file.read_bytes()
-    other = whole.replace(b'"solver"', b'"tempo"')
+    other = whole.replace(b'"encoder"', b'"tempo"')
     for broken in (b"", whole[:-10], b"\xff\xfe" + whole, other, b"{}", b"null"):
         file.write_bytes(broken)
         before = sorted(tmp_path.rglob("*"))

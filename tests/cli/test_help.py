@@ -79,10 +79,11 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     assert (answer.status, answer.err) == (0, "")
     shown = options(answer.out)
     experiment = RECIPES[recipe]()
-    own = {Flow: "solver", FlowMap: "teacher", Masked: "top-p", Autoregressive: "top-p"}
-    for method, option in own.items():
-        belongs = own[type(experiment.method)] == option
-        assert (f"--method.{option}" in shown) == belongs, (method, option)
+    own = {Flow: "temperature", FlowMap: "gamma", Masked: "top-p", Autoregressive: "top-p"}
+    assert f"--sampler.{own[type(experiment.method)]}" in shown
+    assert ("--sampler.gamma" in shown) == isinstance(experiment.method, FlowMap)
+    assert ("--method.teacher" in shown) == isinstance(experiment.method, FlowMap)
+    assert ("--method.encoder" in shown) == isinstance(experiment.method, Flow | FlowMap)
     assert ("--data.path" in shown) == isinstance(experiment.data, Text)
     assert {"--out", "--train.steps", "--train.seed", "--size.width"} <= shown
     # Its own defaults, not those of the classes.

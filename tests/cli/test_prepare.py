@@ -19,6 +19,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.masked import Masked
 from flowlm.recipes.text import SIZE
 from flowlm.run.inputs import open_inputs
+from flowlm.sampling import Unmask
 from flowlm.train.plan import Plan
 
 LAYOUTS = {
@@ -73,7 +74,7 @@ def test_rows_are_learnt_from_as_they_are_and_padding_has_no_weight(
         prepared = open_tokens(f"data/{name}")
         whole = {tuple(row) for row in prepared.train.reshape(-1, 16).tolist()}
         plan = Plan(batch=6, warmup=1)
-        experiment = Experiment("x", Masked(), Text(f"data/{name}", 16), SIZE, plan)
+        experiment = Experiment("x", Masked(), Unmask(), Text(f"data/{name}", 16), SIZE, plan)
         sources = [open_inputs(experiment, tmp_path / "unused", rank=r, world=2) for r in range(2)]
         alone = open_inputs(experiment, tmp_path / "unused")
         for step in (0, 9):

@@ -24,6 +24,7 @@ from flowlm.run.forecast import count_memory
 from flowlm.run.room import least_kept, least_state
 from flowlm.train import World
 from flowlm.train.plan import Plan
+from writing import usual
 
 SIZE = Size(blocks=3, width=32, heads=4, condition=16)
 VOCAB, LENGTH, TEXTS = 50, 16, 8
@@ -37,7 +38,9 @@ METHODS = {
 
 def experiment(method: Any, **plan: Any) -> Experiment:
     size = replace(SIZE, output_cap=None)
-    return Experiment("fits", method, Text(length=LENGTH), size, Plan(batch=TEXTS, **plan))
+    return Experiment(
+        "fits", method, usual(method), Text(length=LENGTH), size, Plan(batch=TEXTS, **plan)
+    )
 
 
 @pytest.mark.parametrize(

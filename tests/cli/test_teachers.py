@@ -25,7 +25,7 @@ def test_a_flow_map_takes_size_data_and_tokenizer_of_its_teacher(
 ) -> None:
     teacher, out = tmp_path / "teacher", tmp_path / "map"
     words = "--method.clock uniform --method.encoder linear --data.length 12 --size.width 24"
-    words += " --method.temperature 0.6"
+    words += " --sampler.temperature 0.6"
     words += " --data.tokenizer bpe --data.vocab 300 --data.valid 0.1"
     assert train("text-flow", teacher, *words.split()).status == 0
     assert learn(flowlm, teacher, out).status == 0
@@ -35,7 +35,7 @@ def test_a_flow_map_takes_size_data_and_tokenizer_of_its_teacher(
     for part in ("path", "length", "documents", "vocab", "valid"):
         assert getattr(own.data, part) == getattr(theirs.data, part)
     assert (own.method.clock, own.method.encoder) == ("uniform", "linear")
-    assert own.method.temperature == 0.6
+    assert own.method.teacher_temperature == 0.6
     assert own.method.teacher == str(teacher)
     for name in ("tokenizer.json", "tokens/train.bin", "tokens/valid.bin"):
         assert (out / name).read_bytes() == (teacher / name).read_bytes()

@@ -22,6 +22,7 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from writing import film
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 CASES: dict[str, Method] = {
@@ -117,7 +118,7 @@ def test_a_network_compiled_whole_writes_the_same_texts(encoder: str) -> None:
     with torch.no_grad():
         for seed in (5, 6, 7):
             texts = [
-                list(method.sample(network, prompt, 3, core.Streams.of(seed, count=3)))
+                film(method, network, prompt, 3, core.Streams.of(seed, count=3))
                 for network in (plain, whole)
             ]
             for one, two in zip(*texts, strict=True):

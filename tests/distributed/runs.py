@@ -21,12 +21,14 @@ from torch.distributed.checkpoint import filesystem
 
 from flowlm.core.types import Batch
 from flowlm.errors import Refusal
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.nn import Size
 from flowlm.run import training as module
 from flowlm.run.training import Interrupted, train_run
 from flowlm.train.plan import Plan
+from writing import usual
 
 STEPS = 8
 SIZE = Size(
@@ -38,9 +40,10 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def experiment(text: Path, method: AnyMethod | None = None, **plan: Any) -> Experiment:
+def experiment(text: Path, method: Method | None = None, **plan: Any) -> Experiment:
     data = Text(path=str(text), length=16)
-    return Experiment("tiny", method or Masked(), data, SIZE, replace(PLAN, **plan))
+    own = Masked() if method is None else method
+    return Experiment("tiny", own, usual(own), data, SIZE, replace(PLAN, **plan))
 
 
 def here(wanted: Experiment, out: Path, resume: bool = False) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.train import Plan, State, World, joined, train
+from writing import film
 
 STEPS, TEXTS, LENGTH, VOCAB = 20, 8, 12, 23
 SIZE = nn.Size(2, 16, 2, 8, dropout=0.1, attention_cap=None, output_cap=None, reach=1)
@@ -23,7 +24,7 @@ METHODS: dict[str, Method] = {
     "flow, bayes": Flow(encoder="bayes"),
     "flow map": FlowMap(),
     "flow map, taught": FlowMap(teacher="a flow"),
-    "flow map, bayes, taught": FlowMap(encoder="bayes", teacher="a flow", temperature=0.8),
+    "flow map, bayes, taught": FlowMap(encoder="bayes", teacher="a flow", teacher_temperature=0.8),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
@@ -97,8 +98,7 @@ def outcome(name: str, dtype: torch.dtype, layout: Layout, world: World) -> Outc
     reader = method.network(SIZE, VOCAB, LENGTH).to(dtype)
     reader.load_state_dict(average)
     prompt = torch.full((6, LENGTH), core.FREE)
-    with torch.no_grad():
-        *_, samples = method.sample(reader.eval(), prompt, 4, core.Streams.of(5, count=6))
+    samples = film(method, reader.eval(), prompt, 4, core.Streams.of(5, count=6))[-1]
     return Outcome(torch.stack(figures), weights, average, samples, held)
 
 

@@ -24,9 +24,10 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
-from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
+from flowlm.sampling import Bridge, Euler, LeftToRight, Unmask
 from flowlm.train.plan import Plan
+from writing import usual
 
 L, V = 5, 7
 SIZE = Size(blocks=1, width=8, heads=2, condition=4, dropout=0.0)
@@ -47,7 +48,7 @@ class Face:
 def small(method: Any, tokenizer: Tokenizer | None = None) -> Any:
     torch.manual_seed(0)
     network = method.network(SIZE, V, L)
-    experiment = Experiment("small", method, Text(length=L), SIZE)
+    experiment = Experiment("small", method, usual(method), Text(length=L), SIZE)
     return flowlm.LanguageModel(experiment, network, tokenizer, L)
 
 
@@ -170,14 +171,19 @@ BAD |= {
     "a size of None": lambda f: Size(width=None),
     "a size of blocks without end": lambda f: Size(blocks=10**9),
     "a size with a cap that is a word": lambda f: Size(output_cap="none"),
-    "an unknown solver": lambda f: Flow(solver="rk4"),
+    "an unknown endpoint": lambda f: Bridge("far"),
     "an unknown clock": lambda f: FlowMap(clock="sundial"),
     "a teacher that is a model": lambda f: FlowMap(teacher=f.flow),
-    "a temperature that is a word": lambda f: Masked(temperature="warm"),
-    "a nucleus that is no number": lambda f: Autoregressive(top_p=NAN),
-    "an experiment of words": lambda f: Experiment("x", "flow", Text(), SIZE),
-    "text of a fraction of a token": lambda f: Experiment("x", Flow(), Text(length=2.5), SIZE),
-    "text of a number": lambda f: Experiment("x", Flow(), Text(path=3), SIZE),
+    "a temperature that is a word": lambda f: Unmask(temperature="warm"),
+    "a nucleus that is no number": lambda f: LeftToRight(top_p=NAN),
+    "an experiment of words": lambda f: Experiment("x", "flow", Euler(), Text(), SIZE),
+    "text of a fraction of a token": lambda f: Experiment(
+        "x", Flow(), Euler(), Text(length=2.5), SIZE
+    ),
+    "a sampler of another kind": lambda f: Experiment("x", Flow(), Unmask(), Text(), SIZE),
+    "a sampler that is a word": lambda f: f.map.sample(1, sampler="heun"),
+    "a sampler of masks for a map": lambda f: f.map.generate(1, sampler=Unmask()),
+    "text of a number": lambda f: Experiment("x", Flow(), Euler(), Text(path=3), SIZE),
 }
 
 GOOD: dict[str, Callable[[Face], bool]] = {

@@ -11,6 +11,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.flow import Flow
 from flowlm.model.language_model import LanguageModel
 from flowlm.nn.size import Size
+from flowlm.sampling import Euler
 from flowlm.train.plan import Plan
 
 
@@ -19,7 +20,12 @@ def model(seed: int = 0, **size: int) -> LanguageModel:
     tokenizer = Tokenizer.characters(["abcdefghij"])
     shape = replace(Size(blocks=1, width=16, heads=2, condition=8), **size)
     experiment = Experiment(
-        "text-flow", Flow(), Text("/home/somebody/secret/corpus.txt", length=9), shape, Plan()
+        "text-flow",
+        Flow(),
+        Euler(),
+        Text("/home/somebody/secret/corpus.txt", length=9),
+        shape,
+        Plan(),
     )
     torch.manual_seed(seed)
     network = Flow().network(shape, tokenizer.vocab, 9)

@@ -14,8 +14,11 @@ from flowlm import chunked, core, nn
 from flowlm.core import Decoding, Dense, Streams, draw_tokens, jump, semigroup_weight, velocity
 from flowlm.errors import Refusal
 from flowlm.methods.autoregressive import Autoregressive
-from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
+from flowlm.sampling import Bridge, Euler, Heun, LeftToRight, Unmask
+from writing import film
 
 # --- times ------------------------------------------------------------------------------------
 
@@ -168,26 +171,28 @@ def test_a_cold_distribution_is_the_likeliest_word(
 
 
 @pytest.mark.parametrize("temperature", [1e-39, 1e-310])
-@pytest.mark.parametrize("kind", [Masked, Autoregressive])
+@pytest.mark.parametrize(("method", "kind"), [(Masked(), Unmask), (Autoregressive(), LeftToRight)])
 def test_a_cold_sampler_writes_what_one_at_zero_writes(
-    temperature: float, kind: type[Masked] | type[Autoregressive]
+    temperature: float, method: Method, kind: type[Unmask] | type[LeftToRight]
 ) -> None:
     size = nn.Size(1, 8, 2, 4, dropout=0.0, positions="learned")
     torch.manual_seed(0)
-    network = kind().network(size, 9, 4).eval()
+    network = method.network(size, 9, 4).eval()
     with torch.no_grad():
         network.head.weight.normal_()
     prompt = torch.full((3, 4), core.FREE)
-    with torch.no_grad():
-        cold, frozen = (
-            [*kind(temperature=t).sample(network, prompt, 4, Streams.of(0, count=3))][-1]
-            for t in (temperature, 0.0)
-        )
+    cold, frozen = (
+        film(method, network, prompt, 4, Streams.of(0, count=3), kind(temperature=t))[-1]
+        for t in (temperature, 0.0)
+    )
     assert torch.equal(cold, frozen)
     assert len(cold.unique()) > 1
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-39, 1e-310, -1.0, math.inf, math.nan])
 def test_a_flow_has_no_temperature_that_nothing_can_learn(temperature: float) -> None:
-    with pytest.raises(Refusal, match=r"--method\.temperature"):
-        Flow(temperature=temperature)
+    for kind in (Euler, Heun, Bridge):
+        with pytest.raises(Refusal, match=r"--sampler\.temperature"):
+            kind(temperature=temperature)
+    with pytest.raises(Refusal, match=r"--method\.teacher-temperature"):
+        FlowMap(teacher="runs/teacher", teacher_temperature=temperature)

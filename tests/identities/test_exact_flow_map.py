@@ -12,11 +12,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowlm import core, sampling
+from flowlm import core
 from flowlm.core import Clock, Decoding, Dense, Language, OneHot, Streams, Uniform, jump
 from flowlm.core import semigroup_weight as weight
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.sampling import Denoiser, Euler, Jumps
+from writing import film
 
 UNIT = st.floats(0, 1, allow_subnormal=False)
 
@@ -173,10 +175,10 @@ def test_the_exact_map_writes_the_language_in_any_number_of_jumps(
     agreement: Language, steps: int, gamma: float
 ) -> None:
     """Plain jumps compose to the flow; gamma = 1 goes to text and noises it anew, also exact."""
-    method, n = FlowMap(encoder="linear", gamma=gamma), 2000
+    method, n = FlowMap(encoder="linear"), 2000
     model = Answers(4, exact_map(agreement, method.time(4)))
     prompt = torch.full((n, 3), core.FREE)
-    *_, tokens = method.sample(model, prompt, steps, Streams.of(8, count=n))
+    tokens = film(method, model, prompt, steps, Streams.of(8, count=n), Jumps(gamma))[-1]
     wanted = joint(agreement)
     found = counted(tokens, 4) / n
     spread = float((wanted * (1 - wanted) / n).sqrt().sum() / 2)
@@ -234,15 +236,19 @@ def test_losses_look_at_texts_as_noisy_as_their_time(
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_renoise_keeps_the_level(t: float, gamma: float) -> None:
     time = torch.tensor([[t]], dtype=torch.float64)
-    aim, shrink, fresh = core.renoise(time, gamma)
+    aim, kappa = core.aim(time, gamma), math.sqrt(1 - gamma**2)
     sigma = 1 - t
     assert t - 1e-12 <= float(aim) <= 1
-    assert float((1 - aim) ** 2 + fresh**2) == pytest.approx(sigma**2, abs=1e-12)
-    # The share of text: t' at the point that the jump reaches, and shrink brings it back to t.
-    assert float(aim + shrink) == pytest.approx(t, abs=1e-12)
+    # From pure noise, of which the step keeps what the jump leaves, and adds the rest anew.
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    unit = torch.eye(3, dtype=torch.float64)[:, None, None]
+    old, text, fresh = core.step(*unit[[0, 1]], zero, time, kappa, unit[2])[0, 0].tolist()
+    assert old == pytest.approx(float(1 - aim), abs=1e-12)
+    assert old**2 + fresh**2 == pytest.approx(sigma**2, abs=1e-12)
+    assert text == pytest.approx(t, abs=1e-12)
     if gamma == 0:
         assert float(aim) == pytest.approx(t, abs=1e-15)
-        assert (float(shrink), float(fresh)) == (0, 0)
+        assert fresh == 0
 
 
 @pytest.mark.parametrize("gamma", [0.3, 0.8, 1.0])
@@ -256,7 +262,7 @@ def test_a_renoised_text_has_the_level_of_its_time(clock: Clock, gamma: float) -
     rng = Streams.of(9, count=n)
     x0 = space.noise(rng, length)
     grid = torch.tensor([0.0, 0.35, 0.6, 1.0])
-    frames = list(sampling.jumps(lambda *_: known, space, clock, x0, grid, gamma, rng))
+    frames = list(Jumps(gamma).walk(Denoiser(lambda *_: known, space, clock), x0, grid, rng))
     draws = n * length * vocab
     for frame in frames[1:]:
         t = clock.t(frame.tau)
@@ -276,9 +282,8 @@ def test_gamma_changes_nothing_at_one_step(agreement: Language) -> None:
     answers = []
     for gamma in (0.0, 0.8, 1.0):
         rng = Streams.of(11, count=4)
-        (frame,) = sampling.jumps(
-            exact_map(agreement, clock), space, clock, x, clock.grid(1), gamma, rng
-        )
+        denoiser = Denoiser(exact_map(agreement, clock), space, clock)
+        (frame,) = Jumps(gamma).walk(denoiser, x, clock.grid(1), rng)
         answers.append(frame.prediction.log_probs())
         assert torch.equal(rng.uniform(2), Streams.of(11, count=4).uniform(2)), "noise was drawn"
     assert torch.equal(answers[0], answers[1])
@@ -295,7 +300,8 @@ def test_without_gamma_jumps_compose_to_the_flow(agreement: Language) -> None:
             return agreement.denoiser(x, s)
         return Dense(two_time(agreement, x, s, t, 50).clamp(min=1e-300).log())
 
-    frames = list(sampling.jumps(denoise, space, clock, x, grid, 0.0, Streams.of(0, count=5)))
+    denoiser = Denoiser(denoise, space, clock)
+    frames = list(Jumps().walk(denoiser, x, grid, Streams.of(0, count=5)))
     for frame in frames[1:]:
         straight = travelled(agreement, x, torch.zeros(5, 1), frame.tau, 120)
         assert torch.allclose(frame.x, straight, atol=1e-7)
@@ -305,13 +311,8 @@ def test_a_frozen_denoiser_makes_jumps_euler_steps(agreement: Language) -> None:
     clock, space = Decoding(4), OneHot(4)
     x = Streams.of(13, count=5).normal(3, 4)
     grid = clock.grid(6)
-    euler = sampling.euler(
-        lambda x, tau: agreement.denoiser(x, clock.t(tau)), space, clock, x, grid
-    )
-    jumps = sampling.jumps(
-        lambda x, tau, _: agreement.denoiser(x, clock.t(tau)),
-        *(space, clock, x, grid, 0.0, Streams.of(0, count=5)),
-    )
+    frozen = Denoiser(lambda x, tau, _: agreement.denoiser(x, clock.t(tau)), space, clock)
+    euler, jumps = (way.walk(frozen, x, grid, Streams.of(0, count=5)) for way in (Euler(), Jumps()))
     for a, b in zip(euler, jumps, strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.prediction.log_probs(), b.prediction.log_probs())

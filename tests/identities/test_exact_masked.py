@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowlm import core, sampling
+from flowlm import core
 from flowlm.core import Dense, Language, Streams
 from flowlm.methods.masked import Masked
+from flowlm.sampling import LeftToRight, NextToken
+from writing import film
 
 Predictor = Callable[[Tensor], Dense]
 
@@ -146,7 +148,7 @@ def test_one_step_is_exactly_as_far_off_as_the_product_of_marginals(
     n = 6000
     prompt = torch.full((n, language.length), core.FREE)
     model = Answers(language.vocab, watched)
-    (tokens,) = Masked().sample(model, prompt, 1, Streams.of(3, count=n))
+    (tokens,) = film(Masked(), model, prompt, 1, Streams.of(3, count=n))
     assert len(seen) == 1
     rows = seen[0].log_probs()[0].exp()
     one_step = torch.ones([], dtype=torch.float64)
@@ -169,7 +171,7 @@ def test_some_steps_write_what_the_chain_says(
     n = 6000
     prompt = torch.full((n, language.length), core.FREE)
     model = Answers(language.vocab, unmasker(language))
-    *_, tokens = Masked().sample(model, prompt, steps, Streams.of(4, count=n))
+    tokens = film(Masked(), model, prompt, steps, Streams.of(4, count=n))[-1]
     fits(counted(tokens, language.vocab), written(language, unmasker(language), steps))
 
 
@@ -183,7 +185,7 @@ def test_many_steps_write_the_language(language: Language) -> None:
     n = 4000
     prompt = torch.full((n, language.length), core.FREE)
     model = Answers(language.vocab, unmasker(language))
-    *_, tokens = Masked().sample(model, prompt, 64, Streams.of(5, count=n))
+    tokens = film(Masked(), model, prompt, 64, Streams.of(5, count=n))[-1]
     wanted = joint(language)
     found = counted(tokens, language.vocab) / n
     noise = float((wanted * (1 - wanted) / n).sqrt().sum() / 2)
@@ -202,7 +204,9 @@ def test_left_to_right_with_the_exact_next_word_writes_the_language(
         return language.next_word(so_far[:, : language.length], len(read) - 1)
 
     prompt = torch.full((n, language.length), core.FREE)
-    *_, tokens = sampling.autoregress(predict, prompt, language.vocab, Streams.of(6, count=n))
+    following = NextToken(predict, language.vocab)
+    *_, last = LeftToRight().frames(following, prompt, 1, Streams.of(6, count=n))
+    tokens = last.tokens()
     assert (read[0] == language.vocab).all()
     assert len(read) == language.length
     fits(counted(tokens, language.vocab), joint(language))

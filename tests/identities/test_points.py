@@ -75,11 +75,8 @@ def test_formulas_of_the_flow_are_those_of_written_rows(
     x, z = core.interpolate(x0, x1, s), core.interpolate(z0, z1, s)
     same(core.velocity(mean, x, s), core.velocity(p, z, s))
     same(core.jump(x, mean, s, t), core.jump(z, p, s, t))
-    aim, shrink, noise = (part[..., None] for part in core.renoise(t, 0.6))
-    same(
-        core.jump(x, mean, s, aim[..., 0]) + shrink * mean + noise * other,
-        core.jump(z, p, s, aim[..., 0]) + shrink * p + noise * given,
-    )
+    for kappa in (0.8, core.bridge_kappa(s, t)):
+        same(core.step(x, mean, s, t, kappa, other), core.step(z, p, s, t, kappa, given))
     same((x - other) / (1 + t[..., None]), (z - given) / (1 + t[..., None]))
 
 

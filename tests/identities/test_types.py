@@ -22,7 +22,7 @@ def test_shapes_are_checked() -> None:
         lambda: core.Loss(torch.zeros(2, 3), torch.zeros(2, 4)),
         lambda: core.Batch(torch.zeros(2, 3), torch.zeros(2, 3)),
         lambda: chunked.HeadPrediction(x, torch.zeros(5, 3), torch.zeros(5)),
-        lambda: sampling.Frame(x, torch.zeros(2, 2), core.Dense(x)),
+        lambda: sampling.Frame(torch.zeros(2, 2), core.Dense(x), torch.zeros(3)),
     ):
         with pytest.raises(TypeCheckError):
             wrong()

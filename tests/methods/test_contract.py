@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,13 +14,16 @@ from torch import Tensor
 
 from flowlm import core, nn
 from flowlm.core import Language, Streams
-from flowlm.experiment import AnyMethod
+from flowlm.errors import Refusal
+from flowlm.experiment import METHODS, RULES, SAMPLERS
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Sampler, Unmask
+from writing import film
 
 SIZE = nn.Size(
     blocks=2,
@@ -39,17 +41,42 @@ CASES = {
     "flow, linear": Flow(encoder="linear"),
     "flow, posterior": Flow(encoder="posterior"),
     "flow, bayes": Flow(encoder="bayes"),
-    "flow, uniform clock, heun": Flow(clock="uniform", solver="heun"),
+    "flow, uniform clock": Flow(clock="uniform"),
     "map of itself": FlowMap(),
-    "map of itself, posterior": FlowMap(encoder="posterior", gamma=0.7),
-    "map of itself, bayes": FlowMap(encoder="bayes", gamma=0.7),
-    "map, projected": FlowMap(teacher=RUN, gamma=0.8),
+    "map of itself, posterior": FlowMap(encoder="posterior"),
+    "map of itself, bayes": FlowMap(encoder="bayes"),
+    "map, projected": FlowMap(teacher=RUN),
     "map, linear": FlowMap(encoder="linear", teacher=RUN),
     "map, posterior": FlowMap(encoder="posterior", teacher=RUN),
-    "map, bayes": FlowMap(encoder="bayes", teacher=RUN, temperature=0.8),
+    "map, bayes": FlowMap(encoder="bayes", teacher=RUN, teacher_temperature=0.8),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
+WRITERS: list[tuple[str, Sampler]] = [
+    ("flow, projected", Euler()),
+    ("flow, linear", Euler(temperature=0.5)),
+    ("flow, posterior", Euler()),
+    ("flow, bayes", Euler(temperature=0.5)),
+    ("flow, uniform clock", Heun()),
+    ("flow, bayes", Heun(temperature=0.7)),
+    ("flow, projected", Bridge()),
+    ("flow, linear", Bridge("mean")),
+    ("flow, posterior", Bridge(temperature=0.7, top_p=0.9)),
+    ("flow, bayes", Bridge("mean", temperature=0.7)),
+    ("flow, posterior", Jumps(gamma=1.0)),
+    ("map of itself", Jumps()),
+    ("map of itself, posterior", Jumps(gamma=0.7)),
+    ("map of itself, bayes", Jumps(gamma=0.7)),
+    ("map, projected", Jumps(gamma=0.8)),
+    ("map, linear", Jumps()),
+    ("map, posterior", Euler()),
+    ("map, bayes", Bridge()),
+    ("masked", Unmask()),
+    ("masked", Unmask(temperature=0.8, top_p=0.95)),
+    ("autoregressive", LeftToRight()),
+    ("autoregressive", LeftToRight(temperature=0.9, top_p=0.95)),
+]
+"""Methods with a sampler each."""
 STEPS = 60
 
 
@@ -62,9 +89,17 @@ class Learner:
     teacher: nn.DiT | None
     touched: frozenset[str]
 
-    def sample(self, prompt: Tensor, steps: int, rng: Streams) -> list[Tensor]:
-        with torch.no_grad():
-            return list(self.method.sample(self.network, prompt, steps, rng))
+
+@dataclass(frozen=True)
+class Writer:
+    """A trained learner, and how it writes."""
+
+    learner: Learner
+    sampler: Sampler
+
+    def film(self, prompt: Tensor, steps: int, rng: Streams) -> list[Tensor]:
+        learner = self.learner
+        return film(learner.method, learner.network, prompt, steps, rng, self.sampler)
 
 
 def batch_of(language: Language, *seed: int, count: int) -> core.Batch:
@@ -117,12 +152,25 @@ def learner(method: Method, agreement: Language) -> Learner:
     return trained(method, agreement)
 
 
+@pytest.fixture(params=WRITERS, ids=str)
+def writer(request: pytest.FixtureRequest, agreement: Language) -> Writer:
+    name, sampler = request.param
+    return Writer(trained(CASES[name], agreement), sampler)
+
+
 def free(count: int, length: int = 3) -> Tensor:
     return torch.full((count, length), core.FREE)
 
 
 def test_every_method_is_here() -> None:
-    assert {type(m) for m in CASES.values()} == set(typing.get_args(AnyMethod))
+    assert {type(m) for m in CASES.values()} == {*METHODS.values()}
+    assert {type(m.rule) for m in CASES.values() if isinstance(m, FlowMap)} == {*RULES.values()}
+
+
+def test_every_sampler_is_here() -> None:
+    """With each of the methods that it writes with."""
+    pairs = {(type(CASES[name]), type(sampler)) for name, sampler in WRITERS}
+    assert {kind for _, kind in pairs} == {*SAMPLERS.values()}
 
 
 # --- the loss ---------------------------------------------------------------------------------
@@ -223,8 +271,8 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
         # Its diagonal half pays the entropy of its teacher, whose answers it starts with.
         clock, rng = method.time(4), Streams.of(4, count=8).strided(0, 2)
         tau = clock.draw(rng)
-        x = method.noisy(start.network, batch.tokens[::2], clock.t(tau), rng)
-        rows = start.teacher(x, tau).with_temperature(method.temperature).log_probs()
+        x = method.denoiser(start.network).noisy(batch.tokens[::2], tau, rng)
+        rows = start.teacher(x, tau).with_temperature(method.teacher_temperature).log_probs()
         entropy = -(rows.exp() * rows).sum(-1)
         assert torch.allclose(loss.value[:4], entropy, atol=1e-5)
         return
@@ -232,7 +280,7 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
     value = method.loss(network, batch, Streams.of(4, count=500)).value.detach()
     if has_evidence(method):
         x, tau, wanted = what_rows_say(method, network, batch, 4)
-        found = method.denoise(network, x, tau).nll(batch.tokens)
+        found = method.denoiser(network).at(x, tau).nll(batch.tokens)
         assert torch.allclose(found, wanted, atol=1e-5)
         assert float(value.mean()) < math.log(4) - 0.2
     elif isinstance(method, Masked):
@@ -267,7 +315,7 @@ def what_rows_say(
     """Noisy points, their times, and nats of the tokens by softmax(beta x) of each row alone."""
     clock, rng = method.time(4), Streams.of(seed, count=len(batch.tokens))
     tau = clock.draw(rng)
-    x = method.noisy(network, batch.tokens, clock.t(tau), rng)
+    x = method.denoiser(network).noisy(batch.tokens, tau, rng)
     t = clock.t(tau)[..., None]
     beta = (t / (1 - t) ** 2).clamp(max=1e4)
     return x, tau, core.Dense((beta * x.dense()).log_softmax(-1)).nll(batch.tokens)
@@ -312,51 +360,50 @@ def test_teachers_learn_nothing(name: str, agreement: Language) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_samples_are_tokens_and_the_film_leads_to_them(learner: Learner, steps: int) -> None:
+def test_samples_are_tokens_and_the_film_leads_to_them(writer: Writer, steps: int) -> None:
     calls = []
-    handle = learner.network.register_forward_hook(lambda *_: calls.append(1))
-    film = learner.sample(free(7), steps, Streams.of(6, count=7))
+    handle = writer.learner.network.register_forward_hook(lambda *_: calls.append(1))
+    film = writer.film(free(7), steps, Streams.of(6, count=7))
     handle.remove()
-    left_to_right = isinstance(learner.method, Autoregressive)
+    left_to_right, heun = (isinstance(writer.sampler, kind) for kind in (LeftToRight, Heun))
     assert len(film) == (3 if left_to_right else steps)
-    heun = isinstance(learner.method, Flow) and learner.method.solver == "heun"
     assert len(calls) == (2 * steps - 1 if heun else len(film))
     for frame in film:
         assert frame.shape == (7, 3)
         assert frame.dtype == torch.long
         assert ((frame == core.FREE) | ((frame >= 0) & (frame < 4))).all()
     assert (film[-1] != core.FREE).all()
-    if isinstance(learner.method, Masked | Autoregressive):
+    if isinstance(writer.sampler, Unmask | LeftToRight):
         # What is written stays written.
         for before, after in itertools.pairwise(film):
             assert ((before == core.FREE) | (before == after)).all()
 
 
-def test_a_text_does_not_depend_on_its_batch(learner: Learner) -> None:
+def test_a_text_does_not_depend_on_its_batch(writer: Writer) -> None:
     prompt = free(6)
     prompt[1, 0] = 1
     prompt[4, 1:] = torch.tensor([3, 2])
-    together = learner.sample(prompt, 4, Streams.of(7, count=6))
+    together = writer.film(prompt, 4, Streams.of(7, count=6))
     for i in range(6):
-        alone = learner.sample(prompt[i : i + 1], 4, Streams.of(7, count=1, first=i))
+        alone = writer.film(prompt[i : i + 1], 4, Streams.of(7, count=1, first=i))
         for one, many in zip(alone, together, strict=True):
             assert torch.equal(one, many[i : i + 1])
 
 
-def test_given_tokens_stay(learner: Learner) -> None:
+def test_given_tokens_stay(writer: Writer) -> None:
     prompt = free(8)
     prompt[:4, 0] = torch.tensor([0, 1, 2, 3])
     prompt[4:6, 1:] = 2
     prompt[7] = torch.tensor([3, 0, 3])
-    for frame in learner.sample(prompt, 3, Streams.of(8, count=8)):
+    for frame in writer.film(prompt, 3, Streams.of(8, count=8)):
         given = prompt != core.FREE
         assert torch.equal(frame[given], prompt[given])
     assert (frame != core.FREE).all()
 
 
-def test_samples_are_a_function_of_the_seed(learner: Learner) -> None:
+def test_samples_are_a_function_of_the_seed(writer: Writer) -> None:
     one, same, other = (
-        learner.sample(free(40), 3, Streams.of(seed, count=40))[-1] for seed in (9, 9, 10)
+        writer.film(free(40), 3, Streams.of(seed, count=40))[-1] for seed in (9, 9, 10)
     )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -366,22 +413,31 @@ def test_samples_are_a_function_of_the_seed(learner: Learner) -> None:
 
 
 def test_every_method_has_a_name_of_its_own() -> None:
-    kinds = typing.get_args(AnyMethod)
+    kinds = METHODS.values()
     for fact in (lambda kind: kind.label, lambda kind: kind.about):
         assert len({fact(kind) for kind in kinds}) == len(kinds)
         assert all(fact(kind).strip() for kind in kinds)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_a_method_counts_its_evaluations(learner: Learner, steps: int) -> None:
+def test_a_sampler_counts_its_evaluations(writer: Writer, steps: int) -> None:
     calls: list[int] = []
-    hook = learner.network.register_forward_pre_hook(lambda *_: calls.append(1))
-    learner.sample(free(2), steps, Streams.of(10, count=2))
+    network = writer.learner.network
+    hook = network.register_forward_pre_hook(lambda _, given: calls.append(given[0].shape[1]))
+    writer.film(free(2), steps, Streams.of(10, count=2))
     hook.remove()
-    assert len(calls) == learner.method.evaluations(steps, 3)
-    if not learner.method.counts_steps:
-        one, two = (learner.sample(free(2), n, Streams.of(10, count=2))[-1] for n in (steps, 9))
+    assert calls == [writer.sampler.positions(3)] * writer.sampler.evaluations(steps, 3)
+    if not writer.sampler.counts_steps:
+        one, two = (writer.film(free(2), n, Streams.of(10, count=2))[-1] for n in (steps, 9))
         assert torch.equal(one, two)
+
+
+def test_a_sampler_of_another_kind_is_refused(method: Method, writer: Writer) -> None:
+    if isinstance(writer.sampler, method.samplers):
+        method.require_sampler(writer.sampler)
+        return
+    with pytest.raises(Refusal, match=type(writer.sampler).__name__):
+        method.require_sampler(writer.sampler)
 
 
 def test_a_method_says_what_its_likelihood_is(learner: Learner, agreement: Language) -> None:
@@ -433,7 +489,7 @@ def test_exact_likelihoods_sum_to_one(agreement: Language) -> None:
     assert torch.equal(loss.value, nll)
     # And they are what the sampler draws from.
     n = 6000
-    tokens = learner.sample(free(n), 1, Streams.of(12, count=n))[-1]
+    tokens = Writer(learner, LeftToRight()).film(free(n), 1, Streams.of(12, count=n))[-1]
     place = tokens @ torch.tensor([16, 4, 1])
     found = torch.bincount(place, minlength=64) / n
     wanted = (-nll.double().sum(1)).exp()
@@ -447,7 +503,8 @@ def test_exact_likelihoods_sum_to_one(agreement: Language) -> None:
 def off(learner: Learner, language: Language, steps: int) -> float:
     """Total variation between the language and 4000 samples."""
     n = 4000
-    tokens = learner.sample(free(n), steps, Streams.of(13, count=n))[-1]
+    method, rng = learner.method, Streams.of(13, count=n)
+    tokens = film(method, learner.network, free(n), steps, rng)[-1]
     found = torch.bincount(tokens @ torch.tensor([16, 4, 1]), minlength=64) / n
     wanted = language.log_prob(every_sentence().tokens).exp()
     return float((found - wanted).abs().sum() / 2)

@@ -24,6 +24,8 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.nn.encoder import MIN_BETA
 from flowlm.nn.head import Head
 from flowlm.run.footprint import Footprint
+from flowlm.sampling import Bridge, Euler, Heun, Jumps, PointSampler
+from writing import frames
 
 B, L, V, D = 6, 4, 13, 8
 SIZE = nn.Size(blocks=2, width=D, heads=2, condition=6, dropout=0.0)
@@ -211,7 +213,7 @@ LOSSES: dict[str, Continuous] = {
     "map of itself, posterior": FlowMap(encoder="posterior"),
     "map, posterior": FlowMap(encoder="posterior", teacher="runs/teacher"),
     "map, bayes": FlowMap(encoder="bayes", teacher="runs/teacher"),
-    "map, bayes, cooled": FlowMap(encoder="bayes", teacher="runs/teacher", temperature=0.6),
+    "map, bayes, cooled": FlowMap(encoder="bayes", teacher="runs/teacher", teacher_temperature=0.6),
 }
 
 
@@ -247,18 +249,21 @@ def test_losses_and_gradients_are_those_of_dense_points(
 
 # --- sampling -----------------------------------------------------------------------------------
 
-SAMPLERS: dict[str, Continuous] = {
-    "euler, posterior": Flow(encoder="posterior"),
-    "euler, bayes, cooled": Flow(encoder="bayes", temperature=0.7),
-    "heun, bayes": Flow(encoder="bayes", solver="heun"),
-    "jumps, posterior, gamma 0.6": FlowMap(encoder="posterior", gamma=0.6),
-    **{f"jumps, bayes, gamma {g}": FlowMap(encoder="bayes", gamma=g) for g in (0.0, 1.0)},
+SAMPLERS: dict[str, tuple[Continuous, PointSampler]] = {
+    "euler, posterior": (Flow(encoder="posterior"), Euler()),
+    "euler, bayes, cooled": (Flow(encoder="bayes"), Euler(temperature=0.7)),
+    "heun, bayes": (Flow(encoder="bayes"), Heun()),
+    "bridge to the mean, bayes": (Flow(encoder="bayes"), Bridge("mean")),
+    "bridge to tokens, posterior": (Flow(encoder="posterior"), Bridge()),
+    "jumps, posterior, gamma 0.6": (FlowMap(encoder="posterior"), Jumps(0.6)),
+    **{f"jumps, bayes, gamma {g}": (FlowMap(encoder="bayes"), Jumps(g)) for g in (0.0, 1.0)},
 }
 
 
-def film(method: Continuous, network: nn.DiT, prompt: Tensor) -> list[sampling.Frame]:
-    with torch.no_grad():
-        return list(method.frames(network, prompt, 4, Streams.of(4, count=B)))
+def film(
+    method: Continuous, network: nn.DiT, prompt: Tensor, sampler: PointSampler
+) -> list[sampling.Frame]:
+    return frames(method, network, prompt, 4, Streams.of(4, count=B), sampler)
 
 
 def rows_of(x: LazyPoint | Tensor) -> Tensor:
@@ -284,13 +289,13 @@ def test_samplers_walk_as_they_do_on_dense_points(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With as many entries kept as there are words, and when nothing is ever settled."""
-    method = SAMPLERS[name]
+    method, sampler = SAMPLERS[name]
     network = learnt(method)
     prompt = torch.full((B, L), core.FREE)
     if prompted:
         prompt[::2, 1], prompt[1, :2], prompt[3] = 7, 2, torch.arange(L)
     assert points.TOP_K >= V
-    settled = film(method, network, prompt)
+    settled = film(method, network, prompt, sampler)
     for frame in settled:
         given = prompt != core.FREE
         assert (frame.tau.expand(B, L)[given] == 1).all()
@@ -298,10 +303,10 @@ def test_samplers_walk_as_they_do_on_dense_points(
         assert torch.equal(rows_of(frame.x)[given], clean[given]), "given tokens stay"
     with monkeypatch.context() as patched:
         patched.setattr(LazyOneHot, "compress", lambda self, x: x)
-        compare(settled, film(method, network, prompt))
+        compare(settled, film(method, network, prompt, sampler))
     reference = dense(network)
     written()
-    wanted = film(method, reference, prompt)
+    wanted = film(method, reference, prompt, sampler)
     compare(settled, wanted)
     first, last = (wanted[i].prediction.log_probs().exp() for i in (0, -1))
     assert (first - last).abs().max() > 0.1, "the walk leads somewhere"
@@ -379,21 +384,22 @@ def steps(method: Continuous, network: nn.DiT, teacher: nn.DiT | None) -> Callab
 
 
 @torch.no_grad()
-def sample(method: Continuous, network: nn.DiT) -> None:
+def sample(method: Continuous, network: nn.DiT, sampler: PointSampler) -> None:
     prompt = torch.full((TEXTS, LONG), core.FREE)
-    for _ in method.sample(network, prompt, 3, Streams.of(0, count=TEXTS)):
-        pass
+    denoiser, rng = method.denoiser(network), Streams.of(0, count=TEXTS)
+    for frame in sampler.frames(denoiser, prompt, 3, rng):
+        frame.tokens()
 
 
-CASES: list[tuple[str, Continuous]] = [
-    *(("train", method) for method in LOSSES.values() if method.clock == "decoding"),
-    *(("sample", method) for method in SAMPLERS.values()),
+CASES: list[tuple[Continuous, PointSampler | None]] = [
+    *((method, None) for method in LOSSES.values() if method.clock == "decoding"),
+    *((method, sampler) for method, sampler in SAMPLERS.values() if not sampler.draws),
 ]
 
 
-@pytest.mark.parametrize(("what", "method"), CASES, ids=str)
+@pytest.mark.parametrize(("method", "sampler"), CASES, ids=str)
 def test_the_largest_tensor_is_the_patch(
-    what: str, method: Continuous, monkeypatch: pytest.MonkeyPatch
+    method: Continuous, sampler: PointSampler | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(points, "chunk_numel", lambda kind: MOST)
     monkeypatch.setattr(points, "TOP_K", 16)
@@ -406,7 +412,9 @@ def test_the_largest_tensor_is_the_patch(
     for part in (network, teacher):
         if part is not None:
             part.head.side = 512
-    run = steps(method, network, teacher) if what == "train" else partial(sample, method, network)
+    run = steps(method, network, teacher)
+    if sampler is not None:
+        run = partial(sample, method, network, sampler)
     with Footprint(*network.parameters()) as seen:
         run()
     texts = MOST // (LONG * WORDS)

@@ -12,7 +12,9 @@ from weights import scattered
 from flowlm import core, nn
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.sampling import Bridge, Euler, Jumps
 from flowlm.train import Plan, State, train
+from writing import frames
 
 VOCAB, LENGTH, TEXTS = 1500, 32, 40
 SIZE = nn.Size(3, 32, 2, 16, dropout=0.0, output_cap=None)
@@ -82,8 +84,12 @@ def test_states_clocks_and_means_stay_float32() -> None:
     prompt = torch.full((TEXTS, LENGTH), core.FREE)
     with lowered(), torch.no_grad():
         films = [
-            list(m.frames(n, prompt, 3, core.Streams.of(1, count=TEXTS)))
-            for m, n in ((method, network), (FlowMap(gamma=0.5), networks(2)[0]))
+            frames(m, n, prompt, 3, core.Streams.of(1, count=TEXTS), sampler)
+            for m, n, sampler in (
+                (method, network, Euler()),
+                (method, network, Bridge()),
+                (FlowMap(), networks(2)[0], Jumps(0.5)),
+            )
         ]
         for frame in (frame for film in films for frame in film):
             assert frame.x.dtype == frame.tau.dtype == torch.float32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -13,12 +12,14 @@ import torch
 from torch import Tensor
 from weights import scattered
 
-from flowlm import core, nn, sampling
+from flowlm import core, nn
 from flowlm.core import OneHot, Projected, Streams
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.sampling import Bridge, Denoiser, Euler, Heun, Jumps, PointSampler
 from flowlm.train import Plan, State, train
+from writing import film
 
 L = 4
 WIDE = (5, 8)
@@ -48,50 +49,37 @@ class Image(Projected):
         return OneHot(len(self.table)).noise(rng, length) @ self.table
 
 
-Sampler = Callable[..., Iterator[sampling.Frame]]
-
-
-def flowing(solve: Callable) -> tuple[type[Continuous], Sampler]:
-    return Flow, lambda model, space, clock, x, grid, pinned: solve(
-        model, space, clock, x, grid, pinned
-    )
-
-
-def jumping(gamma: float) -> tuple[type[Continuous], Sampler]:
-    def travel(model, space, clock, x, grid, pinned) -> Iterator[sampling.Frame]:
-        rng = Streams.of(77, count=len(x))
-        return sampling.jumps(model, space, clock, x, grid, gamma, rng, pinned)
-
-    return FlowMap, travel
-
-
-SAMPLERS = {
-    "euler": flowing(sampling.euler),
-    "heun": flowing(sampling.heun),
-    **{f"jumps with gamma {g}": jumping(g) for g in (0.0, 0.5, 1.0)},
-}
+SAMPLERS: list[tuple[type[Continuous], PointSampler]] = [
+    (Flow, Euler()),
+    (Flow, Heun()),
+    (Flow, Bridge("mean")),
+    *((FlowMap, Jumps(gamma)) for gamma in (0.0, 0.5, 1.0)),
+]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("prompted", [False, True])
 @pytest.mark.parametrize("shape", [WIDE, NARROW])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(("method", "sampler"), SAMPLERS, ids=str)
 def test_every_sampler_walks_the_image_of_its_one_hot_walk(
-    name: str, shape: tuple[int, int], prompted: bool
+    method: type[Continuous], sampler: PointSampler, shape: tuple[int, int], prompted: bool
 ) -> None:
-    method, travel = SAMPLERS[name]
     dense, projected = pair(method, shape)
     n, vocab, clock = 6, shape[0], core.Decoding(shape[0])
     whole, image = OneHot(vocab), Image(projected.encoder.table)
-    x0, pinned = whole.noise(Streams.of(1, count=n), L), None
+    x0, prompt = whole.noise(Streams.of(1, count=n), L), None
     if prompted:
-        pinned = torch.rand(n, L, generator=torch.Generator().manual_seed(2)) < 0.3
-        x0 = whole.clean(torch.arange(n * L).view(n, L) % vocab).where(pinned[..., None], x0)
+        given = torch.rand(n, L, generator=torch.Generator().manual_seed(2)) < 0.3
+        prompt = (torch.arange(n * L).view(n, L) % vocab).where(given, core.FREE)
+        x0 = whole.clean(prompt.clamp(min=0)).where(given[..., None], x0)
     grid = clock.grid(7)
-    ways = (
-        list(travel(dense, whole, clock, x0, grid, pinned)),
-        list(travel(projected, image, clock, image.from_one_hot(x0), grid, pinned)),
-    )
+    ways = [
+        list(sampler.walk(denoiser, start, grid, Streams.of(77, count=n), prompt))
+        for denoiser, start in (
+            (Denoiser(method().two_time(dense), whole, clock), x0),
+            (Denoiser(method().two_time(projected), image, clock), image.from_one_hot(x0)),
+        )
+    ]
     assert len(ways[0]) == 7
     for a, b in zip(*ways, strict=True):
         assert torch.allclose(a.x @ image.table, b.x, rtol=0, atol=1e-4)
@@ -118,7 +106,7 @@ def test_methods_agree_where_the_noise_is_the_same(method: type[Continuous]) -> 
     prompt = torch.full((6, L), core.FREE)
     prompt[::2, 1] = 2
     films = [
-        list(m.sample(net, prompt, 5, Streams.of(4, count=6)))
+        film(m, net, prompt, 5, Streams.of(4, count=6))
         for m, net in ((one, dense), (two, projected))
     ]
     for a, b in zip(*films, strict=True):

@@ -21,6 +21,7 @@ from flowlm.recipes import RECIPES
 from flowlm.run.forecast import work
 from flowlm.run.vocabulary import vocabulary
 from flowlm.train import State, train
+from writing import film
 
 VOCAB = 40
 
@@ -84,9 +85,10 @@ def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
     ]
     assert {"head.weight", "head.bias"} <= set(moved)
     model.eval()
-    written = list(
-        experiment.method.sample(model, torch.full((1, 8), -1), 1, Streams.of(0, count=1))
-    )
+    written = film(
+        experiment.method, model, torch.full((1, 8), -1), 1, Streams.of(0, count=1),
+        experiment.sampler,
+    )  # fmt: skip
     assert ((written[-1] >= 0) & (written[-1] < vocab)).all()
 
 

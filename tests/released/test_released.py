@@ -21,11 +21,13 @@ from flowlm.core import Decoding, OneHot, Projected, Streams
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.experiment import Text, read_experiment
+from flowlm.hub.transfer import locate
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
-from flowlm.model.loading import experiment_of
+from flowlm.model.finding import experiment_of
 from flowlm.model.released.names import our_names
 from flowlm.nn.attention import rotary_frequencies
+from flowlm.sampling import Euler, Jumps
 
 TIMES = [1, 2]
 
@@ -84,11 +86,11 @@ def test_what_it_is_is_read_from_the_file(container: str, times: int, tmp_path: 
     shape = Shape(two_times=times == 2, vocab=31, width=24, heads=3, blocks=3, length=9)
     name, _ = written(container, tmp_path, shape)
     model = flowlm.load(name)
-    assert model.experiment == experiment_of(name)
+    assert model.experiment == experiment_of(locate(name))
     method = model.experiment.method
     assert isinstance(method, Flow if times == 1 else FlowMap)
     assert (method.encoder, method.clock) == ("projected", "decoding")
-    assert isinstance(method, FlowMap) or method.solver == "euler"
+    assert model.experiment.sampler == (Euler() if times == 1 else Jumps())
     assert model.experiment.size == nn.Size(
         blocks=3, width=24, heads=3, condition=6, attention_cap=50.0, output_cap=30.0
     )
@@ -111,9 +113,7 @@ def test_flow_maps_renoise_as_published(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     synthetic.write_folder(tmp_path / "map", Shape(two_times=True, vocab=vocab))
-    method = experiment_of(tmp_path / "map").method
-    assert isinstance(method, FlowMap)
-    assert method.gamma == gamma
+    assert experiment_of(tmp_path / "map").sampler == Jumps(gamma)
 
 
 # Dimensions of the released models: vocabulary, times, parameters with 32 of the rotary buffer.
@@ -161,15 +161,14 @@ def test_dense_and_projected_states_write_the_same(
     dense = method.network(model.experiment.size, shape.vocab, shape.length).eval()
     dense.load_state_dict(model.network.state_dict())
     clock, whole = Decoding(shape.vocab), OneHot(shape.vocab)
+    sampler = Euler() if times == 1 else Jumps(gamma)
     image = Image(model.network.encoder.table)
     x0 = whole.noise(Streams.of(3, count=40), shape.length)
     grid = clock.grid(steps)
 
     def travel(network: nn.DiT, space, x: Tensor) -> Iterator[sampling.Frame]:
-        if times == 1:
-            return sampling.euler(network, space, clock, x, grid)
-        rng = Streams.of(4, count=40)
-        return sampling.jumps(network, space, clock, x, grid, gamma, rng)
+        denoiser = sampling.Denoiser(method.two_time(network), space, clock)
+        return sampler.walk(denoiser, x, grid, Streams.of(4, count=40))
 
     ways = [
         list(travel(dense, whole, x0)),
@@ -207,7 +206,7 @@ def test_a_released_flow_is_a_teacher(tmp_path: Path, monkeypatch: pytest.Monkey
     words += " --train.batch 4 --train.lr 1e-12 --train.ema 1 --out map"
     assert main(words.split()) == 0
     student = read_experiment("map")
-    assert student.size == experiment_of("flow").size
+    assert student.size == experiment_of(Path("flow")).size
     assert student.data.length == 7
     own = flowlm.load("map").weights
     for theirs, ours in our_names(2, 1).items():
@@ -232,9 +231,7 @@ def test_narrow_numbers_change_little(tmp_path: Path) -> None:
     # A clock in bfloat16 could not tell these times apart.
     near = narrow.network.times[0](torch.tensor([[0.7], [0.7001]]))
     assert not torch.equal(near[0], near[1])
-    frames = list(narrow.experiment.method.frames(
-        narrow.network, torch.full((2, 7), -1), 3, Streams.of(0, count=2)
-    ))  # fmt: skip
+    frames = list(narrow.film(2, 3))
     assert all(frame.x.dtype == frame.tau.dtype == torch.float32 for frame in frames)
     assert narrow.sample(3, steps=4).shape == (3, 7)
     with pytest.raises(Refusal, match="bfloat16"):

@@ -24,6 +24,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.model.language_model import LanguageModel
 from flowlm.nn.size import Size
+from writing import usual
 
 SIZE = Size(blocks=2, width=16, heads=2, condition=8)
 LENGTH = 9
@@ -36,7 +37,7 @@ def made(method, size: Size = SIZE, data: Text | Generated | None = None) -> Lan
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))
-    experiment = Experiment("mine", method, data or Text(length=LENGTH), size)
+    experiment = Experiment("mine", method, usual(method), data or Text(length=LENGTH), size)
     return LanguageModel(experiment, network, tokenizer, LENGTH)
 
 

@@ -22,6 +22,7 @@ from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
 from flowlm.run.training import train_run
 from flowlm.train.plan import Plan
+from writing import usual
 
 SIZE = Size(
     blocks=1, width=16, heads=2, condition=8, dropout=0.0, attention_cap=None, output_cap=None
@@ -89,7 +90,9 @@ def experiments(teacher: Path, text: Path) -> Callable[..., Experiment]:
 def experiment(text: Path, method: str, dropout: float = 0.0, **plan: Any) -> Experiment:
     size = replace(SIZE, dropout=dropout)
     data = Text(path=str(text), length=16)
-    return Experiment("tiny", METHODS[method], data, size, replace(PLAN, **plan))
+    return Experiment(
+        "tiny", METHODS[method], usual(METHODS[method]), data, size, replace(PLAN, **plan)
+    )
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.run.footprint import Footprint
 from flowlm.train import Plan, State, train
+from writing import usual
 
 MiB = 2**20
 TILE = 4 * MiB
@@ -60,8 +61,8 @@ def sampled(method: Method, vocab: int, batch: int, length: int) -> Footprint:
     rng = core.Streams.of(0, count=batch)
     prompt = torch.full((batch, length), core.FREE)
     with torch.no_grad(), Footprint(*network.parameters()) as seen:
-        for _ in method.sample(network, prompt, 2, rng):
-            pass
+        for frame in usual(method).frames(method.denoiser(network), prompt, 2, rng):
+            frame.tokens()
     return seen
 
 

@@ -12,18 +12,20 @@ import torch
 from flowlm import core
 from flowlm.chunked.points import chunk_numel
 from flowlm.errors import Refusal
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.machine.accelerators import KNOWN, accelerator
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.nn import Size
 from flowlm.run import forecast as module
 from flowlm.run.footprint import Footprint
 from flowlm.run.forecast import Memory, count_memory, forecast, memory, work
 from flowlm.train import State
 from flowlm.train.plan import Plan
+from writing import usual
 
 SIZE = Size(blocks=3, width=64, heads=4, condition=32, dropout=0.0)
 VOCAB, LENGTH = 5000, 32
@@ -37,14 +39,14 @@ METHODS = {
 }
 
 
-def size_for(method: AnyMethod) -> Size:
+def size_for(method: Method) -> Size:
     return replace(SIZE, output_cap=None) if method == METHODS["flow, bayes"] else SIZE
 
 
-def experiment(method: AnyMethod, **plan: object) -> Experiment:
+def experiment(method: Method, **plan: object) -> Experiment:
     data = Text(length=LENGTH, vocab=VOCAB)
     train = Plan(steps=10, batch=8, **plan)
-    return Experiment("counted", method, data, size_for(method), train)
+    return Experiment("counted", method, usual(method), data, size_for(method), train)
 
 
 # --- operations ---------------------------------------------------------------------------------
@@ -65,7 +67,7 @@ def conditioned(times: int, passes: int = 3) -> float:
 
 
 @pytest.mark.parametrize("method", [Masked(), Autoregressive()])
-def test_operations_of_a_trunk_without_times(method: AnyMethod) -> None:
+def test_operations_of_a_trunk_without_times(method: Method) -> None:
     assert work(method, SIZE, VOCAB, LENGTH).token == trunk()
 
 
@@ -104,7 +106,7 @@ def test_operations_are_counted_once_wherever_a_teacher_lies(
 ) -> None:
     counted = []
 
-    def count(method: AnyMethod, *others: object) -> int:
+    def count(method: Method, *others: object) -> int:
         counted.append(method)
         return len(counted)
 

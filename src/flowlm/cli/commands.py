@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowlm.cli import options
-from flowlm.cli.parse import meant, parsed, train_options
+from flowlm.cli.parse import meant, parsed, sampler, sampling_options, train_options
 from flowlm.cli.preparing import prepare
 from flowlm.errors import Refusal
 from flowlm.experiment import Text
 from flowlm.model.amounts import amounts
-from flowlm.model.finding import find_model
+from flowlm.model.finding import experiment_of, find_model
 from flowlm.recipes import RECIPES
 from flowlm.run.room import require_batch
 
@@ -38,9 +38,9 @@ def run_command(command: str, words: Sequence[str]) -> int:
         case "prepare":
             return prepare(parsed(options.Prepare, command, words))
         case "sample":
-            return sample(parsed(options.Sample, command, words))
+            return sample(sampling_options(options.Sample, command, words))
         case "evaluate":
-            return evaluate(parsed(options.Evaluate, command, words))
+            return evaluate(sampling_options(options.Evaluate, command, words))
         case "convert":
             return convert(parsed(options.Convert, command, words))
         case "publish":
@@ -111,6 +111,7 @@ def sample(chosen: options.Sample) -> int:
     _require_amounts(chosen.num, chosen.steps, chosen.seed)
     _require_device(chosen.device)
     place = find_model(chosen.run)
+    way = sampler(chosen, "sample", experiment_of(place))
     import torch
 
     from flowlm.cli import show
@@ -120,15 +121,16 @@ def sample(chosen: options.Sample) -> int:
     keep_to_cores()
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
     model = load(place, chosen.device, dtype, chosen.tokenizer)
-    console, method = show.console(), model.experiment.method
-    if not method.counts_steps:
-        console.print(show.one_way(method, model.length), soft_wrap=True)
-    for steps in chosen.steps if method.counts_steps else chosen.steps[:1]:
-        console.rule(show.heading(method, steps, model.length))
+    console = show.console()
+    if not way.counts_steps:
+        console.print(show.one_way(model.experiment.method, model.length), soft_wrap=True)
+    for steps in chosen.steps if way.counts_steps else chosen.steps[:1]:
+        console.rule(show.heading(way, steps, model.length))
         if chosen.film:
-            show.film(console, model.film(chosen.num, steps, chosen.seed), model.tokenizer)
+            film = model.film(chosen.num, steps, chosen.seed, sampler=way)
+            show.film(console, film, model.tokenizer)
             continue
-        for batch in model.batches(chosen.num, steps, chosen.seed):
+        for batch in model.batches(chosen.num, steps, chosen.seed, sampler=way):
             for row in batch.tolist():
                 print(show.spelt(row, model.tokenizer), flush=True)
     return 0
@@ -153,9 +155,10 @@ def evaluate(chosen: options.Evaluate) -> int:
     _require_device(chosen.device)
     if chosen.num < 2:
         raise Refusal("Ask for at least two texts: --num 2.")
-    for name in (chosen.run, chosen.judge):
-        if name is not None:
-            find_model(name)
+    place = find_model(chosen.run)
+    if chosen.judge is not None:
+        find_model(chosen.judge)
+    way = sampler(chosen, "evaluate", experiment_of(place))
     from flowlm.cli import show
     from flowlm.evaluate import reports
     from flowlm.machine.hardware import keep_to_cores
@@ -164,11 +167,11 @@ def evaluate(chosen: options.Evaluate) -> int:
     keep_to_cores()
     wanted = evaluation.opened(
         chosen.run, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device,
-        chosen.tokenizer,
+        chosen.tokenizer, way,
     )  # fmt: skip
     out, console = chosen.out or reports.place_of(chosen.run), show.console()
-    method = wanted.model.experiment.method
-    if not method.counts_steps:
+    if not way.counts_steps:
+        method = wanted.model.experiment.method
         console.print(show.one_way(method, wanted.model.length), soft_wrap=True)
     try:
         with show.Measuring(console, wanted.work) as watch:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from flowlm.experiment import Experiment
+from flowlm.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Way:
+    """The settings of a sampler."""
+
+    sampler: Sampler
+
+
+@dataclass(frozen=True)
 class Sample:
     """Write texts with a trained model."""
 
@@ -88,6 +96,11 @@ class Sample:
     """How many texts."""
     seed: int = 0
     """The same seed writes the same texts."""
+    sampler: str | None = None
+    """euler, heun, jumps, bridge, unmask or left-to-right; by default the model's own. Its settings
+    are --sampler.temperature, --sampler.top-p, --sampler.gamma and --sampler.endpoint."""
+    settings: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """The settings of the sampler, as words."""
     film: bool = False
     """Show a text while it comes into being."""
     device: str = "cpu"
@@ -114,6 +127,10 @@ class Evaluate:
     """Texts for each."""
     seed: int = 0
     """Names the texts."""
+    sampler: str | None = None
+    """How to write, as in `flowlm sample`."""
+    settings: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """The settings of the sampler, as words."""
     judge: str | None = None
     """An autoregressive run with the same tokenizer, under which samples are scored; not for the
     demo's language, which is known exactly."""

@@ -6,18 +6,23 @@ import contextlib
 import difflib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
-from flowlm.cli.options import Train
+from flowlm.cli.options import Evaluate, Sample, Train, Way
 from flowlm.errors import Refusal
-from flowlm.experiment import in_likeness
+from flowlm.experiment import SAMPLERS, Experiment, inherit_from_teacher
+from flowlm.experiment.kinds import Kind, Kinds, spelt
 from flowlm.hub.transfer import locate
+from flowlm.model.finding import experiment_of
 from flowlm.recipes import RECIPES
+from flowlm.sampling.sampler import Sampler
 
 Options = TypeVar("Options")
+Writing = TypeVar("Writing", Sample, Evaluate)
 
 
 def parsed(
@@ -49,15 +54,16 @@ def train_options(words: Sequence[str]) -> Train:
             f"There is no recipe {name!r}{meant(name, list(RECIPES))}; `flowlm recipes` lists them."
         )
     experiment = RECIPES[name]()
+    words = list(words)
+    if (chosen := _taken("--sampler", words)) is not None:
+        experiment = replace(experiment, sampler=_sampler(chosen, experiment)())
     usual = experiment.method.teacher
     teacher = _value_of("--method.teacher", words)
     if teacher is None and usual is not None and Path(usual).exists():
         teacher = usual
     if experiment.method.teachers and teacher is not None and teacher != "None":
         place = locate(teacher)  # refused before torch is imported
-        from flowlm.model.loading import experiment_of
-
-        experiment = in_likeness(experiment, teacher, experiment_of(place))
+        experiment = inherit_from_teacher(experiment, teacher, experiment_of(place))
     chosen = parsed(Train, f"train {name}", words[1:], Train(experiment))
     # A dry run takes a teacher of the recipe's own size for granted.
     if usual is not None and teacher is None and not chosen.dry_run:
@@ -66,6 +72,57 @@ def train_options(words: Sequence[str]) -> Train:
             "name another teacher with --method.teacher."
         )
     return chosen
+
+
+def sampling_options(kind: type[Writing], command: str, words: Sequence[str]) -> Writing:
+    """Options of a command that writes texts; what begins with --sampler. is left for `sampler`."""
+    settings, rest = [], list(words)
+    while (start := next((w for w in rest if w.startswith("--sampler.")), None)) is not None:
+        place = rest.index(start)
+        count = 1 if "=" in start else 2
+        settings += rest[place : place + count]
+        del rest[place : place + count]
+    chosen = parsed(kind, command, rest)
+    return replace(chosen, settings=tuple(settings))
+
+
+def sampler(chosen: Writing, command: str, model: Experiment) -> Sampler:
+    """The sampler that is chosen: of another kind or with other settings than the model's own."""
+    way = model.sampler
+    if chosen.sampler is not None:
+        way = _sampler(chosen.sampler, model)()
+    return parsed(Way, command, chosen.settings, Way(way)).sampler
+
+
+def _sampler(name: str, experiment: Experiment) -> type[Sampler]:
+    """The kind of sampler that is called so. A Refusal if it does not write with the method."""
+    method, kind = experiment.method, _kind(SAMPLERS, "--sampler", name)
+    if not issubclass(kind, method.samplers):
+        fit = [spelt(n) for n, of in SAMPLERS.items() if issubclass(of, method.samplers)]
+        raise Refusal(
+            f"--sampler {name} does not write with {method.label}: choose {' or '.join(fit)}."
+        )
+    return kind
+
+
+def _taken(option: str, words: list[str]) -> str | None:
+    """The last value that an option is given; it leaves the words."""
+    value = _value_of(option, words)
+    while option in words:
+        del words[(place := words.index(option)) : place + 2]
+    words[:] = [word for word in words if not word.startswith(option + "=")]
+    return value
+
+
+def _kind(kinds: Kinds[Kind], option: str, name: str) -> type[Kind]:
+    """The kind that is called so on the command line."""
+    known = {spelt(kind): of for kind, of in kinds.items()}
+    if name not in known:
+        raise Refusal(
+            f"There is no {option} {name}{meant(name, list(known))}: choose one of "
+            f"{', '.join(known)}."
+        )
+    return known[name]
 
 
 def meant(word: str, known: Sequence[str]) -> str:

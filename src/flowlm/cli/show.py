@@ -17,12 +17,12 @@ from rich.text import Text
 from flowlm.cli import leads
 
 if TYPE_CHECKING:
-    from flowlm.core import Tokens
     from flowlm.data.tokenizer import Tokenizer
     from flowlm.experiment import Experiment
     from flowlm.methods.method import Method
     from flowlm.run.demo import Progress
     from flowlm.run.forecast import Forecast
+    from flowlm.sampling import Frame, Sampler
 
 FRAME = 0.15
 """Seconds that a frame of a film stays, at least."""
@@ -44,14 +44,14 @@ def console(stderr: bool = False) -> Paper:
     return Paper(highlight=False, markup=False, emoji=False, quiet=not leads(), stderr=stderr)
 
 
-def heading(method: Method, steps: int, length: int) -> str:
-    """What stands above the texts that are written in `steps` steps."""
-    evaluations = method.evaluations(steps, length)
+def heading(sampler: Sampler, steps: int, length: int) -> str:
+    """The line above texts that are written in `steps` steps."""
+    evaluations = sampler.evaluations(steps, length)
     moved = f"{steps} step{'s' * (steps > 1)}"
     if evaluations == steps:
         return moved
     called = f"{evaluations} evaluations"
-    return f"{moved}, {called}" if method.counts_steps else called
+    return f"{moved}, {called}" if sampler.counts_steps else called
 
 
 def one_way(method: Method, length: int) -> str:
@@ -176,16 +176,16 @@ def forecast(console: Console, experiment: Experiment, ahead: Forecast, devices:
         console.print(f"  {name:12}{line}", soft_wrap=True)
 
 
-def film(console: Console, frames: Iterable[Tokens], tokenizer: Tokenizer | None) -> None:
+def film(console: Console, frames: Iterable[Frame], tokenizer: Tokenizer | None) -> None:
     """Show texts while they come into being, in place on a terminal, else line by line."""
     if not console.is_terminal:
         for frame in frames:
-            texts = [spelt(row, tokenizer) for row in frame.tolist()]
+            texts = [spelt(row, tokenizer) for row in frame.tokens().tolist()]
             console.print(" | ".join(texts), soft_wrap=True)
         return
     with Live(console=console, auto_refresh=False) as live:
         for frame in frames:
-            texts = [spelt(row, tokenizer) for row in frame.tolist()]
+            texts = [spelt(row, tokenizer) for row in frame.tokens().tolist()]
             live.update(Text("\n".join(texts)), refresh=True)
             time.sleep(FRAME)
 

@@ -10,13 +10,15 @@ from .distribution import Reduction as Reduction
 from .distribution import TokenDistribution as TokenDistribution
 from .distribution import draw_tokens as draw_tokens
 from .flow import beta as beta
+from .flow import bridge_kappa as bridge_kappa
 from .flow import interpolate as interpolate
+from .flow import step as step
 from .flow import velocity as velocity
 from .flow_map import Triple as Triple
 from .flow_map import TwoTimeDenoiser as TwoTimeDenoiser
+from .flow_map import aim as aim
 from .flow_map import draw_triples as draw_triples
 from .flow_map import jump as jump
-from .flow_map import renoise as renoise
 from .flow_map import semigroup_target as semigroup_target
 from .flow_map import semigroup_weight as semigroup_weight
 from .oracle import Language as Language

@@ -69,24 +69,14 @@ def semigroup_target(
     return g * near.probs() + (1 - g) * far.probs()
 
 
-class Renoised(NamedTuple):
-    """Where a jump with re-noising aims, and how it gets to the next time."""
+def aim(t: Time, gamma: float) -> Time:
+    """Where a jump to time t aims that comes back with fresh noise (Kim et al. 2024, CTM, gamma).
 
-    aim: Time
-    shrink: Time
-    noise: Time
-
-
-def renoise(t: Time, gamma: float) -> Renoised:
-    """Split the way to time t into a longer jump and fresh noise (Kim et al. 2024, CTM, gamma).
-
-    The noise level at t is sigma = 1 - t. The jump aims at t' = 1 - sigma', where
-    sigma' = sigma sqrt(1 - gamma^2); then x + (sigma' - sigma) delta + gamma sigma eps is back at
-    level sigma. gamma = 0 adds nothing; gamma = 1 jumps to text and re-noises fully.
+    The noise level at t is 1 - t. Of the old noise sqrt(1 - gamma^2) (1 - t) stays, which is the
+    level of the time that the jump aims at; `step` adds the rest. gamma = 0 aims at t itself, and
+    gamma = 1 at text.
     """
-    sigma = 1 - t
-    kept = sigma * (1 - gamma**2) ** 0.5
-    return Renoised(1 - kept, kept - sigma, gamma * sigma)
+    return 1 - (1 - t) * (1 - gamma**2) ** 0.5
 
 
 def draw_triples(rng: Streams, boundary: int = 32) -> Triple:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from flowlm import core, nn, sampling
-from flowlm.checks import require_fields
-from flowlm.errors import Refusal
+from flowlm import core, nn
 from flowlm.methods.method import Likelihood, Method
 from flowlm.nn.size import Size
+from flowlm.sampling.left_to_right import LeftToRight, NextToken
+from flowlm.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,20 +26,7 @@ class Autoregressive(Method):
         "An autoregressive language model, a baseline: it writes one token at a time."
     )
     likelihood: ClassVar[Likelihood] = "exact"
-    counts_steps: ClassVar[bool] = False
-
-    temperature: float = 1.0
-    """Of the sampler; 0 takes the likeliest token."""
-    top_p: float = 1.0
-    """Share of the mass from which the sampler draws (nucleus)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        require_fields(self, "--method.")
-        if not 0 <= self.temperature < float("inf"):
-            raise Refusal(f"--method.temperature must be 0 or more, not {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise Refusal(f"--method.top-p must lie above 0 and up to 1, not {self.top_p}.")
+    samplers: ClassVar[type[Sampler]] = LeftToRight
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A causal trunk over v + 1 tokens: the last one begins every text."""
@@ -51,20 +38,9 @@ class Autoregressive(Method):
         """-log p(token | tokens before it), exactly."""
         return core.Loss(self.nll(model, batch, rng), batch.weight)
 
-    def evaluations(self, steps: int, length: int) -> int:
-        """One a token, whatever `steps` says."""
-        return length
-
-    def sample(
-        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[core.Tokens]:
-        """Left to right with a key-value cache. It takes l evaluations, whatever `steps` says."""
-        cache = nn.Cache(model.size.blocks)
-
-        def predict(tokens: core.Tokens) -> core.TokenDistribution:
-            return model(tokens, cache=cache)
-
-        return sampling.autoregress(predict, prompt, model.vocab, rng, self.temperature, self.top_p)
+    def denoiser(self, model: nn.DiT) -> NextToken:
+        """The next token, with a key-value cache of those before: for one batch of texts."""
+        return NextToken(partial(model, cache=nn.Cache(model.size.blocks)), model.vocab)
 
     def nll(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"]:
         """Exact nats per token."""

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from flowlm import chunked, core, nn, sampling
+from flowlm import chunked, core, nn
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
+from flowlm.sampling.point import Denoiser, PointSampler
+from flowlm.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
 PAPER = "https://arxiv.org/abs/2602.16813"
 
-COLDEST = 1e-3
-"""Of the temperatures of flows: a word that is 1 % likelier than another is certain there."""
-
-
-def require_warmth(temperature: float) -> None:
-    """Refuse a temperature at which logits are no longer numbers that a network can learn."""
-    if not COLDEST <= temperature < float("inf"):
-        raise Refusal(
-            f"--method.temperature must be at least {COLDEST} and finite, not {temperature}."
-        )
-
 
 @dataclass(frozen=True)
 class Continuous(Method, ABC):
     """A method whose state is a point of a Euclidean space."""
+
+    samplers: ClassVar[type[Sampler]] = PointSampler
 
     encoder: Literal["projected", "linear", "posterior", "bayes"] = "projected"
     """projected and linear: the published x @ E, without or with the one-hot state; posterior: what
@@ -92,47 +85,21 @@ class Continuous(Method, ABC):
         if self.in_strips:
             network.set_prior(counts())
 
-    def noisy(
-        self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams
-    ) -> core.Point:
-        """x_t of the tokens, with fresh noise."""
-        space = self.space(model)
-        return core.interpolate(space.noise(rng, tokens.shape[1]), space.clean(tokens), t)
-
     @abstractmethod
-    def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
-        """D_t at a point of clock time tau."""
+    def two_time(self, model: nn.DiT, rng: core.Streams | None = None) -> core.TwoTimeDenoiser:
+        """delta_{s,t} of a network, at clock times; `rng` is for dropout in training."""
+
+    def denoiser(self, model: nn.DiT, rng: core.Streams | None = None) -> Denoiser:
+        """The network, its space and its clock."""
+        return Denoiser(self.two_time(model, rng), self.space(model), self.time(model.vocab))
 
     def cross_entropy_at(
         self, model: nn.DiT, batch: core.Batch, tau: core.Time, rng: core.Streams
     ) -> Float[Tensor, "b l"]:
         """-log D_t(x_t)[token], nats."""
-        x = self.noisy(model, batch.tokens, self.time(model.vocab).t(tau), rng)
-        return self.denoise(model, x, tau).nll(batch.tokens)
-
-    def start(
-        self, model: nn.DiT, prompt: core.Tokens, rng: core.Streams
-    ) -> tuple[core.Point, Bool[Tensor, "b l"] | None]:
-        """Noise with the given tokens at their place, and which tokens are given."""
-        space = self.space(model)
-        x = space.noise(rng, prompt.shape[1])
-        pinned = prompt != core.FREE
-        if not bool(pinned.any()):
-            return x, None
-        return space.clean(prompt.clamp(min=0)).where(pinned[..., None], x), pinned
-
-    @abstractmethod
-    def frames(
-        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[sampling.Frame]:
-        """Travel from noise to text; each frame has a point, its time and the prediction there."""
-
-    def sample(
-        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[core.Tokens]:
-        """The likeliest tokens of every frame, with the given ones in their place."""
-        for frame in self.frames(model, prompt, steps, rng):
-            yield frame.prediction.argmax().where(prompt == core.FREE, prompt)
+        denoiser = self.denoiser(model)
+        x = denoiser.noisy(batch.tokens, tau, rng)
+        return denoiser.at(x, tau).nll(batch.tokens)
 
     def nll(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams

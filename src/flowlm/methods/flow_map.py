@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
 
-from flowlm import core, nn, sampling
+from flowlm import core, nn
 from flowlm.checks import require_fields
 from flowlm.errors import Refusal
-from flowlm.methods.continuous import PAPER, Continuous, require_warmth
+from flowlm.methods.continuous import PAPER, Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.method import Method
+from flowlm.methods.rule import Rule
+from flowlm.methods.semigroup import Semigroup
 from flowlm.nn.size import Size
+from flowlm.sampling.bridge import Bridge
+from flowlm.sampling.ode import Euler
+from flowlm.sampling.point import COLDEST, Denoiser
+from flowlm.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class FlowMap(Continuous):
-    """Learn the two-time denoiser delta_{s,t} by the semigroup rule (PSD in the paper).
+    """Learn the two-time denoiser delta_{s,t}.
 
     Half of a batch learns the diagonal delta_{t,t} = D_t from the teacher (without one: from the
-    data), the other half learns that one jump equals two, with its own jumps as targets.
+    data), the other half learns to jump, by a rule.
     """
 
     label: ClassVar[str] = "FMLM"
@@ -36,30 +41,35 @@ class FlowMap(Continuous):
 
     teacher: str | None = None
     """Run directory of a trained flow to distil; without one the map teaches itself."""
-    gamma: float = 0.0
-    """Fresh noise between jumps when sampling, from 0 (none) to 1 (all); nothing at one step."""
-    temperature: float = 1.0
-    """Of the teacher: the map learns to write in few steps what the flow writes at this one. By
-    default that at which the teacher writes."""
+    rule: Rule = field(default_factory=Semigroup)
+    """How jumps from s to t are learnt."""
+    teacher_temperature: float = 1.0
+    """The map learns to write in few steps what the teacher writes at this temperature. By default
+    that at which the teacher writes."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         require_fields(self, "--method.")
-        if not 0 <= self.gamma <= 1:
-            raise Refusal(f"--method.gamma must lie between 0 and 1, not {self.gamma}.")
-        require_warmth(self.temperature)
-        if self.teacher is None and self.temperature != 1:
+        if not COLDEST <= self.teacher_temperature < float("inf"):
             raise Refusal(
-                f"--method.temperature {self.temperature} is that of a teacher: give "
-                "--method.teacher, or leave it out."
+                f"--method.teacher-temperature must be at least {COLDEST} and finite, not "
+                f"{self.teacher_temperature}."
+            )
+        if self.teacher is None and self.teacher_temperature != 1:
+            raise Refusal(
+                f"--method.teacher-temperature {self.teacher_temperature} is that of a teacher: "
+                "give --method.teacher, or leave it out."
             )
 
-    def taught_by(self, theirs: Method) -> FlowMap:
+    def with_teacher(self, name: str | None) -> FlowMap:
+        """The map of another teacher."""
+        return replace(self, teacher=name)
+
+    def taught_by(self, theirs: Method, sampler: Sampler) -> FlowMap:
         """With the encoder and the clock of a flow, and the temperature at which it writes."""
         assert isinstance(theirs, Flow)
-        return replace(
-            self, encoder=theirs.encoder, clock=theirs.clock, temperature=theirs.temperature
-        )
+        warmth = sampler.temperature if isinstance(sampler, Euler | Bridge) else 1.0
+        return replace(self, encoder=theirs.encoder, clock=theirs.clock, teacher_temperature=warmth)
 
     def like_teacher(self) -> Flow | None:
         """A flow that reads the same points."""
@@ -73,7 +83,7 @@ class FlowMap(Continuous):
         model = self.build(size, vocab, length)
         if teacher is not None:
             model.load_state_dict(model.state_dict() | teacher.state_dict())
-            model.head.divide_logits(self.temperature)
+            model.head.divide_logits(self.teacher_temperature)
             # The teacher must read the student's points. In projected space that needs one table.
             model.encoder.table.requires_grad_(self.encoder != "projected")
         return model
@@ -82,46 +92,35 @@ class FlowMap(Continuous):
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
         """Texts 0, 2, 4, ... of the global batch pay on the diagonal, texts 1, 3, 5, ... off it."""
-        diagonal = self._diagonal(model, *_half(batch, rng, 0), teacher)
-        return diagonal.concat(self._jump(model, *_half(batch, rng, 1)))
+        even, odd = _half(batch, rng, 0), _half(batch, rng, 1)
+        guide = None if teacher is None else self._teacher(model, teacher)
+        diagonal = self._diagonal(self.denoiser(model, even[1]), *even, guide)
+        return diagonal.concat(self.rule.loss(self.denoiser(model, odd[1]), *odd, guide))
 
     def _diagonal(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None
+        self, student: Denoiser, batch: core.Batch, rng: core.Streams, teacher: Denoiser | None
     ) -> core.Loss:
         """delta_{t,t} against the teacher's D_t, or against the data."""
-        clock = self.time(model.vocab)
-        tau = clock.draw(rng)
-        x = self.noisy(model, batch.tokens, clock.t(tau), rng)
-        prediction = model(x, tau, tau, rng=rng)
+        tau = student.clock.draw(rng)
+        x = student.noisy(batch.tokens, tau, rng)
+        prediction = student.at(x, tau)
         if teacher is None:
             value = prediction.nll(batch.tokens)
         else:
-            wanted = teacher(x, tau).with_temperature(self.temperature)
-            value = prediction.cross_entropy(wanted.probs())
+            value = prediction.cross_entropy(teacher.at(x, tau).probs())
         return core.Loss(value, batch.weight).named("diagonal")
 
-    def denoise(self, model: nn.DiT, x: core.Point, tau: core.Time) -> core.TokenDistribution:
-        """delta_{t,t}, the jump of no length."""
-        return model(x, tau, tau)
+    def _teacher(self, model: nn.DiT, teacher: nn.DiT) -> Denoiser:
+        """The teacher at its temperature, which reads the student's points."""
 
-    def _jump(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> core.Loss:
-        """delta_{s,t} against the student's own two shorter jumps (semigroup)."""
-        clock, space = self.time(model.vocab), self.space(model)
-        times = core.draw_triples(rng)
-        x = self.noisy(model, batch.tokens, clock.t(times.s), rng)
-        answer = partial(model, rng=rng)
-        target = core.semigroup_target(answer, space, clock, x, times)
-        value = answer(x, times.s, times.t).cross_entropy(target)
-        return core.Loss(value, batch.weight).named("jump")
+        def denoise(x: core.Point, s: core.Time, t: core.Time) -> core.TokenDistribution:
+            return teacher(x, s).with_temperature(self.teacher_temperature)
 
-    def frames(
-        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[sampling.Frame]:
-        """`steps` jumps on an even grid of clock time; the last one takes the likeliest tokens."""
-        clock, space = self.time(model.vocab), self.space(model)
-        x, pinned = self.start(model, prompt, rng)
-        grid = clock.grid(steps, x.device)
-        return sampling.jumps(model, space, clock, x, grid, self.gamma, rng, pinned)
+        return Denoiser(denoise, self.space(model), self.time(model.vocab))
+
+    def two_time(self, model: nn.DiT, rng: core.Streams | None = None) -> core.TwoTimeDenoiser:
+        """The network."""
+        return partial(model, rng=rng)
 
 
 def _half(batch: core.Batch, rng: core.Streams, parity: int) -> tuple[core.Batch, core.Streams]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from flowlm import core, nn, sampling
-from flowlm.checks import require_fields
-from flowlm.errors import Refusal
+from flowlm import core, nn
 from flowlm.methods.method import Likelihood, Method
 from flowlm.nn.size import Size
+from flowlm.sampling.ancestral import MaskedDenoiser, Unmask
+from flowlm.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -25,18 +24,7 @@ class Masked(Method):
     about: ClassVar[str] = "A masked diffusion language model, a baseline."
     likelihood: ClassVar[Likelihood] = "upper bound"
 
-    temperature: float = 1.0
-    """Of the sampler; 0 takes the likeliest token."""
-    top_p: float = 1.0
-    """Share of the mass from which the sampler draws (nucleus)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        require_fields(self, "--method.")
-        if not 0 <= self.temperature < float("inf"):
-            raise Refusal(f"--method.temperature must be 0 or more, not {self.temperature}.")
-        if not 0 < self.top_p <= 1:
-            raise Refusal(f"--method.top-p must lie above 0 and up to 1, not {self.top_p}.")
+    samplers: ClassVar[type[Sampler]] = Unmask
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A trunk over v + 1 tokens, the last one the mask; it needs no time."""
@@ -48,11 +36,9 @@ class Masked(Method):
         """The likelihood bound at one stratified time per text."""
         return core.Loss(self.nll(model, batch, rng), batch.weight)
 
-    def sample(
-        self, model: nn.DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[core.Tokens]:
-        """Ancestral sampling in `steps` evaluations."""
-        return sampling.unmask(model, prompt, model.vocab, steps, rng, self.temperature, self.top_p)
+    def denoiser(self, model: nn.DiT) -> MaskedDenoiser:
+        """The network: it needs no time."""
+        return MaskedDenoiser(model, model.vocab)
 
     def nll(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"]:
         """An unbiased draw of the bound: masked tokens pay their nll over the share masked."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from flowlm import core
+from flowlm.errors import Refusal
 from flowlm.nn.size import Size
+from flowlm.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -33,8 +35,8 @@ class Method(ABC):
     """What it is, in a sentence of Markdown, for a card."""
     likelihood: ClassVar[Likelihood] = None
     """What `nll` is; None where it is None."""
-    counts_steps: ClassVar[bool] = True
-    """Whether the steps that are asked for change what is written; else they are its tokens."""
+    samplers: ClassVar[type[Sampler]]
+    """The kind of samplers that can write with it."""
     usual_steps: ClassVar[int] = 32
     """Steps for whoever has no reason to choose others."""
     times: ClassVar[int] = 0
@@ -44,10 +46,6 @@ class Method(ABC):
     teacher: str | None = None
     in_strips: bool = False
     """Whether rows of v numbers exist a strip at a time before the head, in many operations."""
-
-    def evaluations(self, steps: int, length: int) -> int:
-        """How often the network is evaluated to write a text of `length` tokens in `steps`."""
-        return steps
 
     def time(self, vocab: int) -> core.Clock | None:
         """The clock for a vocabulary; None where there is no time."""
@@ -60,12 +58,24 @@ class Method(ABC):
     def require_size(self, size: Size) -> None:
         """Refuse a size that this method cannot have."""
 
+    def require_sampler(self, sampler: Sampler) -> None:
+        """Refuse a sampler that cannot write with this method."""
+        if not isinstance(sampler, self.samplers):
+            raise Refusal(
+                f"The sampler {type(sampler).__name__} does not write with {type(self).__name__}, "
+                f"which needs a {self.samplers.__name__}."
+            )
+
     def shared(self) -> dict[str, object]:
         """Options that student and teacher must have in common, by name."""
         return {}
 
-    def taught_by(self: Own, theirs: Method) -> Own:
-        """This method with what a student takes over from the method of its teacher."""
+    def with_teacher(self: Own, name: str | None) -> Own:
+        """This method with a teacher of this name, where it takes one."""
+        return self
+
+    def taught_by(self: Own, theirs: Method, sampler: Sampler) -> Own:
+        """This method with what a student takes over from its teacher and how that one writes."""
         return self
 
     def like_teacher(self) -> Method | None:
@@ -89,14 +99,8 @@ class Method(ABC):
         """What the model pays for a batch, token by token. `rng` has one stream per text."""
 
     @abstractmethod
-    def sample(
-        self, model: DiT, prompt: core.Tokens, steps: int, rng: core.Streams
-    ) -> Iterator[core.Tokens]:
-        """Write texts in `steps` steps; the last item is the answer.
-
-        `prompt` (b, l) holds given tokens and FREE elsewhere. The items before the last are the
-        film; they hold FREE where nothing is decided yet.
-        """
+    def denoiser(self, model: DiT) -> Any:
+        """What its samplers ask, made of the network: the type is that of their `frames`."""
 
     @abstractmethod
     def nll(self, model: DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"] | None:

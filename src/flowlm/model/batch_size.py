@@ -5,12 +5,10 @@ from __future__ import annotations
 from flowlm.chunked.points import TOP_K, chunk_numel
 from flowlm.chunked.tiles import tile_side
 from flowlm.errors import Refusal
-from flowlm.experiment import AnyMethod
 from flowlm.machine.limits import memory
-from flowlm.methods.autoregressive import Autoregressive
-from flowlm.methods.continuous import Continuous
 from flowlm.nn.dit import DiT
 from flowlm.nn.encoder import Linear, Posterior
+from flowlm.sampling.sampler import Sampler
 
 BUDGET = 2**30
 """Bytes that a batch of texts may take by default, beside the weights."""
@@ -27,20 +25,20 @@ def require_answer(texts: int, length: int) -> None:
         )
 
 
-def texts_at_once(method: AnyMethod, network: DiT, length: int, budget: int) -> int:
+def texts_at_once(sampler: Sampler, network: DiT, length: int, budget: int) -> int:
     """The largest number of texts whose `bytes_needed` stay within the budget, at least one."""
-    text, row, most = _parts(method, network, length)
+    text, row, most = _parts(sampler, network, length)
     # What is worked on in parts grows with the texts up to what is in hand at once, not beyond.
     return max(1, budget // (text + row), (budget - most) // text)
 
 
-def bytes_needed(method: AnyMethod, network: DiT, length: int, texts: int) -> int:
+def bytes_needed(sampler: Sampler, network: DiT, length: int, texts: int) -> int:
     """An upper estimate of what writing `texts` texts allocates at once, beside the weights."""
-    text, row, most = _parts(method, network, length)
+    text, row, most = _parts(sampler, network, length)
     return texts * text + min(texts * row, most)
 
 
-def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]:
+def _parts(sampler: Sampler, network: DiT, length: int) -> tuple[int, int, int]:
     """Bytes of a text outside the head, of its logits, and of the most logits that exist at once.
 
     Where rows are read in parts as well, they count with the logits. The factors count the tensors
@@ -48,16 +46,15 @@ def _parts(method: AnyMethod, network: DiT, length: int) -> tuple[int, int, int]
     """
     size, vocab = network.size, network.vocab
     kind, number = network.head.weight.device.type, network.head.weight.element_size()
-    # Left to right, one place at a time is worked on, and keys and values of the rest are kept.
-    one = isinstance(method, Autoregressive)
-    places = 1 if one else length
-    cached = 2 * (size.blocks + 1) * length * size.width * number if one else 0
+    places = sampler.positions(length)
+    # Where fewer are worked on than there are, keys and values of the rest are kept.
+    cached = 2 * (size.blocks + 1) * length * size.width * number if places < length else 0
     trunk = 24 * places * size.width * number
     # The explicit attention of a capped trunk: logits, their tanh, and the softmax in float32.
     scores = 0 if size.attention_cap is None else 12 * size.heads * places * length
     # The likeliest token and the mean need a tile of float32, a draw needs whole rows of float64.
     tile, chunk = tile_side(kind) ** 2, max(chunk_numel(kind), vocab)
-    entry, most = (24, tile) if isinstance(method, Continuous) else (64, chunk)
+    entry, most = (24, tile) if not sampler.draws else (64, chunk)
     row, most, state = entry * places * vocab, entry * most, 8 * places * size.width * 4
     match network.encoder:
         case Linear():

@@ -21,7 +21,7 @@ def model_card(
 ) -> str:
     """Markdown with the hub's header. Figures are those of `report` (a report.json), or none."""
     method = experiment.method
-    steps = f", steps={method.usual_steps}" if method.counts_steps else ""
+    steps = f", steps={method.usual_steps}" if experiment.sampler.counts_steps else ""
     parts = [
         _header(),
         f"# {hub_id.partition('/')[2]}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from flowlm.model.fingerprints import Fingerprints
 from flowlm.model.weights import Weights, fingerprint, write_weights
 from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
+from flowlm.sampling.sampler import Frame, Sampler
 
 
 class LanguageModel:
@@ -81,7 +83,7 @@ class LanguageModel:
 
     def generate(
         self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
-        memory: int = BUDGET,
+        memory: int = BUDGET, sampler: Sampler | None = None,
     ) -> list[str]:  # fmt: skip
         """Write `n` texts in `steps` steps each; arguments as in `sample`."""
         if self.tokenizer is None:
@@ -89,26 +91,27 @@ class LanguageModel:
                 "This model has no tokenizer: use sample() for its tokens, or load it with "
                 "tokenizer=, a tokenizer.json or a hub id."
             )
-        tokens = self.sample(n, steps, seed, prompt, memory)
+        tokens = self.sample(n, steps, seed, prompt, memory, sampler)
         return [self.tokenizer.decode(row) for row in tokens.tolist()]
 
     def sample(
         self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
-        memory: int = BUDGET,
+        memory: int = BUDGET, sampler: Sampler | None = None,
     ) -> Tokens:  # fmt: skip
         """`n` texts as token ids (n, l).
 
         Text i depends on (seed, i) alone, not on n or on how texts are batched. `prompt` (n, l)
         holds given tokens, and -1 where the model is to write. As many texts are written at once
-        as fit into `memory` bytes beside the weights; one always is.
+        as fit into `memory` bytes beside the weights; one always is. `sampler` is one of
+        flowlm.sampling, such as Heun(); by default that of the experiment.
         """
         n, steps, seed, _ = amounts(n, steps, seed)
         require_answer(n, self.length)
-        return torch.cat(list(self.batches(n, steps, seed, prompt, memory)))
+        return torch.cat(list(self.batches(n, steps, seed, prompt, memory, sampler=sampler)))
 
     def batches(
         self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
-        memory: int = BUDGET, most: int | None = None,
+        memory: int = BUDGET, most: int | None = None, sampler: Sampler | None = None,
     ) -> Iterator[Tokens]:  # fmt: skip
         """The texts of `sample` in batches (b, l), each as soon as it is written.
 
@@ -116,38 +119,43 @@ class LanguageModel:
         """
         n, steps, seed, _ = amounts(n, steps, seed)
         given = None if prompt is None else self._given(prompt, n)
-        size = self._texts_at_once(memory)
+        way = self._sampler(sampler)
+        size = self._texts_at_once(memory, way)
         if most is not None:
             size = min(size, max(1, most))
 
         def written(first: int) -> Tokens:
             count = min(size, n - first)
             part = None if given is None else given[first : first + count]
-            *_, last = self._frames(count, steps, seed, first, part)
-            return last
+            frames = self._frames(way, count, steps, seed, first, part)
+            # Frames are let go as they come: each holds a whole state.
+            (last,) = deque(frames, maxlen=1)
+            return last.tokens()
 
         return map(written, range(0, n, size))
 
     def film(
-        self, n: int, steps: int, seed: int = 0, first: int = 0, prompt: Tokens | None = None
-    ) -> Iterator[Tokens]:
-        """Texts `first ... first + n` while they come into being; the last item is the answer.
+        self, n: int, steps: int, seed: int = 0, first: int = 0, prompt: Tokens | None = None,
+        sampler: Sampler | None = None,
+    ) -> Iterator[Frame]:  # fmt: skip
+        """Texts `first ... first + n` while they come into being; the last frame is the answer.
 
-        Arguments as in `sample`, and checked at the call; all texts are written at once.
+        Arguments as in `sample`, and checked at the call; all texts are written at once. Each frame
+        has `tokens()` (n, l), FREE where nothing is decided, the time and the prediction.
         """
         n, steps, seed, first = amounts(n, steps, seed, first)
         given = None if prompt is None else self._given(prompt, n)
-        return self._frames(n, steps, seed, first, given)
+        return self._frames(self._sampler(sampler), n, steps, seed, first, given)
 
     @torch.no_grad()
     def _frames(
-        self, n: int, steps: int, seed: int, first: int, prompt: Tokens | None
-    ) -> Iterator[Tokens]:
+        self, sampler: Sampler, n: int, steps: int, seed: int, first: int, prompt: Tokens | None
+    ) -> Iterator[Frame]:
         if prompt is None:
             prompt = torch.full((n, self.length), FREE)
         rng = Streams.of(seed, count=n, first=first, device=self.device)
-        given = prompt.to(self.device)
-        yield from self.experiment.method.sample(self.network, given, steps, rng)
+        denoiser = self.experiment.method.denoiser(self.network)
+        yield from sampler.frames(denoiser, prompt.to(self.device), steps, rng)
 
     @torch.no_grad()
     def denoise(
@@ -173,7 +181,7 @@ class LanguageModel:
                 raise Refusal("A flow map leads from s on to t, and here t is before s: swap them.")
         taus = [tau.to(self.device) for tau in taus]
         answers = []
-        size = self._texts_at_once(memory)
+        size = self._texts_at_once(memory, self.experiment.sampler)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
             point = space.from_one_hot(x[part].to(self.device, self.network.encoder.table.dtype))
@@ -227,16 +235,26 @@ class LanguageModel:
     def _given(self, prompt: Tokens, n: int) -> Tokens:
         return given_tokens(prompt, n, self.length, self.network.vocab)
 
-    def _texts_at_once(self, memory: int) -> int:
+    def _sampler(self, chosen: Sampler | None) -> Sampler:
+        sampler = self.experiment.sampler if chosen is None else chosen
+        if not isinstance(sampler, Sampler):
+            raise Refusal(
+                "A sampler must be one of flowlm.sampling, such as Euler(), and it is of the type "
+                f"{type(sampler).__name__}."
+            )
+        self.experiment.method.require_sampler(sampler)
+        return sampler
+
+    def _texts_at_once(self, memory: int, sampler: Sampler) -> int:
         memory = whole("The memory in bytes", memory, 0, BYTES)
-        return texts_at_once(self.experiment.method, self.network, self.length, memory)
+        return texts_at_once(sampler, self.network, self.length, memory)
 
 
 def _without_places(experiment: Experiment) -> Experiment:
     """The experiment without the folders of the machine that it ran on; hub ids stay."""
     method, data = experiment.method, experiment.data
     if method.teacher is not None:
-        method = replace(method, teacher=_placeless(method.teacher))
+        method = method.with_teacher(_placeless(method.teacher))
     if isinstance(data, Text):
         data = replace(data, path=_placeless(data.path), tokenizer=_placeless(data.tokenizer))
     return replace(experiment, method=method, data=data)

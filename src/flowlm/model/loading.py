@@ -12,7 +12,7 @@ from flowlm.data.finding import find_tokenizer
 from flowlm.data.pretrained import GPT2_END, padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Notice, Refusal
-from flowlm.experiment import Experiment, read_experiment
+from flowlm.experiment import read_experiment
 from flowlm.hub.transfer import locate
 from flowlm.model.fingerprints import read_fingerprints
 from flowlm.model.language_model import LanguageModel
@@ -64,12 +64,6 @@ def load(
     own = {name: weights[name].to(target, kind, copy=True) for name, kind in kinds.items()}
     network.load_state_dict(own, assign=True)
     return LanguageModel(experiment, network, fitting, length, known)
-
-
-def experiment_of(name: str | Path) -> Experiment:
-    """The experiment of a model, by any name that `load` takes."""
-    place = locate(name)
-    return read_released(place).experiment if is_released(place) else read_experiment(place)
 
 
 def _tokenizer(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowlm.experiment import AnyMethod, Experiment, Generated
+from flowlm.experiment import Experiment, Generated
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.nn.size import Size
+from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.jump import Jumps
+from flowlm.sampling.left_to_right import LeftToRight
+from flowlm.sampling.ode import Euler
+from flowlm.sampling.sampler import Sampler
 from flowlm.train.plan import Plan
 
 SIZE = Size(
@@ -22,13 +28,15 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def _experiment(name: str, method: AnyMethod, steps: int, lr: float = 3e-3) -> Experiment:
-    return Experiment(name, method, Generated(), SIZE, replace(PLAN, steps=steps, lr=lr))
+def _experiment(
+    name: str, method: Method, sampler: Sampler, steps: int, lr: float = 3e-3
+) -> Experiment:
+    return Experiment(name, method, sampler, Generated(), SIZE, replace(PLAN, steps=steps, lr=lr))
 
 
 def flow() -> Experiment:
     """The demo's flow (FLM), 2000 steps."""
-    return _experiment("demo-flow", Flow(encoder="posterior"), steps=2000)
+    return _experiment("demo-flow", Flow(encoder="posterior"), Euler(), steps=2000)
 
 
 def flow_map() -> Experiment:
@@ -36,14 +44,15 @@ def flow_map() -> Experiment:
 
     Flow and map together cost as much as either baseline alone.
     """
-    return _experiment("demo-flow-map", FlowMap(encoder="posterior"), steps=1900, lr=1.5e-3)
+    method = FlowMap(encoder="posterior")
+    return _experiment("demo-flow-map", method, Jumps(), steps=1900, lr=1.5e-3)
 
 
 def masked() -> Experiment:
     """The demo's masked diffusion."""
-    return _experiment("demo-masked", Masked(), steps=4850)
+    return _experiment("demo-masked", Masked(), Unmask(), steps=4850)
 
 
 def autoregressive() -> Experiment:
     """The demo's autoregressive model."""
-    return _experiment("demo-autoregressive", Autoregressive(), steps=4850)
+    return _experiment("demo-autoregressive", Autoregressive(), LeftToRight(), steps=4850)

@@ -8,19 +8,25 @@ entropy in nats, of 1,024 texts (arXiv 2602.16813, version 3).
 
 from __future__ import annotations
 
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 from flowlm.recipes.published import OURS, PLAN, SIZE
+from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.jump import Jumps
+from flowlm.sampling.left_to_right import LeftToRight
+from flowlm.sampling.ode import Euler
+from flowlm.sampling.sampler import Sampler
 
 DATA = Text(path="data/lm1b", length=128, vocab=30_522)
 
 
-def _experiment(name: str, method: AnyMethod, size: Size = SIZE) -> Experiment:
-    return Experiment(name, method, DATA, size, PLAN)
+def _experiment(name: str, method: Method, sampler: Sampler, size: Size = SIZE) -> Experiment:
+    return Experiment(name, method, sampler, DATA, size, PLAN)
 
 
 def flow() -> Experiment:
@@ -29,7 +35,7 @@ def flow() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train lm1b-flow
     8 H100 or H200: 3.84 hours (estimated). Published: 96.91 / 4.29 in 1024 evaluations.
     """
-    return _experiment("lm1b-flow", Flow())
+    return _experiment("lm1b-flow", Flow(), Euler())
 
 
 def flow_map() -> Experiment:
@@ -39,8 +45,8 @@ def flow_map() -> Experiment:
     8 H100 or H200: 6.02 hours (estimated). Published: 119.3 / 4.16 in one evaluation,
     98.8 / 4.21 in four.
     """
-    method = FlowMap(teacher="runs/lm1b-flow", gamma=0.8)
-    return _experiment("lm1b-flow-map", method)
+    method = FlowMap(teacher="runs/lm1b-flow")
+    return _experiment("lm1b-flow-map", method, Jumps(gamma=0.8))
 
 
 def flow_bayes() -> Experiment:
@@ -50,7 +56,7 @@ def flow_bayes() -> Experiment:
     8 H100 or H200: 4.2 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("lm1b-flow-bayes", Flow(encoder="bayes"), OURS)
+    return _experiment("lm1b-flow-bayes", Flow(encoder="bayes"), Euler(), OURS)
 
 
 def flow_map_bayes() -> Experiment:
@@ -59,8 +65,8 @@ def flow_map_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-map-bayes
     8 H100 or H200: 6.97 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="bayes", teacher="runs/lm1b-flow-bayes", gamma=0.8)
-    return _experiment("lm1b-flow-map-bayes", method, OURS)
+    method = FlowMap(encoder="bayes", teacher="runs/lm1b-flow-bayes")
+    return _experiment("lm1b-flow-map-bayes", method, Jumps(gamma=0.8), OURS)
 
 
 def masked() -> Experiment:
@@ -69,7 +75,7 @@ def masked() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train lm1b-masked
     8 H100 or H200: 3.82 hours (estimated). Published: 109.21 / 4.32 in 1024 evaluations.
     """
-    return _experiment("lm1b-masked", Masked())
+    return _experiment("lm1b-masked", Masked(), Unmask())
 
 
 def autoregressive() -> Experiment:
@@ -78,4 +84,4 @@ def autoregressive() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train lm1b-autoregressive
     8 H100 or H200: 3.82 hours (estimated).
     """
-    return _experiment("lm1b-autoregressive", Autoregressive())
+    return _experiment("lm1b-autoregressive", Autoregressive(), LeftToRight())

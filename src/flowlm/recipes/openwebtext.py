@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 from flowlm.recipes.published import OURS, PLAN, SIZE
+from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.jump import Jumps
+from flowlm.sampling.left_to_right import LeftToRight
+from flowlm.sampling.ode import Euler
+from flowlm.sampling.sampler import Sampler
 from flowlm.train.plan import Plan
 
 DATA = Text(path="data/openwebtext", length=1024, vocab=50_258)
@@ -26,8 +32,10 @@ DATA = Text(path="data/openwebtext", length=1024, vocab=50_258)
 DISTIL = replace(PLAN, batch=128)
 
 
-def _experiment(name: str, method: AnyMethod, plan: Plan = PLAN, size: Size = SIZE) -> Experiment:
-    return Experiment(name, method, DATA, size, plan)
+def _experiment(
+    name: str, method: Method, sampler: Sampler, plan: Plan = PLAN, size: Size = SIZE
+) -> Experiment:
+    return Experiment(name, method, sampler, DATA, size, plan)
 
 
 def flow() -> Experiment:
@@ -36,7 +44,7 @@ def flow() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train owt-flow
     8 H100 or H200: 39.4 hours (estimated). Published: 62.23 / 5.33 in 1024 evaluations.
     """
-    return _experiment("owt-flow", Flow())
+    return _experiment("owt-flow", Flow(), Euler())
 
 
 def flow_map() -> Experiment:
@@ -46,8 +54,8 @@ def flow_map() -> Experiment:
     8 H100 or H200: 15.7 hours (estimated). Published: 168.3 / 5.17 in one evaluation,
     111.3 / 5.26 in four.
     """
-    method = FlowMap(teacher="runs/owt-flow", gamma=1.0)
-    return _experiment("owt-flow-map", method, DISTIL)
+    method = FlowMap(teacher="runs/owt-flow")
+    return _experiment("owt-flow-map", method, Jumps(gamma=1.0), DISTIL)
 
 
 def flow_bayes() -> Experiment:
@@ -57,7 +65,7 @@ def flow_bayes() -> Experiment:
     8 H100 or H200: 43.7 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("owt-flow-bayes", Flow(encoder="bayes"), size=OURS)
+    return _experiment("owt-flow-bayes", Flow(encoder="bayes"), Euler(), size=OURS)
 
 
 def flow_map_bayes() -> Experiment:
@@ -66,8 +74,8 @@ def flow_map_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train owt-flow-map-bayes
     8 H100 or H200: 18.2 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="bayes", teacher="runs/owt-flow-bayes", gamma=1.0)
-    return _experiment("owt-flow-map-bayes", method, DISTIL, OURS)
+    method = FlowMap(encoder="bayes", teacher="runs/owt-flow-bayes")
+    return _experiment("owt-flow-map-bayes", method, Jumps(gamma=1.0), DISTIL, OURS)
 
 
 def masked() -> Experiment:
@@ -76,7 +84,7 @@ def masked() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train owt-masked
     8 H100 or H200: 39.3 hours (estimated). Published: 105.15 in 1024 evaluations.
     """
-    return _experiment("owt-masked", Masked())
+    return _experiment("owt-masked", Masked(), Unmask())
 
 
 def autoregressive() -> Experiment:
@@ -85,4 +93,4 @@ def autoregressive() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train owt-autoregressive
     8 H100 or H200: 39.3 hours (estimated).
     """
-    return _experiment("owt-autoregressive", Autoregressive())
+    return _experiment("owt-autoregressive", Autoregressive(), LeftToRight())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.nn.size import Size
+from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.jump import Jumps
+from flowlm.sampling.left_to_right import LeftToRight
+from flowlm.sampling.ode import Euler
+from flowlm.sampling.sampler import Sampler
 from flowlm.train.plan import Plan
 
 SIZE = Size(
@@ -17,8 +23,8 @@ SIZE = Size(
 PLAN = Plan(steps=3000, batch=16, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=2)
 
 
-def _experiment(name: str, method: AnyMethod) -> Experiment:
-    return Experiment(name, method, Text(), SIZE, PLAN)
+def _experiment(name: str, method: Method, sampler: Sampler) -> Experiment:
+    return Experiment(name, method, sampler, Text(), SIZE, PLAN)
 
 
 def flow() -> Experiment:
@@ -26,7 +32,7 @@ def flow() -> Experiment:
 
     flowlm train text-flow --data.path FILE
     """
-    return _experiment("text-flow", Flow(encoder="bayes", temperature=0.7))
+    return _experiment("text-flow", Flow(encoder="bayes"), Euler(temperature=0.7))
 
 
 def flow_map() -> Experiment:
@@ -34,7 +40,7 @@ def flow_map() -> Experiment:
 
     flowlm train text-flow-map --method.teacher runs/text-flow
     """
-    return _experiment("text-flow-map", FlowMap(encoder="bayes"))
+    return _experiment("text-flow-map", FlowMap(encoder="bayes"), Jumps())
 
 
 def masked() -> Experiment:
@@ -42,7 +48,7 @@ def masked() -> Experiment:
 
     flowlm train text-masked --data.path FILE
     """
-    return _experiment("text-masked", Masked())
+    return _experiment("text-masked", Masked(), Unmask())
 
 
 def autoregressive() -> Experiment:
@@ -50,4 +56,4 @@ def autoregressive() -> Experiment:
 
     flowlm train text-autoregressive --data.path FILE
     """
-    return _experiment("text-autoregressive", Autoregressive())
+    return _experiment("text-autoregressive", Autoregressive(), LeftToRight())

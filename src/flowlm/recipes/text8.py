@@ -8,20 +8,26 @@ are no measurement: they are the useful operations that `flowlm train RECIPE --d
 
 from __future__ import annotations
 
-from flowlm.experiment import AnyMethod, Experiment, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 from flowlm.recipes.published import OURS, PLAN, SIZE
+from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.jump import Jumps
+from flowlm.sampling.left_to_right import LeftToRight
+from flowlm.sampling.ode import Euler
+from flowlm.sampling.sampler import Sampler
 
 # 27 characters and two marks.
 DATA = Text(path="data/text8", length=256, vocab=29)
 
 
-def _experiment(name: str, method: AnyMethod, size: Size = SIZE) -> Experiment:
-    return Experiment(name, method, DATA, size, PLAN)
+def _experiment(name: str, method: Method, sampler: Sampler, size: Size = SIZE) -> Experiment:
+    return Experiment(name, method, sampler, DATA, size, PLAN)
 
 
 def flow() -> Experiment:
@@ -30,7 +36,7 @@ def flow() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train text8-flow
     8 H100 or H200: 6.19 hours (estimated).
     """
-    return _experiment("text8-flow", Flow())
+    return _experiment("text8-flow", Flow(), Euler())
 
 
 def flow_map() -> Experiment:
@@ -40,7 +46,7 @@ def flow_map() -> Experiment:
     8 H100 or H200: 9.29 hours (estimated).
     """
     method = FlowMap(teacher="runs/text8-flow")
-    return _experiment("text8-flow-map", method)
+    return _experiment("text8-flow-map", method, Jumps())
 
 
 def flow_bayes() -> Experiment:
@@ -49,7 +55,7 @@ def flow_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train text8-flow-bayes
     8 H100 or H200: 6.4 hours (estimated).
     """
-    return _experiment("text8-flow-bayes", Flow(encoder="bayes"), OURS)
+    return _experiment("text8-flow-bayes", Flow(encoder="bayes"), Euler(), OURS)
 
 
 def flow_map_bayes() -> Experiment:
@@ -59,7 +65,7 @@ def flow_map_bayes() -> Experiment:
     8 H100 or H200: 9.59 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(encoder="bayes", teacher="runs/text8-flow-bayes")
-    return _experiment("text8-flow-map-bayes", method, OURS)
+    return _experiment("text8-flow-map-bayes", method, Jumps(), OURS)
 
 
 def masked() -> Experiment:
@@ -69,7 +75,7 @@ def masked() -> Experiment:
     8 H100 or H200: 6.19 hours (estimated). Held-out loss over log 2: bits per
     character, an upper bound.
     """
-    return _experiment("text8-masked", Masked())
+    return _experiment("text8-masked", Masked(), Unmask())
 
 
 def autoregressive() -> Experiment:
@@ -78,4 +84,4 @@ def autoregressive() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train text8-autoregressive
     8 H100 or H200: 6.19 hours (estimated).
     """
-    return _experiment("text8-autoregressive", Autoregressive())
+    return _experiment("text8-autoregressive", Autoregressive(), LeftToRight())

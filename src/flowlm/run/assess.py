@@ -25,9 +25,8 @@ from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.quality import noisy_channel_nll, valid_share
 from flowlm.experiment import Generated
 from flowlm.machine.limits import cores
-from flowlm.methods.continuous import Continuous
 from flowlm.model.language_model import LanguageModel
-from flowlm.sampling import unmask
+from flowlm.sampling import MaskedDenoiser, Sampler, Unmask
 
 FULL = 32
 """Steps of the row "full": more than the words of the demo's sentences."""
@@ -51,6 +50,7 @@ def rows(
     steps: Sequence[Steps],
     num: int,
     seed: int,
+    sampler: Sampler,
     judge: LanguageModel | None = None,
     done: Callable[[int], None] = lambda evaluations: None,
 ) -> Iterator[dict[str, Any]]:
@@ -62,30 +62,35 @@ def rows(
     has one row.
     """
     method = model.experiment.method
-    for wanted in steps if method.counts_steps else ("full",):
+    for wanted in steps if sampler.counts_steps else ("full",):
         count = counted(wanted)
-        evaluations = method.evaluations(count, model.length)
+        evaluations = sampler.evaluations(count, model.length)
 
         def written(texts: int, each: int = evaluations) -> None:
             done(texts * each)
 
-        tokens, seconds = _timed(model, count, num, seed, written)
+        tokens, seconds = _timed(model, count, num, seed, sampler, written)
         row = {"method": method.label, "steps": wanted, "evaluations": evaluations}
         row |= {"seconds": seconds} | _diversity(tokens)
         yield row | _quality(model, tokens, judge)
 
 
 def _timed(
-    model: LanguageModel, steps: int, num: int, seed: int, written: Callable[[int], None]
+    model: LanguageModel,
+    steps: int,
+    num: int,
+    seed: int,
+    sampler: Sampler,
+    written: Callable[[int], None],
 ) -> tuple[Tokens, float]:
     """`num` texts, and the seconds of one: those of a batch over its texts, in the median."""
     most = max(1, num // BATCHES)
     # What a first time costs (memory, kernels, threads) is no part of the time of a text; two steps
     # go every way that a sampler has.
-    next(model.batches(num, min(steps, 2), seed, most=most)).cpu()
+    next(model.batches(num, min(steps, 2), seed, most=most, sampler=sampler)).cpu()
     texts, seconds = [], []
     began = time.perf_counter()
-    for batch in model.batches(num, steps, seed, most=most):
+    for batch in model.batches(num, steps, seed, most=most, sampler=sampler):
         texts.append(batch.cpu())  # waits for the device
         seconds.append((time.perf_counter() - began) / len(batch))
         written(len(batch))
@@ -123,7 +128,8 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
         rng = Streams.of(seed, count=num)
         # The slip matters after a contradiction only; the text is invalid by then.
         predict = partial(language.unmasker, mask_id=language.vocab, slip=1e-6)
-        *_, tokens = unmask(predict, prompt, language.vocab, count, rng)
+        *_, last = Unmask().frames(MaskedDenoiser(predict, language.vocab), prompt, count, rng)
+        tokens = last.tokens()
         table.append(
             {"method": "Masked, perfect", "steps": count, "evaluations": count}
             | _diversity(tokens)
@@ -132,9 +138,11 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
     return table
 
 
-def samples(model: LanguageModel, steps: int, num: int, seed: int) -> list[dict[str, Any]]:
+def samples(
+    model: LanguageModel, steps: int, num: int, seed: int, sampler: Sampler
+) -> list[dict[str, Any]]:
     """Texts, each with whether it is valid where that can be told."""
-    tokens = model.sample(num, steps, seed).cpu()
+    tokens = model.sample(num, steps, seed, sampler=sampler).cpu()
     assert model.tokenizer is not None
     texts = [model.tokenizer.decode(row) for row in tokens.tolist()]
     if isinstance(model.experiment.data, Generated):
@@ -144,20 +152,17 @@ def samples(model: LanguageModel, steps: int, num: int, seed: int) -> list[dict[
 
 
 @torch.no_grad()
-def film(model: LanguageModel, steps: int, seed: int) -> dict[str, Any]:
+def film(model: LanguageModel, steps: int, seed: int, sampler: Sampler) -> dict[str, Any]:
     """One text on its way from noise: at each time the likeliest tokens and their probability."""
-    method = model.experiment.method
-    if not isinstance(method, Continuous) or model.tokenizer is None:
-        raise Refusal("A film with confidences needs a flow or a flow map with a tokenizer.")
-    prompt = torch.full((1, model.length), FREE)
+    assert model.tokenizer is not None
     frames = []
-    for frame in method.frames(model.network, prompt, steps, Streams.of(seed, count=1)):
+    for frame in model.film(1, steps, seed, sampler=sampler):
         confidence, best = frame.prediction.log_probs()[0].exp().max(-1)
         words = [model.tokenizer.decode([token]) for token in best.tolist()]
         frames.append(
             {"time": float(frame.tau[0, 0]), "words": words} | {"confidence": confidence.tolist()}
         )
-    title = f"{method.label}, {steps} steps: at each place the likeliest word."
+    title = f"{model.experiment.method.label}, {steps} steps: at each place the likeliest word."
     return {"title": title, "frames": frames}
 
 

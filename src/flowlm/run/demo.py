@@ -99,7 +99,7 @@ def experiment(part: str, out: Path, seed: int) -> Experiment:
     chosen = RECIPES[part]()
     if chosen.method.teachers:
         teacher = str(out.absolute() / "flow")
-        chosen = replace(chosen, method=replace(chosen.method, teacher=teacher))
+        chosen = replace(chosen, method=chosen.method.with_teacher(teacher))
     return replace(chosen, train=replace(chosen.train, seed=seed))
 
 
@@ -132,10 +132,12 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         | {f"seconds of training, {names[p]}": _seconds(out / p) for p in RECIPES},
         "curves": {names[part]: assess.curve(out / part) for part in RECIPES},
         "samples": {
-            f"{names[part]} @ {steps}": assess.samples(models[part], steps, 6, seed)
+            f"{names[part]} @ {steps}": assess.samples(
+                models[part], steps, 6, seed, models[part].experiment.sampler
+            )
             for part, steps in (("flow-map", 1), ("flow-map", 4), ("masked", 8))
         },
-        "film": assess.film(models["flow"], 16, seed),
+        "film": assess.film(models["flow"], 16, seed, models["flow"].experiment.sampler),
         "settings": {"steps": list(STEPS), "num": NUM, "seed": seed}
         | {"weights": {part: model.fingerprint for part, model in models.items()}},
     }
@@ -181,7 +183,8 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
             except (Interrupted, Refusal) as problem:
                 print(problem, file=log)
                 raise SystemExit(1) from None
-        table = list(assess.rows(load(directory), STEPS, NUM, seed))
+        model = load(directory)
+        table = list(assess.rows(model, STEPS, NUM, seed, model.experiment.sampler))
         write_text(json.dumps(table), directory / ROWS)
     if chain == CHAINS[-1]:  # the shortest: it is measured while the others still learn
         write_text(json.dumps(assess.perfect_masked_rows(FEW, NUM, seed)), out / PERFECT)

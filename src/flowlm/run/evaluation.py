@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,13 +15,13 @@ from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
 from flowlm.evaluate.likelihood import mean_nll
-from flowlm.experiment import Generated, Text, to_json
-from flowlm.methods.continuous import Continuous
+from flowlm.experiment import Generated, Text, settings_of
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
 from flowlm.run import assess
 from flowlm.run.assess import Steps
 from flowlm.run.inputs import open_inputs, text_name
+from flowlm.sampling import PointSampler, Sampler
 
 SAMPLES = 8
 """Texts of each row that a report shows."""
@@ -52,6 +51,8 @@ class Evaluation:
     run: str
     """The model, as it was named."""
     model: LanguageModel
+    sampler: Sampler
+    """How it writes."""
     judge: LanguageModel | None
     steps: tuple[Steps, ...]
     num: int
@@ -69,7 +70,8 @@ class Evaluation:
             "seed": self.seed,
             "judge": None if judge is None else judge.fingerprint,
             "weights": model.fingerprint,
-            "method": json.loads(to_json(model.experiment))["method"],
+            "method": settings_of(model.experiment.method),
+            "sampler": settings_of(self.sampler),
             "tokenizer": model.tokenizer.fingerprint,
             "device": str(model.device),
         }
@@ -77,8 +79,8 @@ class Evaluation:
     @property
     def work(self) -> int:
         """Evaluations of the network for all texts of all rows."""
-        method, length = self.model.experiment.method, self.model.length
-        each = (method.evaluations(assess.counted(steps), length) for steps in self.steps)
+        length = self.model.length
+        each = (self.sampler.evaluations(assess.counted(steps), length) for steps in self.steps)
         return self.num * sum(each)
 
 
@@ -90,8 +92,12 @@ def opened(
     judge: str | None = None,
     device: str = "cpu",
     tokenizer: str | None = None,
+    sampler: Sampler | None = None,
 ) -> Evaluation:
-    """Load the model that `run` names, and the judge. A Refusal if they cannot be compared."""
+    """Load the model that `run` names, and the judge. A Refusal if they cannot be compared.
+
+    `sampler` is how it is to write; by default as its experiment says.
+    """
     model = load(run, device, tokenizer=tokenizer)
     if model.tokenizer is None:
         raise Refusal(f"{run} has no tokenizer: its texts cannot be read without one.")
@@ -100,12 +106,13 @@ def opened(
             f"{run} writes sentences of the demo's language, whose likelihoods are known exactly: "
             "leave --judge out."
         )
-    counts = model.experiment.method.counts_steps
-    taken: tuple[Steps, ...] = tuple(dict.fromkeys(steps)) if counts else ("full",)
+    way = model.experiment.sampler if sampler is None else sampler
+    model.experiment.method.require_sampler(way)
+    taken: tuple[Steps, ...] = tuple(dict.fromkeys(steps)) if way.counts_steps else ("full",)
     hearing = None if judge is None else load(judge, device)
     if hearing is not None:
         assess.require_judge(hearing, model)
-    return Evaluation(run, model, hearing, taken, num, seed)
+    return Evaluation(run, model, way, hearing, taken, num, seed)
 
 
 def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
@@ -133,7 +140,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         if table:
             watch.say(f"{len(table)} of {len(wanted.steps)} rows are measured already: going on.")
             watch.work(wanted.work - replace(wanted, steps=left).work)
-        for row in assess.rows(model, left, num, seed, wanted.judge, watch.work):
+        for row in assess.rows(model, left, num, seed, wanted.sampler, wanted.judge, watch.work):
             table.append(row)
             report["summary"] = f"Unfinished: {len(table)} of {len(wanted.steps)} rows."
             reports.write_unfinished(report, out)
@@ -151,18 +158,21 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
 
 def _shown(wanted: Evaluation) -> dict[str, Any]:
     """What a report shows besides its rows: the curve, texts, a film, the language itself."""
-    model, seed, method = wanted.model, wanted.seed, wanted.model.experiment.method
+    model, seed, sampler = wanted.model, wanted.seed, wanted.sampler
+    method = model.experiment.method
     shown: dict[str, Any] = {
         "curves": {method.label: assess.curve(Path(wanted.run))},
         "samples": {
-            f"{method.label} @ {steps}": assess.samples(model, assess.counted(steps), SAMPLES, seed)
+            f"{method.label} @ {steps}": assess.samples(
+                model, assess.counted(steps), SAMPLES, seed, sampler
+            )
             for steps in wanted.steps
         },
     }
     if isinstance(model.experiment.data, Generated):
         shown["reference"] = assess.reference(wanted.num, seed)
-    if isinstance(method, Continuous):
-        shown["film"] = assess.film(model, FILM, seed)
+    if isinstance(sampler, PointSampler):
+        shown["film"] = assess.film(model, FILM, seed, sampler)
     return shown
 
 

@@ -21,8 +21,9 @@ from flowlm.chunked.tiles import tile_side
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.errors import Refusal
-from flowlm.experiment import AnyMethod, Experiment
+from flowlm.experiment import Experiment
 from flowlm.machine.accelerators import Accelerator, accelerator
+from flowlm.methods.method import Method
 from flowlm.nn.dit import DiT
 from flowlm.nn.size import Size
 from flowlm.run.footprint import Footprint
@@ -125,15 +126,15 @@ def forecast(experiment: Experiment, name: str, devices: int) -> Forecast:
     )
 
 
-def work(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
+def work(method: Method, size: Size, vocab: int, length: int) -> Work:
     """Count the operations of training, once a process."""
     if method.teacher is not None:
-        method = replace(method, teacher="any")  # it costs the same wherever the teacher lies
+        method = method.with_teacher("any")  # it costs the same wherever the teacher lies
     return _counted(method, size, vocab, length)
 
 
 @cache
-def _counted(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
+def _counted(method: Method, size: Size, vocab: int, length: int) -> Work:
     # Every block takes the same, and so does every text: two of each tell all.
     one, two = (_work(method, replace(size, blocks=n), vocab, length) for n in (1, 2))
     more = size.blocks - 1
@@ -206,7 +207,7 @@ def count_memory(experiment: Experiment, vocab: int, length: int, texts: int) ->
 
 
 @contextmanager
-def imagined(method: AnyMethod, vocab: int) -> Iterator[None]:
+def imagined(method: Method, vocab: int) -> Iterator[None]:
     """Tensors that are shapes alone. The clock's table is numbers, and made before."""
     if (clock := method.time(vocab)) is not None:
         clock.t(torch.zeros(1, 1))
@@ -214,7 +215,7 @@ def imagined(method: AnyMethod, vocab: int) -> Iterator[None]:
         yield
 
 
-def networks(method: AnyMethod, size: Size, vocab: int, length: int) -> tuple[DiT, DiT | None]:
+def networks(method: Method, size: Size, vocab: int, length: int) -> tuple[DiT, DiT | None]:
     """A new network, and its teacher if it has one."""
     teacher = None
     if (like := method.like_teacher()) is not None:
@@ -222,13 +223,13 @@ def networks(method: AnyMethod, size: Size, vocab: int, length: int) -> tuple[Di
     return method.network(size, vocab, length, teacher), teacher
 
 
-def _work(method: AnyMethod, size: Size, vocab: int, length: int) -> Work:
+def _work(method: Method, size: Size, vocab: int, length: int) -> Work:
     few, many = (_operations(method, size, vocab, length, texts) for texts in (2, 4))
     text = (many - few) / 2
     return Work(text / length, few - 2 * text)
 
 
-def _operations(method: AnyMethod, size: Size, vocab: int, length: int, texts: int) -> int:
+def _operations(method: Method, size: Size, vocab: int, length: int, texts: int) -> int:
     with imagined(method, vocab):
         network, teacher = networks(method, size, vocab, length)
         for part in (network, teacher):
@@ -242,7 +243,7 @@ def _operations(method: AnyMethod, size: Size, vocab: int, length: int, texts: i
 
 
 def _paid(
-    objective: Objective, method: AnyMethod, teacher: DiT | None, texts: int, length: int
+    objective: Objective, method: Method, teacher: DiT | None, texts: int, length: int
 ) -> Tensor:
     """What a step differentiates."""
     batch = Batch(torch.zeros(texts, length, dtype=torch.long), torch.ones(texts, length))

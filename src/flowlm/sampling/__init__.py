@@ -1,4 +1,4 @@
-"""Samplers: generators that yield the film; the last frame is the answer."""
+"""Samplers: how a trained network writes. Each yields frames; those of the last are the answer."""
 
 import lazy_loader
 

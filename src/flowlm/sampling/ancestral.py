@@ -1,59 +1,54 @@
-"""Samplers of the discrete baselines: unmasking step by step, and left to right."""
+"""Ancestral sampling of masked diffusion: unmasking step by step (Sahoo et al. 2024, MDLM)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-import torch
-
-from flowlm.core.corruption import reveal_probability
-from flowlm.core.distribution import TokenDistribution
-from flowlm.core.rng import Streams
-from flowlm.core.types import FREE, Tokens
+from flowlm import core
+from flowlm.checks import require_fields
+from flowlm.sampling.sampler import Frame, Sampler, require_draws
 
 
-def unmask(
-    predict: Callable[[Tokens], TokenDistribution],
-    prompt: Tokens,
-    mask_id: int,
-    steps: int,
-    rng: Streams,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-) -> Iterator[Tokens]:
-    """Ancestral sampling of masked diffusion on an even grid of t (MDLM).
+@dataclass(frozen=True, eq=False)
+class MaskedDenoiser:
+    """What masked diffusion answers: the clean tokens, given those that are not masked."""
 
-    A masked token is revealed with probability (t' - t) / (1 - t) and then stays; tokens revealed
-    in the same step are drawn independently of each other, which is what breaks few-step samples.
-    Yields the tokens after each step, FREE where still masked.
+    predict: Callable[[core.Tokens], core.TokenDistribution]
+    mask_id: int
+
+
+@dataclass(frozen=True)
+class Unmask(Sampler):
+    """Reveal masked tokens on an even grid of t, each with probability (t' - t) / (1 - t).
+
+    A token that is revealed stays. Tokens revealed in the same step are drawn independently of each
+    other, which is what breaks texts of few steps.
     """
-    tokens = prompt.where(prompt != FREE, mask_id)
-    t = torch.linspace(0, 1, steps + 1, device=prompt.device)
-    for i in range(steps):
-        drawn = predict(tokens).sample(rng, temperature, top_p)
-        reveal = rng.uniform(tokens.shape[1]) < reveal_probability(t[i], t[i + 1])
-        reveal = reveal | torch.tensor(i == steps - 1, device=prompt.device)
-        tokens = torch.where((tokens == mask_id) & reveal, drawn, tokens)
-        yield tokens.where(tokens != mask_id, FREE)
 
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Share of the mass from which tokens are drawn (nucleus)."""
 
-def autoregress(
-    predict: Callable[[Tokens], TokenDistribution],
-    prompt: Tokens,
-    begin_id: int,
-    rng: Streams,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-) -> Iterator[Tokens]:
-    """Left to right, one evaluation a token; given tokens are kept, and see only their left.
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require_fields(self, "--sampler.")
+        require_draws(self.temperature, self.top_p)
 
-    `predict` reads one new token a row, (b, 1), and remembers the ones before (a key-value cache).
-    Yields the tokens after each step, FREE where not yet written.
-    """
-    tokens = prompt.clone()
-    last = torch.full_like(tokens[:, :1], begin_id)
-    for i in range(tokens.shape[1]):
-        drawn = predict(last).sample(rng, temperature, top_p)
-        last = torch.where(prompt[:, i : i + 1] == FREE, drawn, prompt[:, i : i + 1])
-        tokens = torch.cat((tokens[:, :i], last, tokens[:, i + 1 :]), 1)
-        yield tokens
+    def frames(
+        self, denoiser: MaskedDenoiser, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[Frame]:
+        """The tokens after each step, FREE where still masked."""
+        mask_id = denoiser.mask_id
+        tokens = prompt.where(prompt != core.FREE, mask_id)
+        t = core.Uniform().grid(steps, prompt.device)
+        for i in range(steps):
+            prediction = denoiser.predict(tokens)
+            drawn = prediction.sample(rng, self.temperature, self.top_p)
+            reveal = rng.uniform(tokens.shape[1]) < core.reveal_probability(t[i], t[i + 1])
+            # Whatever rounding says, nothing stays masked after the last step.
+            reveal = reveal | (i == steps - 1)
+            tokens = drawn.where((tokens == mask_id) & reveal, tokens)
+            decided = tokens.where(tokens != mask_id, core.FREE)
+            yield Frame(t[i].expand(len(tokens), 1), prediction, decided=decided)

@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor
-
-from flowlm.core.clock import Clock
-from flowlm.core.flow_map import TwoTimeDenoiser, jump, renoise
-from flowlm.core.rng import Streams
-from flowlm.core.space import Space
-from flowlm.core.types import Point
-from flowlm.sampling.ode import Frame, Pinned, token_time
+from flowlm import core
+from flowlm.checks import require_fields
+from flowlm.errors import Refusal
+from flowlm.sampling.point import Denoiser, PointSampler
+from flowlm.sampling.sampler import Frame
 
 
-def jumps(
-    denoise: TwoTimeDenoiser,
-    space: Space,
-    clock: Clock,
-    x: Point,
-    grid: Float[Tensor, " n"],
-    gamma: float,
-    rng: Streams,
-    pinned: Pinned = None,
-) -> Iterator[Frame]:
-    """One evaluation per interval of `grid` (clock times).
+@dataclass(frozen=True)
+class Jumps(PointSampler):
+    """One jump a step. With gamma it goes further and comes back with fresh noise (CTM)."""
 
-    gamma = 0 composes plain jumps. gamma > 0 jumps further and comes back with fresh noise
-    (core.flow_map.renoise). The last jump aims at t = 1 and its prediction is the answer, so gamma
-    changes nothing at one step.
-    """
-    for i, (tau, tau_next) in enumerate(pairwise(grid)):
-        now, then = token_time(tau, x, pinned), token_time(tau_next, x, pinned)
-        if i == len(grid) - 2:
-            yield Frame(x, now, denoise(x, now, then))
-            return
-        if gamma == 0:
-            prediction = denoise(x, now, then)
-            yield Frame(x, now, prediction)
-            x = space.compress(jump(x, space.mean(prediction), clock.t(now), clock.t(then)))
-            continue
-        aim, shrink, noise = renoise(clock.t(then), gamma)
-        prediction = denoise(x, now, clock.tau(aim))
-        yield Frame(x, now, prediction)
-        delta = space.mean(prediction)
-        moved = jump(x, delta, clock.t(now), aim) + shrink[..., None] * delta
-        moved = moved + noise[..., None] * space.noise(rng, x.shape[1])
-        x = space.compress(moved if pinned is None else x.where(pinned[..., None], moved))
+    gamma: float = 0.0
+    """Fresh noise between jumps, from 0 (none) to 1 (all); nothing at one step."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require_fields(self, "--sampler.")
+        if not 0 <= self.gamma <= 1:
+            raise Refusal(f"--sampler.gamma must lie between 0 and 1, not {self.gamma}.")
+
+    def predict(
+        self, denoiser: Denoiser, x: core.Point, now: core.Time, then: core.Time
+    ) -> core.TokenDistribution:
+        """delta_{s,t'}(x) towards the time t' at which the jump aims."""
+        if self.gamma == 0:
+            return denoiser.two_time(x, now, then)
+        clock = denoiser.clock
+        return denoiser.two_time(x, now, clock.tau(core.aim(clock.t(then), self.gamma)))
+
+    def move(
+        self, denoiser: Denoiser, frame: Frame, x: core.Point, then: core.Time, rng: core.Streams
+    ) -> core.Point:
+        """The jump, or the step of which the share sqrt(1 - gamma^2) of the old noise is left."""
+        clock, space = denoiser.clock, denoiser.space
+        delta, t, t_next = space.mean(frame.prediction), clock.t(frame.tau), clock.t(then)
+        if self.gamma == 0:
+            return core.jump(x, delta, t, t_next)
+        kappa = (1 - self.gamma**2) ** 0.5
+        return core.step(x, delta, t, t_next, kappa, space.noise(rng, x.shape[1]))

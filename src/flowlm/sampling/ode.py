@@ -1,83 +1,58 @@
-"""Integrating dx/dt = b_t(x) on an even grid of clock time."""
+"""Integrating dx/dt = b_t(x), the flow of the denoiser D_t."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from flowlm.core.clock import Clock
-from flowlm.core.distribution import TokenDistribution
-from flowlm.core.flow import velocity
-from flowlm.core.flow_map import jump
-from flowlm.core.space import Space
-from flowlm.core.types import Point, Time
+from flowlm import core
+from flowlm.checks import require_fields
+from flowlm.sampling.point import Denoiser, PointSampler, require_warmth
+from flowlm.sampling.sampler import Frame
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A point on the way, its clock time, and what the network reads there."""
+class Euler(PointSampler):
+    """First order, one evaluation a step. The last step takes the likeliest tokens (the paper)."""
 
-    x: Point
-    tau: Time
-    prediction: TokenDistribution
+    temperature: float = 1.0
+    """Below 1 texts are likelier and less diverse. Where rows are evidence it is that of the
+    context: what a row says of its own token is not touched."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require_fields(self, "--sampler.")
+        require_warmth(self.temperature)
 
-Denoiser = Callable[[Point, Time], TokenDistribution]
-"""(x, tau) -> the distribution of the clean tokens."""
+    def predict(
+        self, denoiser: Denoiser, x: core.Point, now: core.Time, then: core.Time
+    ) -> core.TokenDistribution:
+        """D_t(x)."""
+        return denoiser.at(x, now).with_temperature(self.temperature)
 
-Pinned = Bool[Tensor, "b l"] | None
-"""Tokens that are given: their time is 1 from the start, and they do not move."""
-
-
-def euler(
-    denoise: Denoiser,
-    space: Space,
-    clock: Clock,
-    x: Point,
-    grid: Float[Tensor, " n"],
-    pinned: Pinned = None,
-) -> Iterator[Frame]:
-    """One evaluation per interval of `grid` (clock times), first order.
-
-    The last interval is not integrated: its frame's prediction is the answer (paper, sampling).
-    """
-    for tau, tau_next in pairwise(grid):
-        now, then = token_time(tau, x, pinned), token_time(tau_next, x, pinned)
-        prediction = denoise(x, now)
-        yield Frame(x, now, prediction)
-        # x + (t' - t) b_t(x) is the jump whose two-time denoiser is frozen at D_t.
-        x = space.compress(jump(x, space.mean(prediction), clock.t(now), clock.t(then)))
+    def move(
+        self, denoiser: Denoiser, frame: Frame, x: core.Point, then: core.Time, rng: core.Streams
+    ) -> core.Point:
+        """x + (t' - t) b_t(x): the jump whose two-time denoiser is frozen at D_t."""
+        clock, mean = denoiser.clock, denoiser.space.mean(frame.prediction)
+        return core.jump(x, mean, clock.t(frame.tau), clock.t(then))
 
 
-def heun(
-    denoise: Denoiser,
-    space: Space,
-    clock: Clock,
-    x: Point,
-    grid: Float[Tensor, " n"],
-    pinned: Pinned = None,
-) -> Iterator[Frame]:
-    """Two evaluations per interval but the last, second order: the mean of both ends' slopes."""
-    for i, (tau, tau_next) in enumerate(pairwise(grid)):
-        now, then = token_time(tau, x, pinned), token_time(tau_next, x, pinned)
-        prediction = denoise(x, now)
-        yield Frame(x, now, prediction)
-        if i == len(grid) - 2:
-            return
-        t, t_next = clock.t(now), clock.t(then)
-        mean = space.mean(prediction)
-        ahead = jump(x, mean, t, t_next)
-        slope = velocity(mean, x, t) + velocity(space.mean(denoise(ahead, then)), ahead, t_next)
-        x = space.compress(x + (t_next - t)[..., None] / 2 * slope)
+@dataclass(frozen=True)
+class Heun(Euler):
+    """Second order: the mean of the velocities at both ends; one evaluation in the last step."""
 
+    def evaluations(self, steps: int, length: int) -> int:
+        """Two a step, but for the last."""
+        return 2 * steps - 1
 
-def token_time(tau: Tensor, x: Point, pinned: Pinned) -> Time:
-    """The time of every text (b, 1), or of every token (b, l) where some are given."""
-    if pinned is None:
-        return tau.expand(len(x), 1)
-    return torch.where(pinned, torch.ones_like(tau), tau)
+    def move(
+        self, denoiser: Denoiser, frame: Frame, x: core.Point, then: core.Time, rng: core.Streams
+    ) -> core.Point:
+        """x + (t' - t) (b_t(x) + b_{t'}(x')) / 2, where x' is where Euler's step leads."""
+        clock, space = denoiser.clock, denoiser.space
+        t, t_next = clock.t(frame.tau), clock.t(then)
+        mean = space.mean(frame.prediction)
+        ahead = core.jump(x, mean, t, t_next)
+        mean_ahead = space.mean(self.predict(denoiser, ahead, then, then))
+        slope = core.velocity(mean, x, t) + core.velocity(mean_ahead, ahead, t_next)
+        return x + (t_next - t)[..., None] / 2 * slope

@@ -22,6 +22,8 @@ from flowlm.model.weights import require_shapes
 from flowlm.nn.attention import rotary_frequencies
 from flowlm.nn.hollow import hollow
 from flowlm.nn.size import Size
+from flowlm.sampling.jump import Jumps
+from flowlm.sampling.ode import Euler
 
 GAMMA = {30_522: 0.8, 50_258: 1.0}
 """Fresh noise between jumps in the published tables, by vocabulary: LM1B's and OpenWebText's."""
@@ -50,7 +52,8 @@ def read_released(place: Path) -> Released:
     file = found.file
     size, vocab = _sizes(found)
     times = 2 if any(name.startswith(SECOND_TIME) for name in found.tensors) else 1
-    method = Flow() if times == 1 else FlowMap(gamma=GAMMA.get(vocab, 0.0))
+    method = Flow() if times == 1 else FlowMap()
+    sampler = Euler() if times == 1 else Jumps(gamma=GAMMA.get(vocab, 0.0))
     length: int = found.stated["length"]
     with hollow():
         network = method.network(size, vocab, length)
@@ -63,7 +66,7 @@ def read_released(place: Path) -> Released:
     _require_frequencies(found.tensors[FREQUENCIES], size, file)
     name = "released-flow" if times == 1 else "released-flow-map"
     return Released(
-        Experiment(name, method, Text(length=length), size),
+        Experiment(name, method, sampler, Text(length=length), size),
         {ours: found.tensors[theirs] for theirs, ours in names.items()},
         found.tokenizer,
     )

@@ -1,0 +1,85 @@
+"""An experiment: one frozen value that names everything a run needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from flowlm.checks import require_fields, whole
+from flowlm.errors import Refusal
+from flowlm.methods.method import Method
+from flowlm.nn.size import Size
+from flowlm.sampling.sampler import Sampler
+from flowlm.train.plan import Plan
+
+LENGTH = 2**24
+"""Places are float32, which tells so many whole numbers apart."""
+VOCAB = 2**20
+"""Several times what the largest tokenizers know."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text from files."""
+
+    path: str | None = None
+    """What `flowlm prepare` wrote, or text: a UTF-8 text file, a directory of .txt files, a glob, a
+    parquet or JSON file with a column `text`, or a directory of them."""
+    length: int = 128
+    """Tokens in a training text; documents are packed to this length."""
+    documents: Literal["line", "blank"] = "line"
+    """What separates documents: the end of a line, or a blank line."""
+    tokenizer: str | None = None
+    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or hf:owner/name; by default the
+    teacher's, or characters."""
+    vocab: int = 4096
+    """Size of a BPE vocabulary trained here; also what --dry-run assumes of a text that is not
+    here, or too long to have its characters counted."""
+    valid: float = 0.05
+    """Share of the documents held out for validation."""
+    unknown: float = 0.01
+    """Share of the text that the tokenizer may not know."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Sentences of the demo's language, for which everything can be measured exactly."""
+
+    length: ClassVar[int] = 18
+    """Tokens in a sentence."""
+    vocab: ClassVar[int] = 61
+    """Its words."""
+
+
+AnyData = Text | Generated
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to learn, how to write, from which text, how large, and for how long."""
+
+    name: str
+    """Name of the recipe it came from."""
+    method: Method
+    sampler: Sampler
+    """How its model writes unless another way is named."""
+    data: AnyData
+    size: Size
+    train: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before anything is built."""
+        require_fields(self, "experiment.")
+        if isinstance(self.data, Text):
+            require_fields(self.data, "--data.")
+            whole("--data.length", self.data.length, 2, LENGTH)
+            whole("--data.vocab", self.data.vocab, 2, VOCAB)
+            self.size.require_reach(self.data.length)
+            if not 0 < self.data.valid < 1:
+                raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
+            if not 0 <= self.data.unknown <= 1:
+                raise Refusal("--data.unknown is a share: choose one from 0 to 1, such as 0.01.")
+            if self.data.tokenizer == "bpe" and self.data.vocab < 300:
+                raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
+        self.method.require_size(self.size)
+        self.method.require_sampler(self.sampler)

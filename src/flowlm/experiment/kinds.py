@@ -1,0 +1,41 @@
+"""What an experiment can be made of, by name. Add what is your own: `METHODS["Mine"] = Mine`.
+
+A name is what `experiment.json` says as `kind`; on the command line it is written in small letters,
+`left-to-right` for LeftToRight.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.flow import Flow
+from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.masked import Masked
+from flowlm.methods.method import Method
+from flowlm.methods.rule import Rule
+from flowlm.methods.semigroup import Semigroup
+from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.bridge import Bridge
+from flowlm.sampling.jump import Jumps
+from flowlm.sampling.left_to_right import LeftToRight
+from flowlm.sampling.ode import Euler, Heun
+from flowlm.sampling.sampler import Sampler
+
+Kind = TypeVar("Kind")
+Kinds = dict[str, type[Kind]]
+
+
+def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
+    return {kind.__name__: kind for kind in kinds}
+
+
+METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, Autoregressive)
+SAMPLERS: Kinds[Sampler] = _by_name(Euler, Heun, Jumps, Bridge, Unmask, LeftToRight)
+RULES: Kinds[Rule] = _by_name(Semigroup)
+
+
+def spelt(name: str) -> str:
+    """The name of a kind on the command line."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()

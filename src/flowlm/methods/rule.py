@@ -1,0 +1,26 @@
+"""Distillation rules: how a flow map learns the jumps that no data shows it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from flowlm import core
+from flowlm.sampling.point import Denoiser
+
+
+class Rule(ABC):
+    """What delta_{s,t} is told for s < t. A frozen dataclass: its fields are its settings."""
+
+    @abstractmethod
+    def loss(
+        self,
+        student: Denoiser,
+        batch: core.Batch,
+        rng: core.Streams,
+        teacher: Denoiser | None = None,
+    ) -> core.Loss:
+        """What the student pays, token by token, in nats.
+
+        `teacher` answers D_t at the temperature that is distilled, in the student's space and
+        clock; None where a map teaches itself.
+        """

@@ -1,0 +1,112 @@
+"""Samplers that travel through a Euclidean space, from noise to text."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowlm import core
+from flowlm.errors import Refusal
+from flowlm.sampling.sampler import Frame, Sampler, with_prompt
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+COLDEST = 1e-3
+"""Lowest temperature: a token that is 1 % likelier than another is certain there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """What a flow or a flow map answers, and where its points live."""
+
+    two_time: core.TwoTimeDenoiser
+    """delta_{s,t}(x), at clock times; of a flow D_s(x), whatever t is."""
+    space: core.Space
+    clock: core.Clock
+
+    def at(self, x: core.Point, tau: core.Time) -> core.TokenDistribution:
+        """D_t(x) = delta_{t,t}(x)."""
+        return self.two_time(x, tau, tau)
+
+    def noisy(self, tokens: core.Tokens, tau: core.Time, rng: core.Streams) -> core.Point:
+        """x_t of the tokens, with fresh noise."""
+        noise = self.space.noise(rng, tokens.shape[1])
+        return core.interpolate(noise, self.space.clean(tokens), self.clock.t(tau))
+
+
+class PointSampler(Sampler, ABC):
+    """Steps on an even grid of clock time; the last one reads the text off its prediction.
+
+    A given token has time 1 from the start: it does not move.
+    """
+
+    @property
+    def draws(self) -> bool:
+        """Not unless it draws endpoints."""
+        return False
+
+    def frames(
+        self, denoiser: Denoiser, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[Frame]:
+        """From fresh noise, with the given tokens in their place."""
+        x = denoiser.space.noise(rng, prompt.shape[1])
+        given = prompt != core.FREE
+        if bool(given.any()):
+            x = denoiser.space.clean(prompt.clamp(min=0)).where(given[..., None], x)
+            return self.walk(denoiser, x, denoiser.clock.grid(steps, x.device), rng, prompt)
+        return self.walk(denoiser, x, denoiser.clock.grid(steps, x.device), rng)
+
+    def walk(
+        self,
+        denoiser: Denoiser,
+        x: core.Point,
+        grid: Float[Tensor, " n"],
+        rng: core.Streams,
+        prompt: core.Tokens | None = None,
+    ) -> Iterator[Frame]:
+        """From x at the first of n clock times; n - 1 frames, one an interval."""
+        given = None if prompt is None else prompt != core.FREE
+        for i in range(len(grid) - 1):
+            now, then = (_times(tau, x, given) for tau in grid[i : i + 2])
+            prediction = self.predict(denoiser, x, now, then)
+            drawn = self.draw(prediction, rng)
+            decided = None if drawn is None else with_prompt(drawn, prompt)
+            frame = Frame(now, prediction, x, decided, prompt)
+            yield frame
+            if i < len(grid) - 2:
+                x = denoiser.space.compress(self.move(denoiser, frame, x, then, rng))
+
+    @abstractmethod
+    def predict(
+        self, denoiser: Denoiser, x: core.Point, now: core.Time, then: core.Time
+    ) -> core.TokenDistribution:
+        """The clean tokens, seen from x on the way to `then`, the next clock time."""
+
+    def draw(self, prediction: core.TokenDistribution, rng: core.Streams) -> core.Tokens | None:
+        """Tokens drawn as the endpoint of this step; None where that is the prediction's mean."""
+        return None
+
+    @abstractmethod
+    def move(
+        self, denoiser: Denoiser, frame: Frame, x: core.Point, then: core.Time, rng: core.Streams
+    ) -> core.Point:
+        """The point at `then`, from x at the time of the frame."""
+
+
+def require_warmth(temperature: float) -> None:
+    """Refuse a temperature at which logits are no longer numbers that a network can learn."""
+    if not COLDEST <= temperature < float("inf"):
+        raise Refusal(
+            f"--sampler.temperature must be at least {COLDEST} and finite, not {temperature}."
+        )
+
+
+def _times(tau: Tensor, x: core.Point, given: Bool[Tensor, "b l"] | None) -> core.Time:
+    """The time of every text (b, 1), or of every token (b, l) where some are given."""
+    if given is None:
+        return tau.expand(len(x), 1)
+    return tau.expand(given.shape).masked_fill(given, 1.0)

@@ -1,0 +1,88 @@
+"""Samplers are values: a way to write, its settings, and what it costs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flowlm import core
+from flowlm.errors import Refusal
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A moment between noise and text."""
+
+    tau: core.Time
+    """Its time, by the clock of what is sampled."""
+    prediction: core.TokenDistribution
+    """What the network answers then, at all positions or at the one that is written next."""
+    x: core.Point | None = None
+    """The point where a flow is; None where tokens travel."""
+    decided: Int[Tensor, "b l"] | None = None
+    """Tokens, FREE where nothing is decided; None where the likeliest ones are read off."""
+    prompt: Int[Tensor, "b l"] | None = None
+    """Tokens that are given, FREE elsewhere; they stand in `decided` already."""
+
+    def tokens(self) -> core.Tokens:
+        """The text as it stands, (b, l); of the last frame, what is written."""
+        if self.decided is not None:
+            return self.decided
+        return with_prompt(self.prediction.argmax(), self.prompt)
+
+
+class Sampler(ABC):
+    """A way to write with a trained network. A frozen dataclass: its fields are its settings.
+
+    These files import no torch by themselves: experiments hold samplers, and help comes at once.
+    """
+
+    counts_steps: ClassVar[bool] = True
+    """Whether the steps that are asked for change what is written; else they are its tokens."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws tokens, for which whole rows of probabilities exist in float64."""
+        return True
+
+    def evaluations(self, steps: int, length: int) -> int:
+        """How often the network is evaluated to write `length` tokens in `steps` steps."""
+        return steps
+
+    def positions(self, length: int) -> int:
+        """Positions of a text that the network reads in one evaluation."""
+        return length
+
+    @abstractmethod
+    def frames(
+        self, denoiser: Any, prompt: core.Tokens, steps: int, rng: core.Streams
+    ) -> Iterator[Frame]:
+        """Write texts in `steps` steps; the tokens of the last frame are the answer.
+
+        `denoiser` is what the method of the network gives this kind of sampler to ask. `prompt`
+        (b, l) holds given tokens, and FREE where the sampler writes; `rng` has one stream a text.
+        """
+
+
+def with_prompt(tokens: core.Tokens, prompt: Int[Tensor, "b l"] | None) -> core.Tokens:
+    """The tokens, with the given ones of a prompt in their place."""
+    return tokens if prompt is None else tokens.where(prompt == core.FREE, prompt)
+
+
+def require_draws(temperature: float, top_p: float) -> None:
+    """Refuse settings of draws that are none: 0 takes the likeliest token."""
+    if not 0 <= temperature < float("inf"):
+        raise Refusal(f"--sampler.temperature must be 0 or more, not {temperature}.")
+    require_top_p(top_p)
+
+
+def require_top_p(top_p: float) -> None:
+    """Refuse a nucleus of no mass, or of more than all of it."""
+    if not 0 < top_p <= 1:
+        raise Refusal(f"--sampler.top-p must lie above 0 and up to 1, not {top_p}.")
