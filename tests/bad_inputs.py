@@ -225,6 +225,8 @@ def _point(model: Any) -> tuple[Any, Any]:
 def _values(method: str, parameter: str) -> list[Any]:
     import torch
 
+    from flowlm.sampling import LeftToRight, Unmask
+
     numbers = ["1", 1.5, None, True, -1, 10**30, [1], torch.zeros(2), float("nan")]
     tensors = ["x", 1.5, [0.5], torch.zeros(()), torch.zeros(2, 3), torch.full((2,), torch.nan)]
     match parameter:
@@ -241,6 +243,8 @@ def _values(method: str, parameter: str) -> list[Any]:
             return [None, *tensors, torch.full((2,), 1.5)]
         case "t":
             return [*tensors, torch.full((2,), 0.2)]
+        case "sampler":
+            return ["euler", 3, Unmask(), Unmask, LeftToRight()]
         case "directory":
             return [None, 3, "text.txt", "text.txt/below", "loop", LONG, "null\0byte"]
         case "hub_id":

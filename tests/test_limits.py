@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowlm.errors import Notice
-from flowlm.machine import limits
+from flowlm.machine import hardware, limits
 from flowlm.machine.hardware import set_threads, usual_threads
 from flowlm.machine.limits import cores, memories, memory, quotas
 from flowlm.train.launch import Launch
@@ -109,6 +109,6 @@ def test_more_threads_than_processors_are_not_made(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert set_threads(0, 768) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "")
-    monkeypatch.setattr(machine, "cores", lambda: 5)
+    monkeypatch.setattr(hardware, "cores", lambda: 5)
     assert set_threads(0, 768) == 5
     assert made == [there, 1, 1, 5]

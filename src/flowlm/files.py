@@ -90,21 +90,34 @@ def sha256_of(file: Path) -> str:
 def locked(file: Path, what: Path) -> Iterator[None]:
     """Be the only process that writes `what`, for as long as `file` is held locked.
 
-    A Refusal names the process that holds it already. The lock ends with the process, however it
-    ends, and the file is removed at the end; so are directories that were made for it and have
-    stayed empty. On a file system without locks there is none.
+    A Refusal names the process that holds it already, or says that nothing can be written there.
+    The lock ends with the process, however it ends, and the file is removed at the end; so are
+    directories that were made for it and have stayed empty. On a file system without locks there
+    is none.
     """
-    missing = [place for place in file.parents if not place.exists()]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    held = _take(file, what)
+    missing: list[Path] = []
+    try:
+        missing += (place for place in file.parents if not place.exists())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        held = _take(file, what)
+    except OSError as error:
+        _remove_empty(missing)
+        raise Refusal(
+            f"{what} cannot be written ({error.strerror or error}): choose another place (--out)."
+        ) from error
     try:
         yield
     finally:
         file.unlink(missing_ok=True)  # while it is held: see `_take`
         held.close()
-        with suppress(OSError):  # not empty
-            for place in missing:
-                place.rmdir()
+        _remove_empty(missing)
+
+
+def _remove_empty(directories: Sequence[Path]) -> None:
+    """Remove those of the directories that are empty, the innermost first."""
+    for place in directories:
+        with suppress(OSError):
+            place.rmdir()
 
 
 def holder(file: Path) -> str | None:

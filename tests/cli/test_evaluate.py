@@ -25,6 +25,7 @@ from flowlm.model.fingerprints import FILE
 from flowlm.model.language_model import LanguageModel
 from flowlm.recipes import RECIPES
 from flowlm.run import assess
+from flowlm.sampling import Euler, Sampler, Unmask
 
 FEW = ["--num", 4, "--steps", 1]
 
@@ -376,21 +377,23 @@ def test_the_time_of_a_text_is_a_median_after_a_warm_up(
     model = library.load(runs / "flow")
     clock, calls, real = [0.0], [], LanguageModel._frames
 
-    def frames(self: LanguageModel, n: int, steps: int, seed: int, first: int, prompt):
+    def frames(
+        self: LanguageModel, way: Sampler, n: int, steps: int, seed: int, first: int, prompt
+    ):
         calls.append((n, first, steps))
         later = 50 * n if first == 6 else 2 * n
         clock[0] += 1000 if len(calls) == 1 else later
-        return real(self, n, steps, seed, first, prompt)
+        return real(self, way, n, steps, seed, first, prompt)
 
     monkeypatch.setattr(LanguageModel, "_frames", frames)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     done: list[int] = []
-    (row,) = assess.rows(model, [4], 18, 3, done=done.append)
+    (row,) = assess.rows(model, [4], 18, 3, Euler(), done=done.append)
     assert row["seconds"] == pytest.approx(2)
     assert calls == [(3, 0, 2), *((3, first, 4) for first in range(0, 18, 3))]
     assert sum(done) == 18 * 4
     calls.clear()
-    (row,) = assess.rows(model, [1], 3, 3)
+    (row,) = assess.rows(model, [1], 3, 3, Euler())
     assert calls == [(1, 0, 1), (1, 0, 1), (1, 1, 1), (1, 2, 1)], "as many batches as there can be"
 
 
@@ -412,7 +415,7 @@ def test_a_method_of_somebody_is_called_by_its_own_name(runs: Path, tmp_path: Pa
     model = library.load(runs / "masked")
     own = replace(model.experiment, method=Newer())
     model = LanguageModel(own, model.network, model.tokenizer, model.length)
-    (row,) = assess.rows(model, [2], 2, 0)
+    (row,) = assess.rows(model, [2], 2, 0, Unmask())
     assert row["method"] == "Newer diffusion"
     card = model_card(own, 1, 18, 16, "me/x", None)
     assert "A model nobody knows." in card

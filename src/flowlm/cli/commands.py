@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from flowlm.cli.parse import meant, parsed, sampler, sampling_options, train_opt
 from flowlm.cli.preparing import prepare
 from flowlm.errors import Refusal
 from flowlm.experiment import Text
+from flowlm.machine.device import device_name
 from flowlm.model.amounts import amounts
 from flowlm.model.finding import experiment_of, find_model
 from flowlm.recipes import RECIPES
@@ -109,7 +109,7 @@ def _train(experiment, directory: Path, again: bool) -> int:
 def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
     _require_amounts(chosen.num, chosen.steps, chosen.seed)
-    _require_device(chosen.device)
+    device_name(chosen.device)
     place = find_model(chosen.run)
     way = sampler(chosen, "sample", experiment_of(place))
     import torch
@@ -143,16 +143,10 @@ def _require_amounts(num: int, steps: Sequence[int], seed: int) -> None:
         amounts(num, count, seed)
 
 
-def _require_device(name: str) -> None:
-    # Whether it is there is for torch to say: a slip of the pen does not wait for it.
-    if re.fullmatch(r"cpu|mps|cuda(:\d+)?", name) is None:
-        raise Refusal(f"There is no device {name}: choose cpu, cuda, cuda:1 and so on, or mps.")
-
-
 def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
     _require_amounts(chosen.num, chosen.steps, chosen.seed)
-    _require_device(chosen.device)
+    device_name(chosen.device)
     if chosen.num < 2:
         raise Refusal("Ask for at least two texts: --num 2.")
     place = find_model(chosen.run)

@@ -104,7 +104,7 @@ class Sample:
     film: bool = False
     """Show a text while it comes into being."""
     device: str = "cpu"
-    """Where to compute: cpu, cuda or mps."""
+    """Where to compute: cpu, cuda, cuda:1 and so on, mps, or auto for the fastest of them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's blocks and head; clock, state and softmax stay in float32."""
     tokenizer: str | None = None
@@ -138,7 +138,7 @@ class Evaluate:
     """Where the report goes; by default into RUN if it was trained there, else into
     reports/NAME."""
     device: str = "cpu"
-    """Where to compute: cpu, cuda or mps."""
+    """Where to compute: cpu, cuda, cuda:1 and so on, mps, or auto for the fastest of them."""
     tokenizer: str | None = None
     """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
 

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,7 @@ def writing(directory: Path) -> Iterator[None]:
 
     A Refusal at the start if nothing can be written there, or somebody else does.
     """
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(directory / ".report.lock", directory / REPORT))
-        except OSError as error:
-            raise Refusal(
-                f"{directory} cannot be written ({error.strerror or reason(error)}): choose "
-                "another --out."
-            ) from error
+    with locked(directory / ".report.lock", directory / REPORT):
         yield
 
 

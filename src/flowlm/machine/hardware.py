@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from flowlm.errors import Notice, Refusal
+from flowlm.machine.device import device_name
 from flowlm.machine.limits import cores, memory
 from flowlm.train.launch import ALONE, Launch
 
@@ -23,14 +24,20 @@ SMALL = 64
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device to use; a Refusal if the one asked for is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+def choose_device(wanted: str | torch.device) -> torch.device:
+    """The device of a name; auto is the fastest kind that is here. A Refusal if it is not there."""
+    there = {
+        "cuda": torch.cuda.device_count(), "mps": int(torch.mps.is_available()), "cpu": 1,
+    }  # fmt: skip
     if wanted == "auto":
-        return torch.device("cuda" if there["cuda"] else "mps" if there["mps"] else "cpu")
-    if not there[wanted]:
-        raise Refusal(f"There is no {wanted} device here: leave --train.device out.")
-    return torch.device(wanted)
+        return torch.device(next(kind for kind, count in there.items() if count))
+    device = torch.device(device_name(str(wanted)))
+    if (device.index or 0) >= there[device.type]:
+        found = " and ".join(kind for kind, count in there.items() if count)
+        raise Refusal(
+            f"There is no device {device} here, but {found}: choose one of them, or auto."
+        )
+    return device
 
 
 def set_threads(wanted: int, width: int, launch: Launch = ALONE) -> int:

@@ -14,6 +14,7 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Notice, Refusal
 from flowlm.experiment import read_experiment
 from flowlm.hub.transfer import locate
+from flowlm.machine.hardware import choose_device
 from flowlm.model.fingerprints import read_fingerprints
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.released import is_released, read_released
@@ -38,12 +39,12 @@ def load(
     `name` is a run or export directory, a shipped model ("demo"), a released `.ckpt` file, a
     folder with a released config.json and model.safetensors, or `hf:owner/name[@revision]` on the
     Hugging Face hub (without `hf:` where no path could be meant). `device` is cpu, cuda, cuda:1,
-    ..., or mps. With `dtype` torch.bfloat16 the blocks and the head are stored and multiplied in
-    it; clock, state and softmax stay in float32. `tokenizer` replaces the model's own: a file or
+    ..., mps, or auto. With `dtype` torch.bfloat16 the blocks and the head are stored and multiplied
+    in it; clock, state and softmax stay in float32. `tokenizer` replaces the model's own: a file or
     folder, "bert-base-uncased", "gpt2", or hf:owner/name. A Refusal names what is missing or wrong.
     """
     _require_kinds(name, device, dtype, tokenizer)
-    target, place = _device(device), locate(name)
+    target, place = choose_device(device), locate(name)
     if is_released(place):
         released = read_released(place)
         experiment, weights, own = released.experiment, released.weights, released.tokenizer
@@ -121,18 +122,3 @@ def _require_kinds(name: object, device: object, dtype: object, tokenizer: objec
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         said = dtype if isinstance(dtype, str | torch.dtype) else type(dtype).__name__
         raise Refusal(f"There is no sampling in {said}: choose torch.float32 or torch.bfloat16.")
-
-
-def _device(wanted: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise Refusal(f"There is no device {wanted}: choose cpu, cuda or mps.") from None
-    there = {
-        "cpu": True,
-        "cuda": (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.mps.is_available(),
-    }
-    if not there.get(device.type, False):
-        raise Refusal(f"There is no device {wanted} here: choose another of cpu, cuda and mps.")
-    return device

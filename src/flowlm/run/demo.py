@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -58,13 +57,7 @@ def train_demo(out: Path, seed: int, wait: float = 0.5) -> Iterator[dict[str, Pr
     A model that is finished there already is kept; one that was interrupted goes on. A Refusal if
     another process does the same in `out`, or if it cannot be written.
     """
-    with ExitStack() as lock:
-        try:
-            lock.enter_context(locked(out / LOCK, out))
-        except OSError as error:
-            raise Refusal(
-                f"{out} cannot be written ({error.strerror}): choose another --out."
-            ) from error
+    with locked(out / LOCK, out):
         yield from _trained(out, seed, wait)
 
 

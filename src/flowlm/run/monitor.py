@@ -170,7 +170,7 @@ def evaluate_by_tau(
     diagonal against the text, whatever it learns from: a flow and its map compare.
     """
     method = experiment.method
-    if not method.times:
+    if method.time(network.vocab) is None:
         return {}
     sums = torch.zeros(len(LEVELS) + 1, dtype=torch.float64)
     few = Batch(inputs.valid.tokens[:LEVEL_TEXTS], inputs.valid.weight[:LEVEL_TEXTS])
