@@ -15,7 +15,8 @@ import torch
 
 import flowlm as library
 from flowlm.core import FREE
-from flowlm.experiment import SHIPPED, read_experiment
+from flowlm.experiment import read_experiment
+from flowlm.hub.names import SHIPPED
 from flowlm.model.language_model import LanguageModel
 
 RECIPES = ("text-flow", "text-flow-map", "text-masked", "text-autoregressive")
@@ -150,7 +151,7 @@ def test_a_film_without_a_terminal_is_a_line_a_frame(
     frames = list(model.film(2, 4))
     assert len(frames) == (16 if method == "autoregressive" else 4)
     # Every place is a dot until it is written, and the last frame is the text.
-    assert shown.out.count("·") == sum(int((frame == FREE).sum()) for frame in frames)
+    assert shown.out.count("·") == sum(int((frame.tokens() == FREE).sum()) for frame in frames)
     texts = " | ".join(model.generate(2, 4))
     assert shown.out.endswith(texts + "\n")
 
@@ -161,7 +162,7 @@ def test_text_is_printed_as_it_is(
     # A terminal library may read more into text than is there: names of emoji, markup, tabs.
     text = ":cat: [bold]x[/bold] a\tb"
     texts = iter([torch.zeros(1, 1, dtype=torch.long)])
-    monkeypatch.setattr(LanguageModel, "batches", lambda *_: texts)
+    monkeypatch.setattr(LanguageModel, "batches", lambda *_, **__: texts)
     monkeypatch.setattr("flowlm.data.tokenizer.Tokenizer.decode", lambda *_: text)
     answer = flowlm("sample", runs / "flow", "--num", 1)
     assert answer.out.splitlines()[1:] == [text]

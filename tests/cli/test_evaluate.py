@@ -281,7 +281,7 @@ def test_a_stopped_evaluation_keeps_its_rows_and_goes_on(
         answer = flowlm(*words)
         assert answer.status == 130
         assert measured == rows
-        assert f"FLM @ {rows[0]}: entropy" in answer.out, "a row is printed when it is measured"
+        assert f"FLM @ {rows[0]}: Entropy" in answer.out, "a row is printed when it is measured"
         assert str(flow_run / "report-unfinished.json") in answer.err
         assert f"{stop // 2} of 3 rows are kept" in answer.err
         assert (flow_run / "report.json").read_bytes() == whole, "the whole one is worth more"
@@ -330,7 +330,7 @@ def test_a_terminal_has_a_bar_and_its_rows_above_it(monkeypatch: pytest.MonkeyPa
         watch.row({"method": "FLM", "steps": 4, "sample_entropy": 2.5, "seconds": 0.002})
     assert paper.file.getvalue() == ""
     shown = screen.file.getvalue()
-    assert "FLM @ 4: entropy 2.500, ms/text 2.00" in shown
+    assert "FLM @ 4: Entropy 2.500, Time 2.00 ms" in shown
     assert "50%" in shown
 
 

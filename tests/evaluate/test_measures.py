@@ -22,7 +22,9 @@ from flowlm.data.language import Sentences, demo_language
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import distinct, sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
+from flowlm.evaluate.measures import MEASURES, Written, figures, present
 from flowlm.evaluate.quality import FLIP_PROBABILITY, noisy_channel_nll, valid_share
+from flowlm.evaluate.report import render
 
 TOKENS = st.tuples(st.integers(1, 6), st.integers(3, 12)).flatmap(
     lambda shape: arrays.arrays(np.int64, shape, elements=st.integers(0, 4))
@@ -335,3 +337,34 @@ def test_batches_of_sentences_depend_on_seed_and_step_alone(steps: list[int]) ->
     every = torch.cat([batch.tokens for batch in inorder.values()])
     assert len(every.unique(dim=0)) == len(every)
     assert not torch.equal(Sentences(language, 4, 2)(0).tokens, inorder[0].tokens)
+
+
+# --- the list of measures -------------------------------------------------------------------------
+
+
+def test_every_measure_can_be_shown_and_explained() -> None:
+    """On a report that has them all: a column, a definition, a value on the console and a card."""
+    rows = [
+        {"method": "FLM", "steps": n, **{key: 0.5 * n for key in MEASURES}, "samples": 8 * n}
+        for n in (1, 2)
+    ]
+    page = render({"title": "All", "summary": "Said.", "rows": rows})
+    for key, measure in MEASURES.items():
+        assert measure.key == key
+        assert measure.heading in page
+        assert measure.definition.format(judge="J", aim="A").endswith(".")
+        assert measure.plain(0.5) != measure.plain(1.0) != measure.plain(None) == "-"
+        assert (measure.chart is not None) <= measure.of_texts
+    assert [measure.key for measure in present(rows)] == [*MEASURES]
+    assert {m.key for m in present(rows, brief=True)} < {*MEASURES}
+
+
+def test_only_what_applies_is_measured(agreement: Language) -> None:
+    tokens = agreement.sample(Streams.of(2, count=9))
+    plain = figures(Written(tokens))
+    assert plain.keys() == {"sample_entropy", "unique", "samples"}
+    known = figures(Written(tokens, agreement, seconds=0.5, evaluations=3))
+    assert known.keys() == {*MEASURES}
+    assert known["valid"] == 1
+    assert (known["seconds"], known["evaluations"], known["samples"]) == (0.5, 3, 9)
+    assert figures(Written(tokens, judge=lambda texts: float(len(texts))))["nll"] == 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import re
 import sqlite3
@@ -10,12 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 import flowlm
 from flowlm.cli import main
+from flowlm.errors import Refusal
+from flowlm.evaluate.measures import MEASURES
+from flowlm.evaluate.report import checked
 from flowlm.experiment import METHODS, RULES, SAMPLERS, Experiment, Text, read_experiment
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -28,6 +33,7 @@ from flowlm.train import Plan
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
+TABLES: tuple[dict[str, Any], ...] = (METHODS, RULES, SAMPLERS, MEASURES, RECIPES)
 SIZE = Size(blocks=2, width=32, heads=2, condition=16, dropout=0.0)
 PLAN = Plan(steps=20, batch=8, warmup=2, log_every=10, validate_every=20, save_every=20)
 TEXT = "the small cat sat on the old mat and saw a bird\n" * 60
@@ -36,7 +42,7 @@ TEXT = "the small cat sat on the old mat and saw a bird\n" * 60
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """Import a file of the page; what it names in a table is forgotten after the test."""
-    tables = [(table, dict(table)) for table in (METHODS, RULES, SAMPLERS, RECIPES)]
+    tables = [(table, dict(table)) for table in TABLES]
     for name, code in FILES.items():
         (tmp_path / name).write_text(code)
     (tmp_path / "text.txt").write_text(TEXT)
@@ -66,7 +72,13 @@ def evaluated(run: str, *words: str) -> list[dict]:
 
 
 def test_every_example_is_a_short_file() -> None:
-    assert set(FILES) >= {"uniform.py", "two_steps.py", "midpoint.py", "sqlite_corpus.py"}
+    assert set(FILES) >= {
+        "uniform.py",
+        "two_steps.py",
+        "midpoint.py",
+        "distinct.py",
+        "sqlite_corpus.py",
+    }
     assert {name: code.count("\n") for name, code in FILES.items() if code.count("\n") > 60} == {}
 
 
@@ -88,7 +100,7 @@ def test_a_method(own: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     model.save("export")
     assert torch.equal(flowlm.load("export").sample(2, 4), model.sample(2, 4))
     del METHODS["UniformNoise"]
-    with pytest.raises(flowlm.errors.Refusal, match="no method of the kind 'UniformNoise'"):
+    with pytest.raises(Refusal, match="no method of the kind 'UniformNoise'"):
         read_experiment("runs/uniform")
 
 
@@ -134,6 +146,30 @@ def test_the_sampler_of_the_page_is_of_second_order(own: Callable) -> None:
     truth = end(Heun(), 32)
     off = {s: float((end(s, 32) - truth).abs().mean()) for s in (way, Euler())}
     assert off[way] < off[Euler()] / 5
+
+
+def test_a_measure(own: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    model = trained("flow", Flow(), Euler())
+    own("distinct")
+    capsys.readouterr()
+    rows = evaluated("runs/flow")
+    for row, steps in zip(rows, (1, 4), strict=True):
+        tokens = model.sample(8, steps)
+        pairs = [tuple(pair) for text in tokens.tolist() for pair in itertools.pairwise(text)]
+        assert row["distinct_2"] == pytest.approx(len(set(pairs)) / len(pairs))
+    shown = MEASURES["distinct_2"].plain(rows[0]["distinct_2"])
+    assert "Distinct-2" in (told := capsys.readouterr().out)
+    assert shown in told
+    page = Path("runs/flow/report.html").read_text()
+    for said in ("Distinct-2", MEASURES["distinct_2"].definition, "Distinct pairs of tokens."):
+        assert said in page
+    report = json.loads(Path("runs/flow/report.json").read_text())
+    card = model_card(model.experiment, 1, model.network.vocab, 16, "me/mine", report)
+    assert "Distinct-2 (share)" in card
+    assert f" {shown} |" in card
+    del MEASURES["distinct_2"]
+    with pytest.raises(Refusal, match="no place for distinct_2"):
+        checked(report)
 
 
 def test_a_corpus(own: Callable) -> None:

@@ -199,7 +199,7 @@ GOOD: dict[str, Callable[[Face], bool]] = {
         f.left.sample(2, prompt=prompt(dtype=torch.uint8) * 0 + 3), prompt() * 0 + 3
     ),
     "a film's last frame": lambda f: torch.equal(
-        [*f.map.film(np.int32(2), 3, 1, np.int64(4))][-1], f.map.sample(6, 3, 1)[4:]
+        [*f.map.film(np.int32(2), 3, 1, np.int64(4))][-1].tokens(), f.map.sample(6, 3, 1)[4:]
     ),
     "the last text that there is": lambda f: [*f.map.film(1, 1, 0, 2**32 - 1)][-1].shape == (1, L),
     "points in double": lambda f: torch.equal(

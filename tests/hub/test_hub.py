@@ -241,13 +241,15 @@ def test_a_run_is_published_with_its_card(
     assert card.startswith("---\nlibrary_name: flowlm\n")
     report = json.loads(REPORT.read_text())
     for row in report["rows"]:
-        cells = [str(row["steps"]), f"{row['sample_entropy']:.3f}", f"{row['unique']:.1%}", "20"]
+        cells = [str(row["steps"]), f"{row['sample_entropy']:.3f}", f"{row['unique']:.1%}"]
+        cells.append(f"{1000 * row['seconds']:.2f} ms")
         assert f"| {' | '.join(cells)} |" in card
+    assert "20 texts a row" in card
     for texts in report["samples"].values():
         assert texts[0]["text"].splitlines()[0] in card
     assert 'flowlm.load("hf:me/my-flow")' in card
     assert "# my-flow\n" in card
-    assert "nats per token" not in card, "there was no judge"
+    assert "NLL" not in card, "there was no judge"
     everything = b"".join(files.values()).decode("latin-1")
     assert "somebody" not in everything, "a path of the author's machine"
     assert "corpus.txt" in card

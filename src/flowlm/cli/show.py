@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowlm.cli import leads
+from flowlm.evaluate.measures import present
 
 if TYPE_CHECKING:
     from flowlm.data.tokenizer import Tokenizer
@@ -65,27 +66,22 @@ def one_way(method: Method, length: int) -> str:
 def results(console: Console, report: Mapping[str, Any]) -> None:
     """The table of a report, grouped by steps; the language itself and the controls below."""
     table = Table(title=report["title"], title_justify="left", header_style="bold")
-    judged = any(row.get("valid") is not None for row in report["rows"])
+    control = report.get("reference") or {}
+    known = present([*report["rows"], control], brief=True)
     table.add_column("steps", justify="right")
-    table.add_column("method", min_width=len("Masked diffusion"))
-    for name in _names(judged):
-        table.add_column(name, justify="right")
+    table.add_column("method", min_width=len("independent words"))
+    for measure in known:
+        table.add_column(f"{measure.heading}\n{measure.unit}", justify="right")
     rows = sorted(report["rows"], key=lambda row: (row["steps"] == "full", row["evaluations"]))
     for i, row in enumerate(rows):
         new_group = i > 0 and rows[i - 1]["steps"] != row["steps"]
         if new_group:
             table.add_section()
-        table.add_row(str(row["steps"]), row["method"], *_cells(row, judged))
-    control = report.get("reference")
+        table.add_row(str(row["steps"]), row["method"], *(m.plain(row.get(m.key)) for m in known))
     if control:
         table.add_section()
-        table.add_row("", "the language itself", *_cells(control, judged))
-        independent = {
-            "valid": control["marginals_valid"],
-            "nll": control["marginals_nll"],
-            "sample_entropy": control["marginals_sample_entropy"],
-        }
-        table.add_row("", "words drawn independently", *_cells(independent, judged))
+        for name, prefix in {"the language": "", "independent words": "marginals_"}.items():
+            table.add_row("", name, *(m.plain(control.get(prefix + m.key)) for m in known))
     console.print(table)
     if control:
         console.print(f"Entropy of the language: {control['entropy']:.3f} nats/token.")
@@ -121,9 +117,8 @@ class Measuring:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Print the figures of a row."""
-        judged = row.get("valid") is not None
-        cells = zip(_names(judged), _cells(row, judged))
-        figures = ", ".join(f"{name} {cell}" for name, cell in cells if cell != "-")
+        known = present([row], brief=True)
+        figures = ", ".join(f"{m.heading} {m.plain(row[m.key])}" for m in known)
         self.say(f"{row['method']} @ {row['steps']}: {figures}")
 
 
@@ -211,28 +206,9 @@ def spelt(row: Sequence[int], tokenizer: Tokenizer | None) -> str:
     return " ".join(pieces)
 
 
-def _names(judged: bool) -> list[str]:
-    return [*(["valid"] if judged else []), "nats/token", "entropy", "unique", "ms/text"]
-
-
 def _span(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} minutes"
 
 
 def _rounded(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.3g}"
-
-
-def _cells(row: Mapping[str, Any], judged: bool) -> list[str]:
-    def figure(name: str, form: str, scale: float = 1) -> str:
-        value = row.get(name)
-        return "-" if value is None else format(value * scale, form)
-
-    valid = [figure("valid", ".2%" if row.get("valid", 1) < 0.1 else ".1%")] if judged else []
-    return [
-        *valid,
-        figure("nll", ".3f"),
-        figure("sample_entropy", ".3f"),
-        figure("unique", ".3f"),
-        figure("seconds", ".2f", 1000),
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flowlm.evaluate.measures import present
 from flowlm.experiment import Experiment, Generated
 
 TEXTS = 3
@@ -48,28 +49,22 @@ def _header() -> str:
 
 
 def _measured(report: Mapping[str, Any]) -> list[str]:
-    columns = {
-        "steps": ("steps", "{}"),
-        "valid": ("valid", "{:.1%}"),
-        "nll": ("nats per token", "{:.3f}"),
-        "sample_entropy": ("sample entropy (nats)", "{:.3f}"),
-        "unique": ("unique", "{:.1%}"),
-        "samples": ("texts", "{:,}"),
-    }
     rows = report["rows"]
-    known = [key for key in columns if any(row.get(key) is not None for row in rows)]
+    known = present(rows, brief=True)
     lines = [
-        "| " + " | ".join(columns[key][0] for key in known) + " |",
-        "|" + "---:|" * len(known),
+        "| " + " | ".join(["steps", *(f"{m.heading} ({m.unit})" for m in known)]) + " |",
+        "|" + "---:|" * (1 + len(known)),
     ]
     for row in rows:
-        cells = ["-" if row.get(key) is None else columns[key][1].format(row[key]) for key in known]
+        cells = [str(row["steps"]), *(m.plain(row.get(m.key)) for m in known)]
         lines.append("| " + " | ".join(cells) + " |")
+    counts = {row.get("samples") for row in rows} - {None}
     facts = report.get("facts") or {}
     said = ", ".join(f"{name} {value}" for name, value in facts.items())
-    remarks = [f"By `flowlm evaluate` ({said})."]
-    if "nll" in known and report.get("judge"):
-        remarks.append(f"Nats per token are under {report['judge']}.")
+    texts = f", {min(counts):,} texts a row" if counts else ""
+    remarks = [f"By `flowlm evaluate` ({said}{texts})."]
+    if any(m.key == "nll" for m in known) and report.get("judge"):
+        remarks.append(f"NLL is under {report['judge']}.")
     remarks.append(
         "Read quality together with sample entropy: repeating a few frequent words scores well too."
     )

@@ -15,14 +15,14 @@ from typing import Any, Literal
 import torch
 
 from flowlm import __version__
+from flowlm.core.oracle import Language
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
 from flowlm.data.language import demo_language
 from flowlm.errors import Refusal
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
-from flowlm.evaluate.diversity import sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
-from flowlm.evaluate.quality import noisy_channel_nll, valid_share
+from flowlm.evaluate.measures import MEASURES, Written, figures
 from flowlm.experiment import Generated
 from flowlm.machine.limits import cores
 from flowlm.model.language_model import LanguageModel
@@ -61,18 +61,18 @@ def rows(
     evaluations of the network, a text each, as they are done. A method whose steps are its tokens
     has one row.
     """
-    method = model.experiment.method
+    method, language = model.experiment.method, exact_language(model)
+    hearing = None if judge is None else partial(_judged, judge)
     for wanted in steps if sampler.counts_steps else ("full",):
         count = counted(wanted)
         evaluations = sampler.evaluations(count, model.length)
 
-        def written(texts: int, each: int = evaluations) -> None:
+        def batch(texts: int, each: int = evaluations) -> None:
             done(texts * each)
 
-        tokens, seconds = _timed(model, count, num, seed, sampler, written)
-        row = {"method": method.label, "steps": wanted, "evaluations": evaluations}
-        row |= {"seconds": seconds} | _diversity(tokens)
-        yield row | _quality(model, tokens, judge)
+        tokens, seconds = _timed(model, count, num, seed, sampler, batch)
+        written = Written(tokens, language, hearing, evaluations, seconds)
+        yield {"method": method.label, "steps": wanted} | figures(written)
 
 
 def _timed(
@@ -101,18 +101,20 @@ def _timed(
 def reference(num: int, seed: int) -> dict[str, float]:
     """The demo's language itself, and a writer who knows its words but not how they depend."""
     language, _ = demo_language()
-    true = language.sample(Streams.of(seed, 2, count=num))
-    independent = draw_marginals(language, Streams.of(seed, 3, count=num))
-    return {
-        "entropy": language.entropy,
-        "valid": valid_share(language, true),
-        "nll": noisy_channel_nll(language, true),
-        "sample_entropy": sample_entropy(true),
-        "unique": unique_share(true),
-        "marginals_valid": marginals_valid(language),
-        "marginals_nll": noisy_channel_nll(language, independent),
-        "marginals_sample_entropy": sample_entropy(independent),
-    }
+    true = _of_texts(Written(language.sample(Streams.of(seed, 2, count=num)), language))
+    chance = _of_texts(Written(draw_marginals(language, Streams.of(seed, 3, count=num)), language))
+    chance["valid"] = marginals_valid(language)  # exactly, where that is known
+    found = {f"marginals_{key}": value for key, value in chance.items()}
+    return {"entropy": language.entropy} | true | found
+
+
+def _of_texts(written: Written) -> dict[str, float]:
+    return {key: v for key, v in figures(written).items() if MEASURES[key].of_texts}
+
+
+def exact_language(model: LanguageModel) -> Language | None:
+    """The language of which a model is to write, where it is known exactly."""
+    return demo_language()[0] if isinstance(model.experiment.data, Generated) else None
 
 
 def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[str, Any]]:
@@ -131,9 +133,8 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
         *_, last = Unmask().frames(MaskedDenoiser(predict, language.vocab), prompt, count, rng)
         tokens = last.tokens()
         table.append(
-            {"method": "Masked, perfect", "steps": count, "evaluations": count}
-            | _diversity(tokens)
-            | _exact_quality(tokens)
+            {"method": "Masked, perfect", "steps": count}
+            | figures(Written(tokens, language, evaluations=count))
         )
     return table
 
@@ -145,8 +146,8 @@ def samples(
     tokens = model.sample(num, steps, seed, sampler=sampler).cpu()
     assert model.tokenizer is not None
     texts = [model.tokenizer.decode(row) for row in tokens.tolist()]
-    if isinstance(model.experiment.data, Generated):
-        valid = demo_language()[0].valid(tokens).tolist()
+    if (language := exact_language(model)) is not None:
+        valid = language.valid(tokens).tolist()
         return [{"text": text, "valid": ok} for text, ok in zip(texts, valid)]
     return [{"text": text} for text in texts]
 
@@ -166,30 +167,13 @@ def film(model: LanguageModel, steps: int, seed: int, sampler: Sampler) -> dict[
     return {"title": title, "frames": frames}
 
 
-def _diversity(tokens: Tokens) -> dict[str, float]:
-    return {
-        "samples": len(tokens),
-        "sample_entropy": sample_entropy(tokens),
-        "unique": unique_share(tokens),
-    }
-
-
-def _exact_quality(tokens: Tokens) -> dict[str, float]:
-    language, _ = demo_language()
-    return {"valid": valid_share(language, tokens), "nll": noisy_channel_nll(language, tokens)}
-
-
-def _quality(model: LanguageModel, tokens: Tokens, judge: LanguageModel | None) -> dict[str, float]:
-    if isinstance(model.experiment.data, Generated):
-        return _exact_quality(tokens)
-    if judge is None:
-        return {}
+def _judged(judge: LanguageModel, tokens: Tokens) -> float:
+    """Nats per token of texts under an autoregressive model."""
     texts = Batch(tokens, torch.ones(tokens.shape))
-    value = mean_nll(
-        partial(judge.experiment.method.nll, judge.network), texts, device=judge.device
-    )
+    nll = partial(judge.experiment.method.nll, judge.network)
+    value = mean_nll(nll, texts, device=judge.device)
     assert value is not None
-    return {"nll": value}
+    return value
 
 
 def require_judge(judge: LanguageModel, model: LanguageModel) -> None:

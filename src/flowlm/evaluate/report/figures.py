@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from flowlm.evaluate.measures import Measure, present
 from flowlm.evaluate.report.charts import (
     MARKERS,
     PANEL,
@@ -20,12 +21,11 @@ from flowlm.evaluate.report.charts import (
     thinned,
 )
 from flowlm.evaluate.report.markup import (
+    FORMS,
     THIN,
     Html,
     element,
     measured,
-    nats,
-    percent,
     steps_text,
 )
 from flowlm.evaluate.report.schema import Report, Row
@@ -46,8 +46,10 @@ def styles(report: Report) -> dict[str, int]:
 
 
 def results(report: Report) -> Html:
-    """Valid share, NLL and sample entropy over steps, side by side."""
-    figures = [figure for figure in (_valid(report), _nll(report), _entropy(report)) if figure]
+    """Every measure that has a chart, over steps, side by side."""
+    measures = present(list(report["rows"]))
+    figures = [_measure(report, m, m.chart) for m in measures if m.chart is not None]
+    figures = [figure for figure in figures if figure is not None]
     return element("div", *figures, class_="figures") if figures else Html("")
 
 
@@ -76,45 +78,24 @@ def training(report: Report) -> Html:
     return element("div", *panels, class_="figures panels") if panels else Html("")
 
 
-def _valid(report: Report) -> Html | None:
-    lines = _lines(report, _valid_point)
+def _measure(report: Report, measure: Measure, caption: str) -> Html | None:
+    """A measure over steps, with what real text scores, or for a share what chance scores."""
+    lines = _lines(report, lambda row: _point(measure, row))
     if not lines:
         return None
-    chance = measured((report.get("reference") or {}).get("marginals_valid"))
-    rules = [] if chance is None else [Rule(chance, "independent words")]
-    y = linear_axis(0, 1, "valid", lambda share: f"{100 * share:.0f}{THIN}%")
-    caption = "Valid texts, with 95 % intervals. Dashed: words drawn independently."
-    if not rules:
-        caption = "Valid texts, with 95 % intervals."
-    return _figure("valid", "Share of valid texts over steps", caption, y, lines, rules)
-
-
-def _nll(report: Report) -> Html | None:
-    lines = _lines(report, lambda row: _plain_point(row, measured(row.get("nll"))))
-    if not lines:
-        return None
-    reference = report.get("reference") or {}
-    level, name = measured(reference.get("entropy")), "the language"
-    caption = "NLL per token. Dashed: the entropy of the language."
-    if level is None or report.get("judge"):
-        level, name = measured(reference.get("nll")), "real text"
-        caption = "NLL per token. Dashed: real text."
+    reference, share = report.get("reference") or {}, measure.form == "share"
+    level = measured(reference.get(f"marginals_{measure.key}" if share else measure.key))
+    itself = "real text" if report.get("judge") else "the language"
+    name = "independent words" if share else itself
     rules = [] if level is None else [Rule(level, name)]
-    caption = caption if rules else "NLL per token."
-    y = _nats_axis(lines, rules)
-    return _figure("nll", "NLL per token over steps", caption, y, lines, rules)
-
-
-def _entropy(report: Report) -> Html | None:
-    lines = _lines(report, lambda row: _plain_point(row, measured(row.get("sample_entropy"))))
-    if not lines:
-        return None
-    level = measured((report.get("reference") or {}).get("sample_entropy"))
-    name = "real text" if report.get("judge") else "the language"
-    rules = [] if level is None else [Rule(level, name)]
-    caption = "Sample entropy: a low NLL counts only where this stays up."
-    y = _nats_axis(lines, rules)
-    return _figure("entropy", "Sample entropy over steps", caption, y, lines, rules)
+    if rules:
+        caption += f" Dashed: {'words drawn independently' if share else itself}."
+    if share:
+        y = linear_axis(0, 1, measure.heading.lower(), lambda part: f"{100 * part:.0f}{THIN}%")
+    else:
+        y = _value_axis(measure, lines, rules)
+    title = f"{measure.heading} over steps"
+    return _figure(measure.key, title, caption, y, lines, rules)
 
 
 def _figure(
@@ -139,18 +120,16 @@ def _lines(report: Report, point: Callable[[Row], Point | None]) -> list[Line]:
     return lines
 
 
-def _plain_point(row: Row, value: float | None) -> Point | None:
+def _point(measure: Measure, row: Row) -> Point | None:
+    """A value with its words and, of a share, its interval."""
+    value, samples = measured(row.get(measure.key)), row.get("samples")
     if value is None or math.isinf(value):
         return None
-    return Point(_along(row), value, f"{steps_text(row['steps'])} {nats(value)} nats")
-
-
-def _valid_point(row: Row) -> Point | None:
-    share, samples = measured(row.get("valid")), row.get("samples")
-    if share is None:
-        return None
-    interval = _wilson(share, samples) if samples else None
-    return Point(_along(row), share, f"{steps_text(row['steps'])} {percent(share)}", interval)
+    said = f"{steps_text(row['steps'])} {FORMS[measure.form](value)}"
+    if measure.form == "nats":
+        said += " nats"
+    interval = _wilson(value, samples) if measure.form == "share" and samples else None
+    return Point(_along(row), value, said, interval)
 
 
 def _along(row: Row) -> float:
@@ -167,9 +146,9 @@ def _wilson(share: float, samples: int) -> tuple[float, float]:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def _nats_axis(lines: list[Line], rules: list[Rule]) -> Axis:
+def _value_axis(measure: Measure, lines: list[Line], rules: list[Rule]) -> Axis:
     values = [point.y for line in lines for point in line.points] + [rule.y for rule in rules]
-    return linear_axis(min(values), max(values), "nats", lambda value: f"{value:.3g}")
+    return linear_axis(min(values), max(values), measure.unit, lambda value: f"{value:.3g}")
 
 
 def _loss_axis(losses: list[float]) -> Axis:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from flowlm.evaluate.measures import Form
 
 _VOID = frozenset({"br", "input"})
 THIN = "\u202f"  # a narrow space that does not break
@@ -83,6 +85,12 @@ def whole(value: float) -> Html:
     if len(digits) > 4:
         digits = re.sub(r"(?<=\d)(?=(\d{3})+$)", "<i></i>", digits)
     return element("span", Html(digits), class_="n")
+
+
+FORMS: dict[Form, Callable[[float], str]] = {
+    "share": percent, "nats": nats, "seconds": duration, "count": whole,
+}  # fmt: skip
+"""How the page writes values."""
 
 
 def steps_text(steps: int | str) -> str:

@@ -4,56 +4,24 @@ Every number may be null or absent where nothing was measured; the page then sho
 """
 
 # No `from __future__ import annotations` here: it would hide which keys are required.
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from flowlm.errors import Refusal
+from flowlm.evaluate.measures import MEASURES
 
 Steps = int | Literal["full"]
 """Steps of a sampler; "full" where the method itself says how many (one per word, say)."""
 
 
-class Reference(TypedDict, total=False):
-    """What the texts themselves score: the row that a perfect model would reach."""
+Row = Mapping[str, Any]
+"""One sampler at one number of steps: `method`, its name on the page, `steps` (`Steps`), and the
+figures that were measured, by the keys of `evaluate.measures.MEASURES`."""
 
-    entropy: float | None
-    """Entropy of the language, nats per token."""
-    valid: float | None
-    """Share of its sentences that are valid: 1.0."""
-    nll: float | None
-    """NLL of its own sentences, measured as in `Row`, nats per token."""
-    sample_entropy: float | None
-    """Sample entropy of its own sentences, measured as in `Row`, nats."""
-    unique: float | None
-    """Share of its sentences that are different, in as many as a row has samples."""
-    marginals_valid: float | None
-    """Share of valid sentences when words are drawn independently from their marginals."""
-    marginals_nll: float | None
-    """NLL of such sentences, nats per token."""
-    marginals_sample_entropy: float | None
-    """Sample entropy of such sentences, nats."""
-
-
-class Row(TypedDict):
-    """One sampler at one number of steps."""
-
-    method: str
-    """FMLM, FLM, Masked diffusion, Autoregressive, ...: its name on the page."""
-    steps: Steps
-    evaluations: NotRequired[int | None]
-    """Network evaluations per text."""
-    valid: NotRequired[float | None]
-    """Share of texts that belong to the language."""
-    nll: NotRequired[float | None]
-    """Nats per token under the judge: the language through a noisy channel, or `Report.judge`."""
-    sample_entropy: NotRequired[float | None]
-    """Entropy of the words within one text, mean over texts, nats."""
-    unique: NotRequired[float | None]
-    """Different texts over all texts."""
-    seconds: NotRequired[float | None]
-    """Seconds per text: those of a batch over its texts, the median of the batches of a row."""
-    samples: NotRequired[int | None]
-    """How many texts the numbers are means over."""
+Reference = Mapping[str, Any]
+"""What the texts themselves score, by the same keys, and what a writer scores who draws every token
+from its own distribution: with `marginals_` before the key. `entropy` is that of the language, in
+nats per token, where it is known."""
 
 
 class Sample(TypedDict):
@@ -104,9 +72,10 @@ class Report(TypedDict):
 def checked(report: Mapping[str, Any]) -> Report:
     """The same report, or a refusal that names the key which is missing, unknown or misshapen."""
     _keys(report, Report, "report")
-    _keys(report.get("reference") or {}, Reference, "report.reference")
+    chance = {f"marginals_{key}" for key in MEASURES}
+    _known(report.get("reference") or {}, set(), {"entropy", *MEASURES, *chance}, "reference")
     for i, row in enumerate(report["rows"]):
-        _keys(row, Row, f"report.rows[{i}]")
+        _known(row, {"method", "steps"}, {*MEASURES}, f"rows[{i}]")
         steps = row["steps"]
         if steps != "full" and not (isinstance(steps, int) and steps >= 1):
             raise Refusal(f'report.rows[{i}].steps is {steps!r}; give a whole number or "full".')
@@ -124,7 +93,11 @@ def checked(report: Mapping[str, Any]) -> Report:
 
 
 def _keys(value: Mapping[str, Any], shape: Any, place: str) -> None:
-    required, optional = shape.__required_keys__, shape.__optional_keys__
+    _known(value, shape.__required_keys__, shape.__optional_keys__, place.removeprefix("report."))
+
+
+def _known(value: Mapping[str, Any], required: Set[str], optional: Set[str], place: str) -> None:
+    place = "report" if place == "report" else f"report.{place}"
     if missing := sorted(required - value.keys()):
         raise Refusal(f"{place} lacks {', '.join(missing)}; add what is missing.")
     if unknown := sorted(value.keys() - required - optional):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowlm.evaluate.measures import present
 from flowlm.evaluate.report.markup import (
     Html,
     element,
@@ -107,48 +108,22 @@ def _words(frame: Frame) -> Html:
 
 
 def definitions(report: Report) -> Html:
-    """What each number is, exactly."""
+    """The exact meaning of each number."""
     judge = report.get("judge")
-    terms = {"Steps, evaluations": _STEPS}
-    if not judge:
-        terms |= {"Valid": _VALID, "Words drawn independently": _CHANCE}
-    terms |= {
-        "NLL": _NLL_JUDGE.format(judge=judge) if judge else _NLL_LANGUAGE,
-        "Entropy": _ENTROPY,
-        "Unique": "Different texts as a share of all texts of the row.",
-        "Time": _TIME,
-    }
+    named = {"judge": judge or _LANGUAGE, "aim": "real text" if judge else "the language itself"}
+    terms = {"Steps": _STEPS}
+    for measure in present([*report["rows"], report.get("reference") or {}]):
+        terms[measure.heading] = measure.definition.format_map(named)
+    if (report.get("reference") or {}).get("marginals_valid") is not None:
+        terms["Words drawn independently"] = _CHANCE
     return element("dl", *_pairs(terms), class_="terms")
 
 
-_STEPS = (
-    "Steps are the moves a sampler makes from noise to text; evaluations are the forward passes "
-    "of the network that one text costs."
-)
-_VALID = (
-    "The share of texts that are sentences of the language, that is, to which it gives a positive "
-    "probability. This is decided exactly, not by a model."
-)
-_NLL_LANGUAGE = (
-    "The negative log-likelihood per token, in nats, of the generated texts under the language "
-    "itself, heard through a channel that replaces each word, with a small probability, by one "
-    "drawn from the whole vocabulary. So it is exact, and finite for wrong sentences too. It is "
-    "not the likelihood of the trained model. A perfect model scores what the language itself "
-    "scores; less is not better but narrower."
-)
-_NLL_JUDGE = (
-    "The negative log-likelihood per token, in nats, of the generated texts under {judge}. It is "
-    "not the likelihood of the trained model. What real text scores is the aim; less is not better "
-    "but narrower."
-)
-_ENTROPY = (
-    "Sample entropy: the entropy, in nats, of the word frequencies within one text, averaged over "
-    "texts. Repetition lowers it and buys a low NLL, so the two are one result: compare NLL at "
-    "equal entropy."
-)
-_TIME = (
-    "Wall-clock time of sampling, per text: that of a batch over its texts, the median of the "
-    "batches of a row, after a warm-up."
+_STEPS = "The moves that a sampler makes from noise to text."
+_LANGUAGE = (
+    "the language itself, heard through a channel that replaces each word, with a small "
+    "probability, by one drawn from the whole vocabulary (so it is exact, and finite for wrong "
+    "sentences too)"
 )
 _CHANCE = (
     "A control without a model: each word is drawn alone, with the exact probability that it has "
