@@ -13,6 +13,7 @@ from flowlm import core, nn
 from flowlm.core.distribution import Dense
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 
 PAPER = nn.Size(dropout=0.0, attention_cap=None)
@@ -55,17 +56,17 @@ def dense_loss(model: nn.DiT, batch: core.Batch, rng: core.Streams) -> core.Loss
 
 def rival(case: Case) -> tuple[nn.DiT, LossOf]:
     """A network and its loss. "map" distils a flow of the same size, with the same table."""
-    method, loss, teacher = Flow(encoder="linear"), dense_loss, None
+    method, loss, teacher = Flow(input=LinearInput()), dense_loss, None
     with torch.device(DEVICE):
         match case.rival:
             case "flow":
                 method = Flow()
                 loss = method.loss
             case "posterior":
-                method = Flow(encoder="posterior")
+                method = Flow(input=PosteriorInput())
                 loss = method.loss
             case "bayes":
-                method = Flow(encoder="bayes")
+                method = Flow(input=BayesInput())
                 loss = method.loss
             case "masked":
                 method = Masked()

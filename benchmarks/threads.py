@@ -66,13 +66,14 @@ def cell(width: int, threads: int) -> list[float]:
 
     from flowlm.data.language import Sentences, demo_language
     from flowlm.methods.flow import Flow
+    from flowlm.methods.input import PosteriorInput
     from flowlm.nn import Size
     from flowlm.train import Plan, State, train
 
     torch.set_num_threads(threads)
     language, _ = demo_language()
     size = Size(6, width, 4, 32, dropout=0.0, attention_cap=None, output_cap=None)
-    method = Flow(encoder="posterior")
+    method = Flow(input=PosteriorInput())
     plan = Plan(steps=STEPS + 3, batch=32, warmup=1)
     network = method.network(size, language.vocab, language.length)
     steps = train(State(network, plan), method.loss, Sentences(language, 32, 0), plan)

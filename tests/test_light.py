@@ -37,6 +37,7 @@ import contextlib, io, json, sys
 import flowlm
 from flowlm.cli import main
 from flowlm.errors import Refusal
+from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 said = {}
 for words in json.load(sys.stdin):
     with contextlib.redirect_stderr(io.StringIO()) as told:
@@ -97,9 +98,9 @@ def test_a_mistyped_name_is_refused_before_torch_is_imported(
 
 METHODS = {
     "projected": Flow(),
-    "linear": Flow(encoder="linear"),
-    "map, posterior": FlowMap(encoder="posterior"),
-    "map, bayes": FlowMap(encoder="bayes"),
+    "linear": Flow(input=LinearInput()),
+    "map, posterior": FlowMap(input=PosteriorInput()),
+    "map, bayes": FlowMap(input=BayesInput()),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }

@@ -5,10 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowlm import experiment
 from flowlm.core import Streams
+from flowlm.experiment.kinds import spelt
 from flowlm.methods.method import Method
 from flowlm.nn import DiT
 from flowlm.sampling import Euler, Frame, Jumps, LeftToRight, PointSampler, Sampler, Unmask
+
+INPUTS = {spelt(name): kind() for name, kind in experiment.INPUTS.items()}
+"""By the words of the command line: projected, linear, posterior, bayes."""
 
 
 def usual(method: Method) -> Sampler:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, from_json, to_json
+from flowlm.experiment.kinds import spelt
 from flowlm.experiment.older import FORMAT
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
@@ -172,13 +174,13 @@ def accepted(at: tuple[str, ...], wrong: Any) -> bool:
     try:
         from_json(text, FILE)
     except Refusal:
-        place = at[0] if at[-1] == "kind" else at[-1]
+        place = at[-2] if at[-1] == "kind" else at[-1]
         assert place in refusal(text)
         return False
     return True
 
 
-WORDS = {"name", "kind", "encoder", "clock", "path", "documents", "tokenizer"} | {
+WORDS = {"name", "kind", "clock", "path", "documents", "tokenizer"} | {
     "positions", "device", "precision"
 }  # fmt: skip
 FRACTIONS = {"valid", "dropout", "attention_cap", "output_cap", "lr", "decay", "beta2"} | {
@@ -249,6 +251,8 @@ def first_format(recipe: str) -> dict[str, Any]:
     if method["kind"] == "FlowMap":
         del method["rule"]
         sampler["temperature"] = method.pop("teacher_temperature")
+    if "input" in method:
+        method["encoder"] = spelt(method.pop("input")["kind"])
     method.update(sampler)
     return stated
 
@@ -327,7 +331,7 @@ def test_commands_refuse_a_run_whose_experiment_is_broken(
     }[command]
     file = flow_run / "experiment.json"
     whole = file.read_bytes()
-    other = whole.replace(b'"encoder"', b'"tempo"')
+    other = whole.replace(b'"clock"', b'"tempo"')
     for broken in (b"", whole[:-10], b"\xff\xfe" + whole, other, b"{}", b"null"):
         file.write_bytes(broken)
         before = sorted(tmp_path.rglob("*"))
@@ -341,6 +345,6 @@ def test_commands_refuse_a_run_whose_experiment_is_broken(
 
 def test_a_copy_with_changes_is_checked_again() -> None:
     wanted = RECIPES["demo-flow"]()
-    bayes = replace(wanted.method, encoder="bayes")
+    bayes = replace(wanted.method, input=BayesInput())
     with pytest.raises(Refusal, match="no bound"):
         replace(wanted, method=bayes, size=replace(wanted.size, output_cap=30.0))

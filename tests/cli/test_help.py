@@ -83,7 +83,7 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     assert f"--sampler.{own[type(experiment.method)]}" in shown
     assert ("--sampler.gamma" in shown) == isinstance(experiment.method, FlowMap)
     assert ("--method.teacher" in shown) == isinstance(experiment.method, FlowMap)
-    assert ("--method.encoder" in shown) == isinstance(experiment.method, Flow | FlowMap)
+    assert ("--method.clock" in shown) == isinstance(experiment.method, Flow | FlowMap)
     assert ("--data.path" in shown) == isinstance(experiment.data, Text)
     assert {"--out", "--train.steps", "--train.seed", "--size.width"} <= shown
     # Its own defaults, not those of the classes.

@@ -15,6 +15,7 @@ from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.model import batch_size
 from flowlm.nn import Size
@@ -30,7 +31,7 @@ SIZE = Size(blocks=3, width=32, heads=4, condition=16)
 VOCAB, LENGTH, TEXTS = 50, 16, 8
 METHODS = {
     "flow": Flow(),
-    "bayes": Flow(encoder="bayes"),
+    "bayes": Flow(input=BayesInput()),
     "map": FlowMap(teacher="runs/flow"),
     "masked": Masked(),
 }

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from flowlm.experiment import read_experiment
+from writing import INPUTS
 
 STEPS = ["--train.steps", "2", "--train.batch", "4"]
 
@@ -24,7 +25,7 @@ def test_a_flow_map_takes_size_data_and_tokenizer_of_its_teacher(
     flowlm: Callable, train: Callable, tmp_path: Path
 ) -> None:
     teacher, out = tmp_path / "teacher", tmp_path / "map"
-    words = "--method.clock uniform --method.encoder linear --data.length 12 --size.width 24"
+    words = "--method.clock uniform --method.input linear --data.length 12 --size.width 24"
     words += " --sampler.temperature 0.6"
     words += " --data.tokenizer bpe --data.vocab 300 --data.valid 0.1"
     assert train("text-flow", teacher, *words.split()).status == 0
@@ -34,7 +35,7 @@ def test_a_flow_map_takes_size_data_and_tokenizer_of_its_teacher(
     assert own.size.width == 24
     for part in ("path", "length", "documents", "vocab", "valid"):
         assert getattr(own.data, part) == getattr(theirs.data, part)
-    assert (own.method.clock, own.method.encoder) == ("uniform", "linear")
+    assert (own.method.clock, own.method.input) == ("uniform", INPUTS["linear"])
     assert own.method.teacher_temperature == 0.6
     assert own.method.teacher == str(teacher)
     for name in ("tokenizer.json", "tokens/train.bin", "tokens/valid.bin"):
@@ -75,7 +76,7 @@ def test_a_teacher_of_another_method_is_refused(
         ("--size.width 32", "--size"),
         ("--size.blocks 2", "--size"),
         ("--data.length 12", "length"),
-        ("--method.encoder linear", "--method.encoder"),
+        ("--method.input linear", "--method.input"),
         ("--method.clock uniform", "--method.clock"),
     ],
 )

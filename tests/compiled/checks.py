@@ -20,15 +20,16 @@ from flowlm.errors import Refusal
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
-from writing import film
+from writing import INPUTS, film
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 CASES: dict[str, Method] = {
     "flow": Flow(),
     "map": FlowMap(teacher="runs/flow"),
-    "flow, bayes": Flow(encoder="bayes"),
+    "flow, bayes": Flow(input=BayesInput()),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
@@ -110,7 +111,7 @@ def test_a_copy_of_a_compiled_network_has_its_own_weights() -> None:
 @compiler
 @pytest.mark.parametrize("encoder", ["projected", "bayes"])
 def test_a_network_compiled_whole_writes_the_same_texts(encoder: str) -> None:
-    method, size = FlowMap(encoder=encoder), UNCAPPED if encoder == "bayes" else SIZE
+    method, size = FlowMap(input=INPUTS[encoder]), UNCAPPED if encoder == "bayes" else SIZE
     plain = scattered(method.network(size, 90, LENGTH), scale=0.4).requires_grad_(False)
     whole = copy.deepcopy(plain)
     nn.compile_whole(whole)

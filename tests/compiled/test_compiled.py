@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+PLACES = (str(HERE.parent / "parity"), str(HERE.parent), *sys.path)
 OPTIONS = ("--noconftest", "-q", "-x", "-rs", "-n", "0")
 
 
@@ -27,7 +28,7 @@ QUICK = "sentence"
 def test_compiled_parts(checks: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *OPTIONS, "-k", checks, str(HERE / "checks.py")],
-        env=os.environ | {"PYTHONPATH": str(HERE.parent / "parity")},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(PLACES)},
         capture_output=True,
         text=True,
     )

@@ -12,6 +12,7 @@ from flowlm import core, nn
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.train import Plan, State, World, joined, train
@@ -21,10 +22,12 @@ STEPS, TEXTS, LENGTH, VOCAB = 20, 8, 12, 23
 SIZE = nn.Size(2, 16, 2, 8, dropout=0.1, attention_cap=None, output_cap=None, reach=1)
 METHODS: dict[str, Method] = {
     "flow": Flow(),
-    "flow, bayes": Flow(encoder="bayes"),
+    "flow, bayes": Flow(input=BayesInput()),
     "flow map": FlowMap(),
     "flow map, taught": FlowMap(teacher="a flow"),
-    "flow map, bayes, taught": FlowMap(encoder="bayes", teacher="a flow", teacher_temperature=0.8),
+    "flow map, bayes, taught": FlowMap(
+        input=BayesInput(), teacher="a flow", teacher_temperature=0.8
+    ),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
@@ -74,7 +77,7 @@ def outcome(name: str, dtype: torch.dtype, layout: Layout, world: World) -> Outc
     torch.manual_seed(0)
     teacher = None
     if isinstance(method, FlowMap) and method.teacher:
-        teacher = scattered(Flow(encoder=method.encoder).network(SIZE, VOCAB, LENGTH)).to(dtype)
+        teacher = scattered(Flow(input=method.input).network(SIZE, VOCAB, LENGTH)).to(dtype)
         teacher = teacher.eval().requires_grad_(False)
     network = scattered(method.network(SIZE, VOCAB, LENGTH, teacher)).to(dtype)
     network.recompute, network.head.side = layout.recompute, 16  # tiles, at this size too

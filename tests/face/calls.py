@@ -201,7 +201,7 @@ GOOD: dict[str, Callable[[Face], bool]] = {
     "a film's last frame": lambda f: torch.equal(
         [*f.map.film(np.int32(2), 3, 1, np.int64(4))][-1].tokens(), f.map.sample(6, 3, 1)[4:]
     ),
-    "the last text that there is": lambda f: [*f.map.film(1, 1, 0, 2**32 - 1)][-1].shape == (1, L),
+    "the last text that there is": lambda f: len([*f.map.film(1, 1, 0, 2**32 - 1)]) == 1,
     "points in double": lambda f: torch.equal(
         f.map.denoise(x(dtype=torch.float64), at(0, 1)), f.map.denoise(x(), at(0, 1))
     ),

@@ -14,6 +14,7 @@ from calls import BAD, GOOD
 
 import flowlm
 
+PLACES = (Path(flowlm.__file__).parents[1], Path(__file__).parents[1])
 CALLS = Path(__file__).parent / "calls.py"
 
 
@@ -23,7 +24,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     done = subprocess.run(
         [sys.executable, CALLS],
         cwd=tmp_path_factory.mktemp("elsewhere"),
-        env=os.environ | {"PYTHONPATH": str(Path(flowlm.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PLACES))},
         capture_output=True,
         text=True,
         timeout=300,

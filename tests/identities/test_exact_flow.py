@@ -16,6 +16,7 @@ from torch import Tensor
 from flowlm import core
 from flowlm.core import Clock, Decoding, Dense, Language, OneHot, Streams, Uniform
 from flowlm.methods.flow import Flow
+from flowlm.methods.input import LinearInput
 from flowlm.sampling import Bridge, Denoiser, Euler, Frame, Heun, PointSampler
 from writing import film
 
@@ -113,7 +114,7 @@ def test_velocity_is_the_mean_of_the_interpolants_slope() -> None:
 def test_sampling_with_the_exact_denoiser_writes_the_language(
     language: Language, sampler: PointSampler, steps: int
 ) -> None:
-    method = Flow(encoder="linear")
+    method = Flow(input=LinearInput())
     clock = method.time(language.vocab)
     model = Answers(language.vocab, exact_denoiser(language, clock))
     n = 4000
@@ -129,7 +130,7 @@ def test_sampling_with_the_exact_denoiser_writes_the_language(
 
 def test_few_steps_write_worse(agreement: Language) -> None:
     """One step takes every word by itself, and so the count of steps matters."""
-    method, n = Flow(encoder="linear"), 4000
+    method, n = Flow(input=LinearInput()), 4000
     model = Answers(4, exact_denoiser(agreement, method.time(4)))
     prompt = torch.full((n, 3), core.FREE)
     far = [
@@ -149,7 +150,7 @@ def test_a_prompt_conditions_the_exact_flow(
     agreement: Language, fits: Callable[[Tensor, Tensor], None]
 ) -> None:
     """With the first word given, the rest is written from the conditional distribution."""
-    method, n = Flow(encoder="linear"), 3000
+    method, n = Flow(input=LinearInput()), 3000
     clock = method.time(4)
 
     def given(x: Tensor, tau: Tensor) -> Dense:
@@ -218,7 +219,7 @@ def test_given_tokens_stay_whatever_the_step() -> None:
 @pytest.mark.parametrize("endpoint", ["token", "mean"])
 def test_drawn_tokens_are_ahead_of_means_in_many_steps(agreement: Language, endpoint: str) -> None:
     """How far three sentences are off after 3 and after 24 bridges, with the exact denoiser."""
-    method, n = Flow(encoder="linear"), 6000
+    method, n = Flow(input=LinearInput()), 6000
     model = Answers(4, exact_denoiser(agreement, method.time(4)))
     prompt = torch.full((n, 3), core.FREE)
     few, many = (
@@ -238,7 +239,7 @@ def test_one_bridge_to_tokens_keeps_every_marginal(
     agreement: Language, fits: Callable[[Tensor, Tensor], None]
 ) -> None:
     """One step draws every token from its own marginal: their product, exactly."""
-    method, n = Flow(encoder="linear"), 6000
+    method, n = Flow(input=LinearInput()), 6000
     model = Answers(4, exact_denoiser(agreement, method.time(4)))
     prompt = torch.full((n, 3), core.FREE)
     (tokens,) = film(method, model, prompt, 1, Streams.of(9, count=n), Bridge())

@@ -17,6 +17,7 @@ from flowlm.core import Clock, Decoding, Dense, Language, OneHot, Streams, Unifo
 from flowlm.core import semigroup_weight as weight
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import LinearInput
 from flowlm.sampling import Denoiser, Euler, Jumps
 from writing import film
 
@@ -175,7 +176,7 @@ def test_the_exact_map_writes_the_language_in_any_number_of_jumps(
     agreement: Language, steps: int, gamma: float
 ) -> None:
     """Plain jumps compose to the flow; gamma = 1 goes to text and noises it anew, also exact."""
-    method, n = FlowMap(encoder="linear"), 2000
+    method, n = FlowMap(input=LinearInput()), 2000
     model = Answers(4, exact_map(agreement, method.time(4)))
     prompt = torch.full((n, 3), core.FREE)
     tokens = film(method, model, prompt, steps, Streams.of(8, count=n), Jumps(gamma))[-1]
@@ -201,9 +202,9 @@ def test_losses_look_at_texts_as_noisy_as_their_time(
     n, model = 4000, Answers(4, answer)
     tokens = agreement.sample(Streams.of(20, count=n))
     batch, rng = core.Batch(tokens, torch.ones(n, 3)), Streams.of(21, count=n)
-    flow = Flow(encoder="linear", clock=clock)
+    flow = Flow(input=LinearInput(), clock=clock)
     flow.loss(model, batch, rng)
-    method = FlowMap(encoder="linear", clock=clock, teacher="runs/teacher" if taught else None)
+    method = FlowMap(input=LinearInput(), clock=clock, teacher="runs/teacher" if taught else None)
     method.loss(model, batch, rng, model if taught else None)
     one, diagonal, *rest = asked
     near, far, own = rest[-3:]

@@ -20,6 +20,7 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Sampler, Unmask
@@ -38,17 +39,17 @@ SIZE = nn.Size(
 RUN = "runs/teacher"
 CASES = {
     "flow, projected": Flow(),
-    "flow, linear": Flow(encoder="linear"),
-    "flow, posterior": Flow(encoder="posterior"),
-    "flow, bayes": Flow(encoder="bayes"),
+    "flow, linear": Flow(input=LinearInput()),
+    "flow, posterior": Flow(input=PosteriorInput()),
+    "flow, bayes": Flow(input=BayesInput()),
     "flow, uniform clock": Flow(clock="uniform"),
     "map of itself": FlowMap(),
-    "map of itself, posterior": FlowMap(encoder="posterior"),
-    "map of itself, bayes": FlowMap(encoder="bayes"),
+    "map of itself, posterior": FlowMap(input=PosteriorInput()),
+    "map of itself, bayes": FlowMap(input=BayesInput()),
     "map, projected": FlowMap(teacher=RUN),
-    "map, linear": FlowMap(encoder="linear", teacher=RUN),
-    "map, posterior": FlowMap(encoder="posterior", teacher=RUN),
-    "map, bayes": FlowMap(encoder="bayes", teacher=RUN, teacher_temperature=0.8),
+    "map, linear": FlowMap(input=LinearInput(), teacher=RUN),
+    "map, posterior": FlowMap(input=PosteriorInput(), teacher=RUN),
+    "map, bayes": FlowMap(input=BayesInput(), teacher=RUN, teacher_temperature=0.8),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
 }
@@ -109,7 +110,7 @@ def batch_of(language: Language, *seed: int, count: int) -> core.Batch:
 
 def size_for(method: Method) -> nn.Size:
     """What a row says of its token has no bound, so there is no cap with it."""
-    evidence = isinstance(method, Continuous) and method.encoder == "bayes"
+    evidence = isinstance(method, Continuous) and method.input == BayesInput()
     return replace(SIZE, output_cap=None) if evidence else SIZE
 
 
@@ -117,7 +118,7 @@ def started(method: Method, language: Language, steps: int = STEPS) -> Learner:
     """The method before its first step, with a trained teacher if it distils."""
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
-        teacher = trained(Flow(encoder=method.encoder), language, steps).network
+        teacher = trained(Flow(input=method.input), language, steps).network
     torch.manual_seed(0)
     network = method.network(size_for(method), language.vocab, language.length, teacher)
     return Learner(method, network, teacher, frozenset())
@@ -299,13 +300,13 @@ def test_learning_reaches_every_parameter(learner: Learner) -> None:
     timeless = {k for k in trainable if k.endswith("modulation.weight")}
     out_of_reach = timeless if isinstance(learner.method, Masked | Autoregressive) else set()
     assert learner.touched == trainable - out_of_reach
-    shares = learner.teacher is not None and learner.method.encoder == "projected"
+    shares = learner.teacher is not None and learner.method.input == ProjectedInput()
     reads = "encoder.log_prior" in dict(learner.network.named_parameters())
     assert frozen == ({"encoder.table"} if shares else {"encoder.log_prior"} if reads else set())
 
 
 def has_evidence(method: Method) -> bool:
-    return isinstance(method, Continuous) and method.encoder == "bayes"
+    return isinstance(method, Continuous) and method.input == BayesInput()
 
 
 @torch.no_grad()

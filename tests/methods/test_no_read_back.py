@@ -22,17 +22,19 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from writing import INPUTS
 
 META = torch.device("meta")
 TEXTS, LENGTH, VOCAB = 16, 128, 50_258
 
 ENCODERS = ("projected", "linear", "posterior", "bayes")
 CASES: dict[str, Method] = {
-    **{f"flow, {e}": Flow(encoder=e) for e in ENCODERS},
-    **{f"map of itself, {e}": FlowMap(encoder=e) for e in ENCODERS},
-    **{f"map, {e}": FlowMap(encoder=e, teacher="runs/teacher") for e in ENCODERS},
+    **{f"flow, {e}": Flow(input=INPUTS[e]) for e in ENCODERS},
+    **{f"map of itself, {e}": FlowMap(input=INPUTS[e]) for e in ENCODERS},
+    **{f"map, {e}": FlowMap(input=INPUTS[e], teacher="runs/teacher") for e in ENCODERS},
     "flow, uniform clock": Flow(clock="uniform"),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
@@ -81,11 +83,11 @@ def step(method: Method) -> Copies:
     # The clock's table is made once per device, on the host, and copied there.
     clock = core.Decoding(VOCAB)
     clock.tau(torch.zeros(1, 1, device=META)), clock.t(torch.zeros(1, 1, device=META))
-    evidence = isinstance(method, Continuous) and method.encoder == "bayes"
+    evidence = isinstance(method, Continuous) and method.input == BayesInput()
     size, teacher = nn.Size(blocks=2, output_cap=None if evidence else 30.0), None
     with META:
         if isinstance(method, FlowMap) and method.teacher is not None:
-            teacher = Flow(encoder=method.encoder).network(size, VOCAB, LENGTH).eval()
+            teacher = Flow(input=method.input).network(size, VOCAB, LENGTH).eval()
         network = method.network(size, VOCAB, LENGTH, teacher)
         tokens = torch.zeros(TEXTS, LENGTH, dtype=torch.long)
         batch = core.Batch(tokens, torch.ones(TEXTS, LENGTH))

@@ -21,6 +21,7 @@ from flowlm.core import Dense, OneHot, Streams
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, PosteriorInput
 from flowlm.nn.encoder import MIN_BETA
 from flowlm.nn.head import Head
 from flowlm.run.footprint import Footprint
@@ -113,7 +114,7 @@ class Same(OneHot):
 
 def allowed(size: nn.Size, method: Continuous) -> nn.Size:
     """Evidence has no bound, so what is added to it has none."""
-    return replace(size, output_cap=None) if method.encoder == "bayes" else size
+    return replace(size, output_cap=None) if method.input == BayesInput() else size
 
 
 def learnt(method: Continuous, teacher: nn.DiT | None = None, seed: int = 0) -> nn.DiT:
@@ -207,13 +208,15 @@ def test_lowered_precision_lowers_products_alone(parts: int) -> None:
 # --- losses -------------------------------------------------------------------------------------
 
 LOSSES: dict[str, Continuous] = {
-    "flow, posterior": Flow(encoder="posterior"),
-    "flow, bayes": Flow(encoder="bayes"),
-    "flow, bayes, uniform clock": Flow(encoder="bayes", clock="uniform"),
-    "map of itself, posterior": FlowMap(encoder="posterior"),
-    "map, posterior": FlowMap(encoder="posterior", teacher="runs/teacher"),
-    "map, bayes": FlowMap(encoder="bayes", teacher="runs/teacher"),
-    "map, bayes, cooled": FlowMap(encoder="bayes", teacher="runs/teacher", teacher_temperature=0.6),
+    "flow, posterior": Flow(input=PosteriorInput()),
+    "flow, bayes": Flow(input=BayesInput()),
+    "flow, bayes, uniform clock": Flow(input=BayesInput(), clock="uniform"),
+    "map of itself, posterior": FlowMap(input=PosteriorInput()),
+    "map, posterior": FlowMap(input=PosteriorInput(), teacher="runs/teacher"),
+    "map, bayes": FlowMap(input=BayesInput(), teacher="runs/teacher"),
+    "map, bayes, cooled": FlowMap(
+        input=BayesInput(), teacher="runs/teacher", teacher_temperature=0.6
+    ),
 }
 
 
@@ -224,7 +227,7 @@ def test_losses_and_gradients_are_those_of_dense_points(
     """Fed the same noise: for texts whose tokens count differently, every parameter's gradient."""
     method, teacher = LOSSES[name], None
     if isinstance(method, FlowMap) and method.teacher is not None:
-        teacher = learnt(Flow(encoder=method.encoder), seed=5).requires_grad_(False)
+        teacher = learnt(Flow(input=method.input), seed=5).requires_grad_(False)
     network = learnt(method, teacher)
     reference, guide = dense(network), None if teacher is None else dense(teacher)
     batch = core.Batch(torch.arange(B * L).view(B, L) % V, torch.ones(B, L))
@@ -250,13 +253,13 @@ def test_losses_and_gradients_are_those_of_dense_points(
 # --- sampling -----------------------------------------------------------------------------------
 
 SAMPLERS: dict[str, tuple[Continuous, PointSampler]] = {
-    "euler, posterior": (Flow(encoder="posterior"), Euler()),
-    "euler, bayes, cooled": (Flow(encoder="bayes"), Euler(temperature=0.7)),
-    "heun, bayes": (Flow(encoder="bayes"), Heun()),
-    "bridge to the mean, bayes": (Flow(encoder="bayes"), Bridge("mean")),
-    "bridge to tokens, posterior": (Flow(encoder="posterior"), Bridge()),
-    "jumps, posterior, gamma 0.6": (FlowMap(encoder="posterior"), Jumps(0.6)),
-    **{f"jumps, bayes, gamma {g}": (FlowMap(encoder="bayes"), Jumps(g)) for g in (0.0, 1.0)},
+    "euler, posterior": (Flow(input=PosteriorInput()), Euler()),
+    "euler, bayes, cooled": (Flow(input=BayesInput()), Euler(temperature=0.7)),
+    "heun, bayes": (Flow(input=BayesInput()), Heun()),
+    "bridge to the mean, bayes": (Flow(input=BayesInput()), Bridge("mean")),
+    "bridge to tokens, posterior": (Flow(input=PosteriorInput()), Bridge()),
+    "jumps, posterior, gamma 0.6": (FlowMap(input=PosteriorInput()), Jumps(0.6)),
+    **{f"jumps, bayes, gamma {g}": (FlowMap(input=BayesInput()), Jumps(g)) for g in (0.0, 1.0)},
 }
 
 
@@ -325,8 +328,8 @@ def test_the_prior_is_that_of_the_counts_with_one_more_each() -> None:
 
 
 def test_a_student_takes_the_prior_of_its_teacher() -> None:
-    teacher = learnt(Flow(encoder="posterior"))
-    student = FlowMap(encoder="posterior", teacher="x").network(SIZE, V, L, teacher)
+    teacher = learnt(Flow(input=PosteriorInput()))
+    student = FlowMap(input=PosteriorInput(), teacher="x").network(SIZE, V, L, teacher)
     one, two = (cast(nn.Posterior, n.encoder).log_prior for n in (teacher, student))
     assert torch.equal(one, two)
     assert one is not two
@@ -354,7 +357,7 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
     wanted = language.denoiser(x.dense(), time).logp.exp()
     assert torch.allclose(p.double(), wanted, rtol=0, atol=2e-6)
     # So a network whose rows are evidence begins as the denoiser, before anything is learnt.
-    bayes = Flow(encoder="bayes", clock="uniform")
+    bayes = Flow(input=BayesInput(), clock="uniform")
     fresh = bayes.network(allowed(SIZE, bayes), vocab, L)
     fresh.set_prior((chance * 2**30).long())
     assert torch.allclose(fresh(x, time).log_probs().exp().double(), wanted, rtol=0, atol=2e-6)
@@ -407,7 +410,7 @@ def test_the_largest_tensor_is_the_patch(
     core.Decoding(WORDS).t(torch.zeros(1, 1))
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
-        teacher = Flow(encoder=method.encoder).network(small, WORDS, LONG).requires_grad_(False)
+        teacher = Flow(input=method.input).network(small, WORDS, LONG).requires_grad_(False)
     network = method.network(small, WORDS, LONG, teacher)
     for part in (network, teacher):
         if part is not None:
@@ -427,7 +430,7 @@ def test_memory_has_no_term_in_tokens_times_words(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(prediction, "tile_side", lambda kind: 128)
     monkeypatch.setattr(points, "TOP_K", 16)
     small = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
-    for method in (Flow(encoder="posterior"), FlowMap(encoder="bayes")):
+    for method in (Flow(input=PosteriorInput()), FlowMap(input=BayesInput())):
         peaks = {}
         for words, texts in itertools.product((2048, 4096), (16, 32)):
             network = method.network(allowed(small, method), words, 32)

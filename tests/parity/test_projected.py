@@ -17,9 +17,10 @@ from flowlm.core import OneHot, Projected, Streams
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import LinearInput, ProjectedInput
 from flowlm.sampling import Bridge, Denoiser, Euler, Heun, Jumps, PointSampler
 from flowlm.train import Plan, State, train
-from writing import film
+from writing import INPUTS, film
 
 L = 4
 WIDE = (5, 8)
@@ -34,8 +35,8 @@ def size(width: int) -> nn.Size:
 def pair(method: type[Continuous], shape: tuple[int, int]) -> tuple[nn.DiT, nn.DiT]:
     """The same weights behind a one-hot state and behind a projected one."""
     vocab, width = shape
-    dense = scattered(method(encoder="linear").network(size(width), vocab, L))
-    projected = method(encoder="projected").network(size(width), vocab, L).eval()
+    dense = scattered(method(input=LinearInput()).network(size(width), vocab, L))
+    projected = method(input=ProjectedInput()).network(size(width), vocab, L).eval()
     assert dense.state_dict().keys() == projected.state_dict().keys()
     projected.load_state_dict(dense.state_dict())
     return dense, projected
@@ -97,7 +98,7 @@ def test_methods_agree_where_the_noise_is_the_same(method: type[Continuous]) -> 
     dense, projected = pair(method, WIDE)
     tokens = torch.arange(6 * L).view(6, L) % WIDE[0]
     batch = core.Batch(tokens, torch.ones(6, L))
-    one, two = method(encoder="linear"), method(encoder="projected")
+    one, two = method(input=LinearInput()), method(input=ProjectedInput())
     losses = [
         m.loss(net, batch, Streams.of(3, count=6)).value
         for m, net in ((one, dense), (two, projected))
@@ -177,7 +178,7 @@ def test_the_rest_of_the_space_is_the_image() -> None:
 @torch.no_grad()
 def test_the_covariance_of_a_frozen_table_is_made_once_and_follows_it() -> None:
     """By every way in which a frozen table may change."""
-    method = Flow(encoder="projected")
+    method = Flow(input=ProjectedInput())
     model = method.network(size(4), 13, L).requires_grad_(False)
 
     def factor(model: nn.DiT) -> Tensor:
@@ -201,7 +202,7 @@ def test_the_covariance_of_a_frozen_table_is_made_once_and_follows_it() -> None:
 
 def test_a_table_that_learns_is_not_remembered() -> None:
     """A fused optimizer changes it and leaves no mark, so remembering would be wrong."""
-    method = Flow(encoder="projected")
+    method = Flow(input=ProjectedInput())
     model = scattered(method.network(size(4), 13, L))
     batch = core.Batch(torch.ones(2, L, dtype=torch.long), torch.ones(2, L))
     plan = Plan(steps=2, batch=2, warmup=1)
@@ -240,18 +241,18 @@ def test_the_gradient_is_that_of_the_one_hot_loss(monkeypatch: pytest.MonkeyPatc
     """Of the expected loss, for every parameter, the table included: it reaches the noise too."""
     vocab, width = 7, 4
     small = nn.Size(blocks=1, width=width, heads=2, condition=3, dropout=0.0)
-    dense = scattered(Flow(encoder="linear").network(small, vocab, 2), seed=1, scale=0.5)
-    projected = Flow(encoder="projected").network(small, vocab, 2)
+    dense = scattered(Flow(input=LinearInput()).network(small, vocab, 2), seed=1, scale=0.5)
+    projected = Flow(input=ProjectedInput()).network(small, vocab, 2)
     projected.load_state_dict(dense.state_dict())
-    wanted = mean_gradients(Flow(encoder="linear"), dense, 120, seed=1)
-    got = mean_gradients(Flow(encoder="projected"), projected, 120, seed=2)
+    wanted = mean_gradients(Flow(input=LinearInput()), dense, 120, seed=1)
+    got = mean_gradients(Flow(input=ProjectedInput()), projected, 120, seed=2)
     z = scores(wanted, got)
     assert z.abs().max() < 4.5
     assert (got.mean(0) - wanted.mean(0)).norm() < 0.05 * wanted.mean(0).norm()
     # The comparison has the power to see a table whose noise passes no gradient.
     factor = Projected.factor.func
     monkeypatch.setattr(Projected, "factor", property(lambda self: factor(self).detach()))
-    cut = scores(wanted, mean_gradients(Flow(encoder="projected"), projected, 120, seed=2))
+    cut = scores(wanted, mean_gradients(Flow(input=ProjectedInput()), projected, 120, seed=2))
     names = [name for name, p in projected.named_parameters() for _ in range(p.numel())]
     table = torch.tensor([name == "encoder.table" for name in names])
     assert cut[table].abs().max() > 10
@@ -266,8 +267,8 @@ def test_the_gradient_is_that_of_the_one_hot_loss(monkeypatch: pytest.MonkeyPatc
 def test_a_flow_map_starts_as_its_teacher(encoder: str, vocab: int, width: int) -> None:
     """Whatever its target time; in projected space the two share one table, which stays."""
     shape = replace(size(width), output_cap=None) if encoder == "bayes" else size(width)
-    teacher = scattered(Flow(encoder=encoder).network(shape, vocab, L))
-    method = FlowMap(encoder=encoder, teacher="runs/teacher")
+    teacher = scattered(Flow(input=INPUTS[encoder]).network(shape, vocab, L))
+    method = FlowMap(input=INPUTS[encoder], teacher="runs/teacher")
     student = method.network(shape, vocab, L, teacher).eval()
     rng = Streams.of(6, count=5)
     x, s = method.space(student).noise(rng, L), rng.uniform(1)

@@ -21,7 +21,7 @@ from flowlm.recipes import RECIPES
 from flowlm.run.forecast import work
 from flowlm.run.vocabulary import vocabulary
 from flowlm.train import State, train
-from writing import film
+from writing import INPUTS, film
 
 VOCAB = 40
 
@@ -122,14 +122,14 @@ def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
         assert replace(ours, reach=0, output_cap=30.0) == Size()
         batch = 128 if name.startswith("owt-flow-map") else 512
         assert (experiment.train.steps, experiment.train.batch) == (1_000_000, batch)
-    encoders = {n: e.method.encoder for n, e in recipes.items() if "flow" in n}
-    assert all(encoders[n] == ("bayes" if "bayes" in n else "projected") for n in encoders)
+    encoders = {n: e.method.input for n, e in recipes.items() if "flow" in n}
+    assert all(encoders[n] == INPUTS["bayes" if "bayes" in n else "projected"] for n in encoders)
     for kind in ("", "-bayes"):
         # A map is distilled from where its teacher's recipe goes, and must be alike.
         teacher = recipes[f"{corpus}-flow{kind}"]
         student = recipes[f"{corpus}-flow-map{kind}"].method
         assert student.teacher == f"runs/{teacher.name}"
-        assert (student.encoder, student.clock) == (teacher.method.encoder, teacher.method.clock)
+        assert (student.input, student.clock) == (teacher.method.input, teacher.method.clock)
 
 
 @pytest.mark.parametrize(

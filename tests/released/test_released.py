@@ -24,6 +24,7 @@ from flowlm.experiment import Text, read_experiment
 from flowlm.hub.transfer import locate
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import LinearInput, ProjectedInput
 from flowlm.model.finding import experiment_of
 from flowlm.model.released.names import our_names
 from flowlm.nn.attention import rotary_frequencies
@@ -89,7 +90,7 @@ def test_what_it_is_is_read_from_the_file(container: str, times: int, tmp_path: 
     assert model.experiment == experiment_of(locate(name))
     method = model.experiment.method
     assert isinstance(method, Flow if times == 1 else FlowMap)
-    assert (method.encoder, method.clock) == ("projected", "decoding")
+    assert (method.input, method.clock) == (ProjectedInput(), "decoding")
     assert model.experiment.sampler == (Euler() if times == 1 else Jumps())
     assert model.experiment.size == nn.Size(
         blocks=3, width=24, heads=3, condition=6, attention_cap=50.0, output_cap=30.0
@@ -157,7 +158,7 @@ def test_dense_and_projected_states_write_the_same(
     shape = Shape(two_times=times == 2)
     synthetic.write_folder(tmp_path / "model", shape)
     model = flowlm.load(tmp_path / "model")
-    method = type(model.experiment.method)(encoder="linear")
+    method = type(model.experiment.method)(input=LinearInput())
     dense = method.network(model.experiment.size, shape.vocab, shape.length).eval()
     dense.load_state_dict(model.network.state_dict())
     clock, whole = Decoding(shape.vocab), OneHot(shape.vocab)

@@ -21,6 +21,7 @@ from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Generated, Text, read_experiment
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.masked import Masked
 from flowlm.model.language_model import LanguageModel
 from flowlm.nn.size import Size
@@ -46,7 +47,7 @@ def files(directory: Path) -> dict[str, bytes]:
     return {str(f.relative_to(directory)): f.read_bytes() for f in found}
 
 
-@pytest.mark.parametrize("method", [Flow(), FlowMap(), Flow(encoder="linear")])
+@pytest.mark.parametrize("method", [Flow(), FlowMap(), Flow(input=LinearInput())])
 def test_there_and_back_again(method, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = made(method)
     export, released, back, again = (tmp_path / n for n in ("export", "released", "back", "again"))
@@ -62,7 +63,7 @@ def test_there_and_back_again(method, tmp_path: Path, capsys: pytest.CaptureFixt
         loaded = flowlm.load(place)
         assert type(loaded.experiment.method) is type(method)
         assert loaded.experiment.size == SIZE
-        if method.encoder == "projected":
+        if method.input == ProjectedInput():
             assert loaded.generate(3, steps=4) == model.generate(3, steps=4)
     written = load_file(released / "model.safetensors")
     assert {t.dtype for t in written.values()} == {torch.float32}
@@ -77,8 +78,8 @@ def test_there_and_back_again(method, tmp_path: Path, capsys: pytest.CaptureFixt
     ("method", "size", "named"),
     [
         (Masked(), SIZE, "flows"),
-        (Flow(encoder="posterior"), SIZE, "encoder"),
-        (Flow(encoder="bayes"), replace(SIZE, output_cap=None), "encoder"),
+        (Flow(input=PosteriorInput()), SIZE, "input"),
+        (Flow(input=BayesInput()), replace(SIZE, output_cap=None), "input"),
         (Flow(), replace(SIZE, reach=2), "reach"),
         (Flow(clock="uniform"), SIZE, "clock"),
         (Flow(), replace(SIZE, positions="learned"), "positions"),

@@ -11,6 +11,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.model.batch_size import BUDGET, bytes_needed, texts_at_once
@@ -32,10 +33,10 @@ CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
         64,
     ),
     "the head of a large vocabulary": (Flow(), Euler(), BASE, 20_000, 256),
-    "a dense state": (Flow(encoder="linear"), Euler(), BASE, 6_000, 32),
-    "a posterior": (FlowMap(encoder="posterior"), Jumps(), BASE, 6_000, 32),
+    "a dense state": (Flow(input=LinearInput()), Euler(), BASE, 6_000, 32),
+    "a posterior": (FlowMap(input=PosteriorInput()), Jumps(), BASE, 6_000, 32),
     "rows as evidence": (
-        Flow(encoder="bayes"),
+        Flow(input=BayesInput()),
         Euler(),
         replace(BASE, reach=2, output_cap=None),
         6_000,
@@ -85,7 +86,7 @@ def test_a_projected_state_leaves_room_for_many_texts() -> None:
     """LM1B's size: no vocabulary-sized state, so a batch is tens of texts and not a handful."""
     size = Size()
     with torch.device("meta"):
-        networks = [m.network(size, 30_522, 128) for m in (Flow(), Flow(encoder="linear"))]
+        networks = [m.network(size, 30_522, 128) for m in (Flow(), Flow(input=LinearInput()))]
     projected = texts_at_once(Euler(), networks[0], 128, BUDGET)
     dense = texts_at_once(Euler(), networks[1], 128, BUDGET)
     assert projected >= 20

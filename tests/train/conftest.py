@@ -18,6 +18,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
 from flowlm.run.training import train_run
@@ -32,9 +33,9 @@ PLAN = Plan(
     save_every=2, keep=9, device="cpu", threads=1,
 )  # fmt: skip
 METHODS = {
-    "flow": Flow(encoder="posterior"),
+    "flow": Flow(input=PosteriorInput()),
     "flow in projected space": Flow(),
-    "flow map": FlowMap(encoder="posterior"),
+    "flow map": FlowMap(input=PosteriorInput()),
     "flow map with a teacher": FlowMap(teacher="the fixture names one"),
     "masked": Masked(),
     "autoregressive": Autoregressive(),

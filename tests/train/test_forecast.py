@@ -17,6 +17,7 @@ from flowlm.machine.accelerators import KNOWN, accelerator
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn import Size
@@ -31,8 +32,8 @@ SIZE = Size(blocks=3, width=64, heads=4, condition=32, dropout=0.0)
 VOCAB, LENGTH = 5000, 32
 METHODS = {
     "flow": Flow(),
-    "flow, posterior": Flow(encoder="posterior"),
-    "flow, bayes": Flow(encoder="bayes"),
+    "flow, posterior": Flow(input=PosteriorInput()),
+    "flow, bayes": Flow(input=BayesInput()),
     "map": FlowMap(teacher="runs/flow"),
     "map of itself": FlowMap(),
     "masked": Masked(),
@@ -82,7 +83,7 @@ def test_operations_of_a_flow() -> None:
 
 def test_operations_of_a_linear_encoder() -> None:
     """x @ E forward, and a slope for E alone."""
-    counted = work(Flow(encoder="linear"), SIZE, VOCAB, LENGTH)
+    counted = work(Flow(input=LinearInput()), SIZE, VOCAB, LENGTH)
     assert counted.token == pytest.approx(trunk() + 4 * VOCAB * SIZE.width + conditioned(1))
     assert counted.step == 0
 
@@ -240,7 +241,7 @@ def test_a_state_in_strips_is_counted_along_a_line(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(module, "count_memory", count)
     vocab = 50_000
-    along = memory(experiment(Flow(encoder="bayes")), vocab, LENGTH, 1000)
+    along = memory(experiment(Flow(input=BayesInput())), vocab, LENGTH, 1000)
     assert (along.activations, along.working) == (100_000, 10_000)
     assert max(counted) <= module.ENTRIES / (vocab * LENGTH)
     # A point that is no larger than a patch is kept whole, and what is kept would be no line.

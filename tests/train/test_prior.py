@@ -15,6 +15,7 @@ from flowlm.data.language import demo_language
 from flowlm.data.tokens import open_tokens
 from flowlm.experiment import Experiment, Generated
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import PosteriorInput
 from flowlm.run.inputs import open_inputs
 
 
@@ -35,7 +36,7 @@ def test_a_run_believes_the_frequencies_of_its_training_text(
     assert torch.allclose(prior(tmp_path / "flow"), wanted, rtol=1e-6)
     assert float(wanted.max() / wanted.min()) > 50
     student = experiments("flow map")
-    method = FlowMap(encoder="posterior", teacher=str(tmp_path / "flow"))
+    method = FlowMap(input=PosteriorInput(), teacher=str(tmp_path / "flow"))
     # Of another text, which is not asked.
     other = tmp_path / "other.txt"
     other.write_text("abc " * 800)

@@ -60,7 +60,10 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe."""
+    """Train a recipe.
+
+    Other kinds than the recipe's own: --sampler NAME, --method.input NAME, --method.rule NAME.
+    """
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     """The recipe, each part of which is an option."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import io
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
 from flowlm.cli.options import Evaluate, Sample, Train, Way
 from flowlm.errors import Refusal
-from flowlm.experiment import SAMPLERS, Experiment, inherit_from_teacher
+from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_teacher
 from flowlm.experiment.kinds import Kind, Kinds, spelt
 from flowlm.hub.transfer import locate
 from flowlm.model.finding import experiment_of
@@ -64,6 +65,16 @@ def train_options(words: Sequence[str]) -> Train:
     if experiment.method.teachers and teacher is not None and teacher != "None":
         place = locate(teacher)  # refused before torch is imported
         experiment = inherit_from_teacher(experiment, teacher, experiment_of(place))
+    for part, kinds in {"input": INPUTS, "rule": RULES}.items():
+        option = f"--method.{part}"
+        if (chosen := _taken(option, words)) is not None:
+            kind = _kind(kinds, option, chosen)
+            method: Any = experiment.method
+            if part not in {field.name for field in fields(method)}:
+                raise Refusal(f"{method.label} has no {option}: leave it out.")
+            # Copied, not made anew: it may be refused until the other options are in it.
+            experiment = copy.copy(experiment)
+            object.__setattr__(experiment, "method", replace(method, **{part: kind()}))
     chosen = parsed(Train, f"train {name}", words[1:], Train(experiment))
     # A dry run takes a teacher of the recipe's own size for granted.
     if usual is not None and teacher is None and not chosen.dry_run:

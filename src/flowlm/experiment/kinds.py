@@ -1,7 +1,7 @@
 """What an experiment can be made of, by name. Add what is your own: `METHODS["Mine"] = Mine`.
 
 A name is what `experiment.json` says as `kind`; on the command line it is written in small letters,
-`left-to-right` for LeftToRight.
+`left-to-right` for LeftToRight, `bayes` for BayesInput.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TypeVar
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, Input, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.rule import Rule
@@ -34,8 +35,9 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
 METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, Autoregressive)
 SAMPLERS: Kinds[Sampler] = _by_name(Euler, Heun, Jumps, Bridge, Unmask, LeftToRight)
 RULES: Kinds[Rule] = _by_name(Semigroup)
+INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)
 
 
 def spelt(name: str) -> str:
     """The name of a kind on the command line."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name.removesuffix("Input")).lower()

@@ -1,7 +1,7 @@
 """Experiments of earlier formats, brought to the one of today.
 
-Format 1, which carries no number: the settings of the sampler were fields of the method, and the
-temperature of a flow map was that of its teacher.
+Format 1, which carries no number: the settings of the sampler were fields of the method, the
+temperature of a flow map was that of its teacher, and its input was the word `encoder`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ from typing import Any
 
 FORMAT = 2
 """What `experiment.json` says as `format`."""
+
+ENCODERS = {
+    "projected": "ProjectedInput",
+    "linear": "LinearInput",
+    "posterior": "PosteriorInput",
+    "bayes": "BayesInput",
+}
+"""Kinds of inputs, by the words of format 1."""
 
 
 def upgraded(stated: dict[str, Any]) -> dict[str, Any]:
@@ -24,8 +32,13 @@ def upgraded(stated: dict[str, Any]) -> dict[str, Any]:
     method = stated["method"] = dict(stated["method"])
     size = stated["size"] = dict(stated["size"])
     stated["sampler"] = _sampler(method)
+    if "encoder" in method:
+        method["input"] = {"kind": ENCODERS.get(method.pop("encoder"))}
     # The bayes encoder once took any size, and left its cap aside: so do models of that time.
-    if method.get("encoder") == "bayes" and type(size.get("output_cap", 0.0)) in (int, float):
+    if method.get("input") == {"kind": "BayesInput"} and type(size.get("output_cap", 0.0)) in (
+        int,
+        float,
+    ):
         size["output_cap"] = None
     return stated
 

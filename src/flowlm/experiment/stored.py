@@ -8,9 +8,10 @@ from typing import Any
 
 from flowlm.errors import Refusal
 from flowlm.experiment.experiment import AnyData, Experiment, Generated, Text
-from flowlm.experiment.kinds import METHODS, RULES, SAMPLERS, Kinds
+from flowlm.experiment.kinds import INPUTS, METHODS, RULES, SAMPLERS, Kinds
 from flowlm.experiment.older import FORMAT, upgraded
 from flowlm.hub.names import SHIPPED, located
+from flowlm.methods.input import Input
 from flowlm.methods.method import Method
 from flowlm.methods.rule import Rule
 from flowlm.sampling.sampler import Sampler
@@ -84,8 +85,11 @@ def _require_known(stated: Any, source: Path) -> None:
         )
     parts = {"method": METHODS, "sampler": SAMPLERS, "data": DATA}
     named = [(part, stated[part]["kind"], kinds) for part, kinds in parts.items()]
-    if "rule" in stated["method"]:
-        named.append(("rule", stated["method"]["rule"]["kind"], RULES))
+    named += [
+        (part, stated["method"][part]["kind"], kinds)
+        for part, kinds in {"input": INPUTS, "rule": RULES}.items()
+        if part in stated["method"]
+    ]
     for part, kind, kinds in named:
         if kind not in list(kinds):
             raise Refusal(f"{source}: this version of flowlm knows no {part} of the kind {kind!r}.")
@@ -93,7 +97,9 @@ def _require_known(stated: Any, source: Path) -> None:
 
 DATA = {kind.__name__: kind for kind in (Text, Generated)}
 
-TABLES: dict[Any, Kinds[Any]] = {Method: METHODS, Sampler: SAMPLERS, Rule: RULES, AnyData: DATA}
+TABLES: dict[Any, Kinds[Any]] = {
+    Method: METHODS, Input: INPUTS, Rule: RULES, Sampler: SAMPLERS, AnyData: DATA,
+}  # fmt: skip
 """What a field of a type may hold, by the name that stands beside its settings as `kind`."""
 
 

@@ -1,14 +1,14 @@
-"""What the two continuous methods share: a clock, an encoder and the space it reads."""
+"""The common half of flows and flow maps: a clock, and an input with its space."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from flowlm import chunked, core, nn
-from flowlm.errors import Refusal
+from flowlm import core, nn
+from flowlm.methods.input import Input, ProjectedInput
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 from flowlm.sampling.point import Denoiser, PointSampler
@@ -28,10 +28,9 @@ class Continuous(Method, ABC):
 
     samplers: ClassVar[type[Sampler]] = PointSampler
 
-    encoder: Literal["projected", "linear", "posterior", "bayes"] = "projected"
-    """projected and linear: the published x @ E, without or with the one-hot state; posterior: what
-    each noisy row says of its token, without that state too; bayes: the same, and the row as
-    evidence in the output, for text (docs/encoders.md)."""
+    input: Input = field(default_factory=ProjectedInput)
+    """What the network reads: projected and linear are the published x @ E, without or with the
+    one-hot state; posterior and bayes are for rows (docs/encoders.md)."""
     clock: Literal["decoding", "uniform"] = "decoding"
     """How time is spent: by decoding error (the paper), or uniformly."""
 
@@ -41,49 +40,30 @@ class Continuous(Method, ABC):
 
     def space(self, model: nn.DiT) -> core.Space:
         """The space of the states that the model reads."""
-        match self.encoder:
-            case "projected":
-                return model.encoder.derived(core.Projected)
-            case "linear":
-                return core.OneHot(model.vocab)
-            case "posterior" | "bayes":
-                return chunked.LazyOneHot(model.vocab)
+        return self.input.space(model)
 
     @property
     def in_strips(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the state is made of rows."""
-        return self.encoder in ("posterior", "bayes")
+        return self.input.in_strips
 
     def require_size(self, size: Size) -> None:
-        """Refuse a cap of what has no bound."""
-        if self.encoder == "bayes" and size.output_cap is not None:
-            raise Refusal(
-                f"--size.output-cap {size.output_cap} does not go with --method.encoder bayes, "
-                "whose evidence has no bound: give --size.output-cap None."
-            )
+        """Refuse what the input cannot have."""
+        self.input.require_size(size)
 
     def shared(self) -> dict[str, object]:
         """The points of the student must be those that the teacher reads."""
-        return {"--method.encoder": self.encoder, "--method.clock": self.clock}
+        return {"--method.input": self.input, "--method.clock": self.clock}
 
     def build(self, size: Size, vocab: int, length: int) -> nn.DiT:
         """A new network."""
         self.require_size(size)
-        match self.encoder:
-            case "projected":
-                encoder = nn.Projected(vocab, size.width)
-            case "linear":
-                encoder = nn.Linear(vocab, size.width)
-            case "posterior":
-                encoder = nn.Posterior(vocab, size.width, self.time(vocab).t)
-            case "bayes":
-                encoder = nn.Bayes(vocab, size.width, self.time(vocab).t)
+        encoder = self.input.encoder(vocab, size.width, self.time(vocab))
         return nn.DiT(size, encoder, vocab, length, self.times)
 
     def prepare(self, network: nn.DiT, counts: Callable[[], Int[Tensor, " v"]]) -> None:
-        """The frequencies of tokens, where the encoder is a posterior."""
-        if self.in_strips:
-            network.set_prior(counts())
+        """The frequencies of tokens, where the input wants them."""
+        self.input.prepare(network, counts)
 
     @abstractmethod
     def two_time(self, model: nn.DiT, rng: core.Streams | None = None) -> core.TwoTimeDenoiser:

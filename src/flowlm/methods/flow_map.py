@@ -66,14 +66,14 @@ class FlowMap(Continuous):
         return replace(self, teacher=name)
 
     def taught_by(self, theirs: Method, sampler: Sampler) -> FlowMap:
-        """With the encoder and the clock of a flow, and the temperature at which it writes."""
+        """With the input and the clock of a flow, and the temperature at which it writes."""
         assert isinstance(theirs, Flow)
         warmth = sampler.temperature if isinstance(sampler, Euler | Bridge) else 1.0
-        return replace(self, encoder=theirs.encoder, clock=theirs.clock, teacher_temperature=warmth)
+        return replace(self, input=theirs.input, clock=theirs.clock, teacher_temperature=warmth)
 
     def like_teacher(self) -> Flow | None:
         """A flow that reads the same points."""
-        return None if self.teacher is None else Flow(encoder=self.encoder, clock=self.clock)
+        return None if self.teacher is None else Flow(input=self.input, clock=self.clock)
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads two times and, at the start, answers like the teacher.
@@ -84,8 +84,8 @@ class FlowMap(Continuous):
         if teacher is not None:
             model.load_state_dict(model.state_dict() | teacher.state_dict())
             model.head.divide_logits(self.teacher_temperature)
-            # The teacher must read the student's points. In projected space that needs one table.
-            model.encoder.table.requires_grad_(self.encoder != "projected")
+            # The teacher must read the student's points: where they are made of it, one table.
+            model.encoder.table.requires_grad_(not self.input.of_table)
         return model
 
     def loss(

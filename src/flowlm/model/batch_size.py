@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from flowlm.chunked.points import TOP_K, chunk_numel
+from flowlm.chunked.points import chunk_numel
 from flowlm.chunked.tiles import tile_side
 from flowlm.errors import Refusal
 from flowlm.machine.limits import memory
 from flowlm.nn.dit import DiT
-from flowlm.nn.encoder import Linear, Posterior
 from flowlm.sampling.sampler import Sampler
 
 BUDGET = 2**30
@@ -55,14 +54,7 @@ def _parts(sampler: Sampler, network: DiT, length: int) -> tuple[int, int, int]:
     # The likeliest token and the mean need a tile of float32, a draw needs whole rows of float64.
     tile, chunk = tile_side(kind) ** 2, max(chunk_numel(kind), vocab)
     entry, most = (24, tile) if not sampler.draws else (64, chunk)
-    row, most, state = entry * places * vocab, entry * most, 8 * places * size.width * 4
-    match network.encoder:
-        case Linear():
-            state = 8 * places * vocab * 4
-        case Posterior():
-            # Seeds, and what is kept of predictions, old and new.
-            state = 24 * places * min(TOP_K, vocab)
-            row, most = row + 24 * places * vocab, most + 24 * chunk
-        case _:
-            pass
-    return trunk + state + scores + cached, row, most
+    row, most = entry * places * vocab, entry * most
+    if network.encoder.in_strips:
+        row, most = row + 24 * places * vocab, most + 24 * max(chunk_numel(kind), vocab)
+    return trunk + places * network.encoder.state_bytes() + scores + cached, row, most

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-import torch
-
 from flowlm.errors import Refusal
 from flowlm.nn.dit import DiT
-from flowlm.nn.encoder import Posterior
 
 
 def compile_parts(network: DiT) -> None:
@@ -33,13 +30,8 @@ def compile_whole(network: DiT) -> None:
     Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
-    encoder = network.encoder
-    if isinstance(encoder, Posterior):
-        # Here and not by a decorator, which would import the compiler (seconds) with the class.
-        encoder.apart = torch.compiler.disable(encoder.apart)
-    network.compile(
-        fullgraph=not isinstance(encoder, Posterior), dynamic=False, mode="reduce-overhead"
-    )
+    several = network.encoder.leave_out()
+    network.compile(fullgraph=not several, dynamic=False, mode="reduce-overhead")
 
 
 def _require_compiler(network: DiT) -> None:

@@ -16,9 +16,9 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Point, Time, Tokens
 from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
 from flowlm.nn.dropout import block_keys, dropped
-from flowlm.nn.encoder import Bayes, Encoder, Posterior
+from flowlm.nn.encoder import Encoder, Posterior
 from flowlm.nn.head import Head
-from flowlm.nn.neighbours import Neighbours
+from flowlm.nn.local_conv import LocalConv
 from flowlm.nn.size import Size
 
 
@@ -76,7 +76,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """encoder -> blocks -> head. Answers: given this at this time, which tokens?
+    """encoder -> trunk -> head. Answers: given this at this time, which tokens?
 
     `times` is how many clock times it reads: 0 for the discrete baselines, 1 for a flow (when),
     2 for a flow map (from when, to when). The second embedding starts at zero, so that a flow map
@@ -101,7 +101,7 @@ class DiT(nn.Module):
         super().__init__()
         size.require_reach(length)
         self.encoder = encoder
-        self.near = Neighbours(size.width, size.reach, causal) if size.reach else None
+        self.near = LocalConv(size.width, size.reach, causal) if size.reach else None
         self.places = None
         if size.positions == "learned":
             self.places = nn.Parameter(torch.randn(length, size.width) / size.width**0.5)
@@ -111,7 +111,7 @@ class DiT(nn.Module):
         self.modulation = _zero(nn.Linear(size.condition, 2 * size.width))
         self.head = Head(size.width, vocab, size.output_cap)
         self.sharper = None
-        if times == 2 and isinstance(encoder, Bayes):
+        if times == 2 and encoder.has_evidence:
             self.sharper = _zero(nn.Linear(size.condition, 1))
         self.size, self.vocab = size, vocab
         self.recompute = False
@@ -136,6 +136,19 @@ class DiT(nn.Module):
             evidence = evidence.with_extra_beta(self.sharper(condition).squeeze(-1).float())
         # Blocks may be stored in a narrower type than the encoder and all that reads times.
         y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
+        return self.head(self.trunk(y, condition, cache, self._seeds(rng)), evidence)
+
+    def trunk(
+        self,
+        y: Float[Tensor, "b l d"],
+        condition: Float[Tensor, "#b #l c"],
+        cache: Cache | None = None,
+        seeds: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b l d"]:
+        """Features of the encoder to features of the head: tensors to tensors.
+
+        `condition` is the embedded times; `seeds`, one a sequence, are for dropout.
+        """
         if self.near is not None:
             y = self.near(y, cache)
         first = 0 if cache is None else cache.length
@@ -145,7 +158,6 @@ class DiT(nn.Module):
         else:
             per_head = self.size.width // self.size.heads
             rotary = rotary_tables(y.shape[1], per_head, y.device, first)
-        seeds = self._seeds(rng)
         for i, block in enumerate(self.blocks):
             keys = None if seeds is None else block_keys(seeds, i)
             if self.recompute and torch.is_grad_enabled():
@@ -153,8 +165,7 @@ class DiT(nn.Module):
             else:
                 y = block(y, condition, rotary, cache, i, keys)
         shift, scale = self.modulation(condition).chunk(2, -1)
-        features = torch.addcmul(shift, self.norm(y), 1 + scale)
-        return self.head(features, evidence)
+        return torch.addcmul(shift, self.norm(y), 1 + scale)
 
     def set_prior(self, counts: Int[Tensor, " v"]) -> None:
         """Before anything is learnt, expect each word as often as a text has it.
@@ -164,7 +175,7 @@ class DiT(nn.Module):
         """
         assert isinstance(self.encoder, Posterior)
         self.encoder.set_prior(counts)
-        if isinstance(self.encoder, Bayes):
+        if self.encoder.has_evidence:
             with torch.no_grad():
                 self.head.bias.copy_(self.encoder.log_prior)
 

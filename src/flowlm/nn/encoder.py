@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowlm.chunked.evidence import Evidence
-from flowlm.chunked.points import LazyPoint
+from flowlm.chunked.points import TOP_K, LazyPoint
 from flowlm.chunked.prediction import posterior
 from flowlm.core.flow import beta
 from flowlm.core.types import Point, Tokens
@@ -22,7 +22,12 @@ Made = TypeVar("Made")
 
 
 class Encoder(nn.Module, ABC):
-    """Holds the token table E (v, d) and turns an input into features (b, l, d)."""
+    """The token table E (v, d), and features (b, l, d) of an input."""
+
+    has_evidence: ClassVar[bool] = False
+    """Whether `evidence` is not None."""
+    in_strips: ClassVar[bool] = False
+    """Whether it reads rows of the vocabulary's size a strip at a time."""
 
     def __init__(self, vocab: int, width: int) -> None:
         super().__init__()
@@ -49,8 +54,16 @@ class Encoder(nn.Module, ABC):
         """Features of the input x at clock time tau (None where the input has no time)."""
 
     def evidence(self, x: Point | Tokens, tau: Tensor | None) -> Evidence | None:
-        """What x itself says of its tokens; None leaves that to the network."""
+        """Evidence of x itself for its tokens; None leaves that to the network."""
         return None
+
+    def state_bytes(self) -> int:
+        """Bytes of a sampler's state and its old and new means, per position; an upper bound."""
+        return 32 * self.table.shape[1]
+
+    def leave_out(self) -> bool:
+        """Keep out of a compiled graph what cannot be in it; whether there is any."""
+        return False
 
 
 class Lookup(Encoder):
@@ -65,6 +78,10 @@ class Lookup(Encoder):
 
 class Linear(Encoder):
     """x @ E on one-hot-space points: the published encoder as published."""
+
+    def state_bytes(self) -> int:
+        """The state is (b, l, v)."""
+        return 32 * len(self.table)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Tensor, tau: Tensor | None
@@ -84,7 +101,7 @@ class Projected(Encoder):
 
 
 class Posterior(Encoder):
-    """What each noisy row alone says of its token.
+    """The posterior of each row's token, given the noisy row alone.
 
     A row (1 - t) z + t e_w has likelihood proportional to exp(beta x_w), beta_t = t / (1 - t)^2, so
     p = softmax(beta x + log prior) is the exact posterior of its token among words of the
@@ -95,7 +112,7 @@ class Posterior(Encoder):
     At t = 0 the posterior forgets the noise, which is all that a one-step map has to go by; so beta
     never falls below `MIN_BETA`.
 
-    `apart` calls what must not be compiled; `compile_whole` sets it. Compiled, the clock's table
+    `apart` calls what must not be compiled; `leave_out` sets it. Compiled, the clock's table
     would be made anew at every call, and the loop over rows has no fixed length.
     """
 
@@ -104,6 +121,18 @@ class Posterior(Encoder):
         self.log_prior = nn.Parameter(torch.full((vocab,), -math.log(vocab)), requires_grad=False)
         self.t_of_tau = t_of_tau
         self.apart: Callable[..., Any] = _called
+
+    in_strips: ClassVar[bool] = True
+
+    def state_bytes(self) -> int:
+        """Seeds, and what is kept of predictions."""
+        return 24 * min(TOP_K, len(self.table))
+
+    def leave_out(self) -> bool:
+        """The rows, whose number of strips is not fixed."""
+        # Not by a decorator, which would import the compiler (seconds) with the class.
+        self.apart = torch.compiler.disable(self.apart)
+        return True
 
     def set_prior(self, counts: Int[Tensor, " v"]) -> None:
         """Make the frequencies of the words in a text the prior; each word counts once more."""
@@ -138,6 +167,8 @@ class Bayes(Posterior):
     the context (chunked/evidence.py). On text it writes better; in a small language of strict
     agreement, where rows had better be overruled, `Posterior` does (docs/encoders.md).
     """
+
+    has_evidence: ClassVar[bool] = True
 
     def evidence(self, x: Point, tau: Tensor | None) -> Evidence:  # pyright: ignore[reportIncompatibleMethodOverride]
         """beta x, without a floor: at t = 0 a row says nothing of its token."""

@@ -8,6 +8,7 @@ from flowlm.experiment import Experiment, Generated
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -36,7 +37,7 @@ def _experiment(
 
 def flow() -> Experiment:
     """The demo's flow (FLM), 2000 steps."""
-    return _experiment("demo-flow", Flow(encoder="posterior"), Euler(), steps=2000)
+    return _experiment("demo-flow", Flow(input=PosteriorInput()), Euler(), steps=2000)
 
 
 def flow_map() -> Experiment:
@@ -44,7 +45,7 @@ def flow_map() -> Experiment:
 
     Flow and map together cost as much as either baseline alone.
     """
-    method = FlowMap(encoder="posterior")
+    method = FlowMap(input=PosteriorInput())
     return _experiment("demo-flow-map", method, Jumps(), steps=1900, lr=1.5e-3)
 
 

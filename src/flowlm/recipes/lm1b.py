@@ -12,6 +12,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -56,7 +57,7 @@ def flow_bayes() -> Experiment:
     8 H100 or H200: 4.2 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("lm1b-flow-bayes", Flow(encoder="bayes"), Euler(), OURS)
+    return _experiment("lm1b-flow-bayes", Flow(input=BayesInput()), Euler(), OURS)
 
 
 def flow_map_bayes() -> Experiment:
@@ -65,7 +66,7 @@ def flow_map_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-map-bayes
     8 H100 or H200: 6.97 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="bayes", teacher="runs/lm1b-flow-bayes")
+    method = FlowMap(input=BayesInput(), teacher="runs/lm1b-flow-bayes")
     return _experiment("lm1b-flow-map-bayes", method, Jumps(gamma=0.8), OURS)
 
 

@@ -14,6 +14,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -65,7 +66,7 @@ def flow_bayes() -> Experiment:
     8 H100 or H200: 43.7 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("owt-flow-bayes", Flow(encoder="bayes"), Euler(), size=OURS)
+    return _experiment("owt-flow-bayes", Flow(input=BayesInput()), Euler(), size=OURS)
 
 
 def flow_map_bayes() -> Experiment:
@@ -74,7 +75,7 @@ def flow_map_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train owt-flow-map-bayes
     8 H100 or H200: 18.2 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="bayes", teacher="runs/owt-flow-bayes")
+    method = FlowMap(input=BayesInput(), teacher="runs/owt-flow-bayes")
     return _experiment("owt-flow-map-bayes", method, Jumps(gamma=1.0), DISTIL, OURS)
 
 

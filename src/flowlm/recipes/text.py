@@ -6,6 +6,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -32,7 +33,7 @@ def flow() -> Experiment:
 
     flowlm train text-flow --data.path FILE
     """
-    return _experiment("text-flow", Flow(encoder="bayes"), Euler(temperature=0.7))
+    return _experiment("text-flow", Flow(input=BayesInput()), Euler(temperature=0.7))
 
 
 def flow_map() -> Experiment:
@@ -40,7 +41,7 @@ def flow_map() -> Experiment:
 
     flowlm train text-flow-map --method.teacher runs/text-flow
     """
-    return _experiment("text-flow-map", FlowMap(encoder="bayes"), Jumps())
+    return _experiment("text-flow-map", FlowMap(input=BayesInput()), Jumps())
 
 
 def masked() -> Experiment:

@@ -12,6 +12,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -55,7 +56,7 @@ def flow_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train text8-flow-bayes
     8 H100 or H200: 6.4 hours (estimated).
     """
-    return _experiment("text8-flow-bayes", Flow(encoder="bayes"), Euler(), OURS)
+    return _experiment("text8-flow-bayes", Flow(input=BayesInput()), Euler(), OURS)
 
 
 def flow_map_bayes() -> Experiment:
@@ -64,7 +65,7 @@ def flow_map_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train text8-flow-map-bayes
     8 H100 or H200: 9.59 hours (estimated). Nothing is known of it at this size.
     """
-    method = FlowMap(encoder="bayes", teacher="runs/text8-flow-bayes")
+    method = FlowMap(input=BayesInput(), teacher="runs/text8-flow-bayes")
     return _experiment("text8-flow-map-bayes", method, Jumps(), OURS)
 
 

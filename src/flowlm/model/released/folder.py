@@ -12,6 +12,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.files import write_text
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import LinearInput, ProjectedInput
 from flowlm.model.released.found import Found
 from flowlm.model.released.names import FREQUENCIES, our_names
 from flowlm.model.weights import Weights, read_weights, write_weights
@@ -76,6 +77,7 @@ def write_folder(experiment: Experiment, weights: Weights, vocab: int, folder: P
     write_text(text, folder / "config.json")
 
 
+Published = ProjectedInput | LinearInput
 Expressible = Flow | FlowMap
 """Methods whose networks have names in the released format."""
 
@@ -85,7 +87,7 @@ def _require_expressible(experiment: Experiment) -> None:
     if not isinstance(method, Expressible):
         raise Refusal("The released format holds flows and flow maps only: this is neither.")
     for what, is_so in (
-        ("encoder x @ E (projected or linear)", method.encoder in ("projected", "linear")),
+        ("input x @ E (projected or linear)", isinstance(method.input, Published)),
         ("decoding clock", method.clock == "decoding"),
         ("rotary positions", size.positions == "rotary"),
         ("reach 0", size.reach == 0),

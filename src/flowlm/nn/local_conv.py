@@ -1,4 +1,4 @@
-"""What stands next to a token, mixed into its features before the first block."""
+"""A short convolution over positions, before the first block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from flowlm.nn.attention import Cache
 
 
-class Neighbours(nn.Module):
+class LocalConv(nn.Module):
     """y_i + sum_k A_k y_(i+k), k from -reach to reach; up to 0 where a trunk is causal.
 
     Attention is even over all places at the start, and in a denoiser that learns no more than
