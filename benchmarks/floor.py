@@ -48,7 +48,7 @@ class Work:
 
 def useful(case: Case) -> Work:
     """Counted, not computed."""
-    with imagined(case.vocab):
+    with fake_tensors(case.vocab):
         model, loss = rival(case)
         weights = sum(p.numel() for p in model.parameters())
         rng = core.Streams.of(0, count=case.batch)
@@ -66,7 +66,7 @@ def seconds(work: Work, rates: Rates) -> float:
     return work.operations / rates.operations + work.bytes / rates.bytes
 
 
-def imagined(vocab: int) -> FakeTensorMode:
+def fake_tensors(vocab: int) -> FakeTensorMode:
     """Tensors that are shapes alone; the clock's table is made before, with numbers."""
     core.Decoding(vocab).t(torch.zeros(1, 1))
     return FakeTensorMode(allow_non_fake_inputs=True)

@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 
 from benchmarks.cells import Numbers, in_a_process, step_cell, table
-from benchmarks.floor import imagined
+from benchmarks.floor import fake_tensors
 from benchmarks.provenance import write_result
 from benchmarks.rivals import Case, Precision, rival, texts
 from flowlm.run.footprint import Footprint
@@ -49,7 +49,7 @@ def main() -> None:
 
 def counted(case: Case) -> Numbers:
     """Peak bytes of the second step, weights, gradients, optimizer and average included."""
-    with imagined(case.vocab):
+    with fake_tensors(case.vocab):
         model, loss = rival(case)
         plan = Plan(steps=2, batch=case.batch, warmup=1, precision=case.precision)
         state, batch = State(model, plan), texts(case)

@@ -96,7 +96,7 @@ def test_a_text_does_not_depend_on_how_many_are_written(
     words = ["sample", runs / method, "--steps", 4]
     few, many = flowlm(*words, "--num", 2).out, flowlm(*words, "--num", 11).out
     assert many.startswith(few)
-    monkeypatch.setattr("flowlm.model.language_model.texts_at_once", lambda *_: 3)
+    monkeypatch.setattr("flowlm.model.language_model.max_batch_size", lambda *_: 3)
     assert flowlm(*words, "--num", 11).out == many
 
 
@@ -112,7 +112,7 @@ def test_texts_are_printed_as_they_are_written(
             raise KeyboardInterrupt
         return written(self, sampler, n, steps, seed, first, prompt)
 
-    monkeypatch.setattr("flowlm.model.language_model.texts_at_once", lambda *_: 3)
+    monkeypatch.setattr("flowlm.model.language_model.max_batch_size", lambda *_: 3)
     monkeypatch.setattr(LanguageModel, "_frames", stopped)
     answer = flowlm(*words)
     assert answer.status == 130
@@ -137,7 +137,7 @@ def test_fresh_noise_between_jumps_does_not_depend_on_how_many_are_written(
     words = ["sample", out, "--steps", 4]
     few, many = flowlm(*words, "--num", 2).out, flowlm(*words, "--num", 11).out
     assert many.startswith(few)
-    monkeypatch.setattr("flowlm.model.language_model.texts_at_once", lambda *_: 3)
+    monkeypatch.setattr("flowlm.model.language_model.max_batch_size", lambda *_: 3)
     assert flowlm(*words, "--num", 11).out == many
 
 

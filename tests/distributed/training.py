@@ -15,7 +15,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
-from flowlm.train import Plan, State, World, joined, train
+from flowlm.train import Plan, State, World, init_world, train
 from writing import film
 
 STEPS, TEXTS, LENGTH, VOCAB = 20, 8, 12, 23
@@ -62,7 +62,7 @@ def outcomes(cases: Mapping[Layout, Sequence[Case]]) -> dict[Layout, dict[Case, 
     """Train in this process's place of layouts with one number of processes, one by one."""
     found = {}
     for layout, wanted in cases.items():
-        with joined(torch.device("cpu"), layout.shard) as world:
+        with init_world(torch.device("cpu"), layout.shard) as world:
             found[layout] = {case: outcome(*case, layout, world) for case in wanted}
         join_anew()
     return found
@@ -93,11 +93,11 @@ def outcome(name: str, dtype: torch.dtype, layout: Layout, world: World) -> Outc
 
     steps = train(state, loss, own, plan)
     figures = [torch.stack((s.loss, s.norm, *s.logs.values())) for s in steps]
-    weights = {k: world.whole(p.detach()).clone() for k, p in network.named_parameters()}
+    weights = {k: world.full_tensor(p.detach()).clone() for k, p in network.named_parameters()}
     average = {k: v.clone() for k, v in state.average.whole().items()}
     moments = [m for of in state.optimizer.state.values() for m in of.values() if m.ndim]
     spread = (*network.parameters(), *state.average.weights.values(), *moments)
-    held = sum(world.local(tensor).numel() for tensor in spread)
+    held = sum(world.local_shard(tensor).numel() for tensor in spread)
     reader = method.network(SIZE, VOCAB, LENGTH).to(dtype)
     reader.load_state_dict(average)
     prompt = torch.full((6, LENGTH), core.FREE)

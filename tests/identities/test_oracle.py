@@ -169,18 +169,18 @@ def test_a_sample_does_not_depend_on_its_batch(language: Language) -> None:
     assert torch.equal(together[6:7], alone)
 
 
-@pytest.mark.parametrize("slip", [1e-3, 0.1, 0.9])
-def test_a_bad_line(language: Language, slip: float) -> None:
+@pytest.mark.parametrize("flip", [1e-3, 0.1, 0.9])
+def test_a_bad_line(language: Language, flip: float) -> None:
     heard = all_sentences(language)
-    got = language.log_prob(heard, slip=slip).exp()
+    got = language.log_prob(heard, flip=flip).exp()
     assert float(got.sum()) == pytest.approx(1, abs=1e-12)
     wanted = torch.zeros_like(got)
     for words, p in listed(language).items():
         same = (heard == torch.tensor(words)).double()
-        wanted += p * ((1 - slip) * same + slip / language.vocab).prod(1)
+        wanted += p * ((1 - flip) * same + flip / language.vocab).prod(1)
     assert torch.allclose(got, wanted, rtol=1e-11, atol=0)
-    lost = torch.log(joint(language).flatten()) - language.log_prob(heard, slip=slip)
-    assert lost.max() <= -language.length * math.log1p(-slip) + 1e-12
+    lost = torch.log(joint(language).flatten()) - language.log_prob(heard, flip=flip)
+    assert lost.max() <= -language.length * math.log1p(-flip) + 1e-12
 
 
 def test_unmasker_is_conditioning(language: Language) -> None:
@@ -195,14 +195,14 @@ def test_unmasker_is_conditioning(language: Language) -> None:
         assert torch.allclose(got, wanted, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("slip", [1e-3, 0.2])
-def test_unmasker_of_words_that_are_only_heard(language: Language, slip: float) -> None:
+@pytest.mark.parametrize("flip", [1e-3, 0.2])
+def test_unmasker_of_words_that_are_only_heard(language: Language, flip: float) -> None:
     """Words that belong to no sentence have a posterior too, once they may have been misheard."""
     heard = all_sentences(language)
     heard[::3, 0] = language.vocab
-    got = language.unmasker(heard, language.vocab, slip=slip).logp.exp()
+    got = language.unmasker(heard, language.vocab, flip=flip).logp.exp()
     same = torch.nn.functional.one_hot(heard, language.vocab + 1)[..., :-1].double()
-    evidence = (1 - slip) * same + slip / language.vocab
+    evidence = (1 - flip) * same + flip / language.vocab
     evidence[::3, 0] = 1.0
     wanted = torch.stack([conditionals(joint(language), row) for row in evidence])
     assert torch.allclose(got, wanted, rtol=1e-10, atol=1e-13)

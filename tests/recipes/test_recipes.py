@@ -148,7 +148,7 @@ def test_the_hours_of_a_recipe_are_those_of_its_dry_run(name: str) -> None:
     counted = work(experiment.method, experiment.size, vocab, experiment.data.length)
     plan = experiment.train
     speed = 8 * accelerator("h200", plan, experiment.size.width).speed
-    step = plan.batch * experiment.data.length * counted.token + counted.step
+    step = plan.batch * experiment.data.length * counted.flops_per_token + counted.flops_per_step
     (said,) = re.findall(r"8 H100 or H200: ([\d.]+) hours", inspect.getdoc(RECIPES[name]) or "")
     assert float(said) == pytest.approx(plan.steps * step / speed / 3600, rel=0.005)
 

@@ -14,7 +14,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
-from flowlm.model.batch_size import BUDGET, bytes_needed, texts_at_once
+from flowlm.model.batch_size import BUDGET, bytes_needed, max_batch_size
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import narrowed
 from flowlm.nn.size import Size
@@ -77,7 +77,7 @@ def test_as_many_texts_as_fit(case: str) -> None:
     with torch.device("meta"):
         network = method.network(size, vocab, length)
     for budget in (1, 10**6, 10**8, BUDGET, 10**10, 10**12):
-        n = texts_at_once(sampler, network, length, budget)
+        n = max_batch_size(sampler, network, length, budget)
         assert n == 1 or bytes_needed(sampler, network, length, n) <= budget
         assert bytes_needed(sampler, network, length, n + 1) > budget
 
@@ -87,7 +87,7 @@ def test_a_projected_state_leaves_room_for_many_texts() -> None:
     size = Size()
     with torch.device("meta"):
         networks = [m.network(size, 30_522, 128) for m in (Flow(), Flow(input=LinearInput()))]
-    projected = texts_at_once(Euler(), networks[0], 128, BUDGET)
-    dense = texts_at_once(Euler(), networks[1], 128, BUDGET)
+    projected = max_batch_size(Euler(), networks[0], 128, BUDGET)
+    dense = max_batch_size(Euler(), networks[1], 128, BUDGET)
     assert projected >= 20
     assert dense <= 8

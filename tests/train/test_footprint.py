@@ -28,7 +28,7 @@ METHODS: dict[str, Method] = {
 SMALL = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
 
 
-def imagined(vocab: int) -> FakeTensorMode:
+def fake_tensors(vocab: int) -> FakeTensorMode:
     """Tensors that are shapes alone; the clock's table is made before, with numbers."""
     core.Decoding(vocab).t(torch.zeros(1, 1))
     return FakeTensorMode(allow_non_fake_inputs=True)
@@ -99,7 +99,7 @@ def test_training_memory_has_no_term_in_tokens_times_words(
     """
 
     def peak(vocab: int, batch: int) -> int:
-        with imagined(vocab):
+        with fake_tensors(vocab):
             return trained(METHODS[name], vocab, batch, 64, recompute).peak
 
     few, many = [peak(vocab, 64) - peak(vocab, 32) for vocab in (words, 2 * words)]
@@ -118,7 +118,7 @@ def test_sampling_memory_has_no_term_in_tokens_times_words(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_accounting_without_computing_is_exact(name: str) -> None:
     """A step on tensors that have no numbers takes, byte for byte, what the real step takes."""
-    with imagined(3000):
+    with fake_tensors(3000):
         fake = trained(METHODS[name], 3000, 16, 64, recompute=False)
     real = trained(METHODS[name], 3000, 16, 64, recompute=False)
     assert (fake.peak, fake.largest, fake.live) == (real.peak, real.largest, real.live)

@@ -69,23 +69,25 @@ def conditioned(times: int, passes: int = 3) -> float:
 
 @pytest.mark.parametrize("method", [Masked(), Autoregressive()])
 def test_operations_of_a_trunk_without_times(method: Method) -> None:
-    assert work(method, SIZE, VOCAB, LENGTH).token == trunk()
+    assert work(method, SIZE, VOCAB, LENGTH).flops_per_token == trunk()
 
 
 def test_operations_of_a_flow() -> None:
     d = SIZE.width
     counted = work(Flow(), SIZE, VOCAB, LENGTH)
     # Noise is d numbers times the factor, which has a slope; the numbers have none.
-    assert counted.token == pytest.approx(trunk() + 4 * d * d + conditioned(1), rel=1e-9)
+    assert counted.flops_per_token == pytest.approx(trunk() + 4 * d * d + conditioned(1), rel=1e-9)
     # The table's Gram matrix is made once a step, and its slope takes as much again.
-    assert counted.step == pytest.approx(4 * VOCAB * d * d + 2 * d**3, rel=1e-9)
+    assert counted.flops_per_step == pytest.approx(4 * VOCAB * d * d + 2 * d**3, rel=1e-9)
 
 
 def test_operations_of_a_linear_encoder() -> None:
     """x @ E forward, and a slope for E alone."""
     counted = work(Flow(input=LinearInput()), SIZE, VOCAB, LENGTH)
-    assert counted.token == pytest.approx(trunk() + 4 * VOCAB * SIZE.width + conditioned(1))
-    assert counted.step == 0
+    assert counted.flops_per_token == pytest.approx(
+        trunk() + 4 * VOCAB * SIZE.width + conditioned(1)
+    )
+    assert counted.flops_per_step == 0
 
 
 def test_operations_of_a_distilled_map() -> None:
@@ -99,7 +101,9 @@ def test_operations_of_a_distilled_map() -> None:
     learnt = trunk() + conditioned(2)
     teacher = trunk(1) + conditioned(1, 1)
     target = 2 * (trunk(1) + conditioned(2, 1)) + 4 * VOCAB * d
-    assert counted.token == pytest.approx(learnt + (teacher + target) / 2 + 2 * d * d, rel=1e-9)
+    assert counted.flops_per_token == pytest.approx(
+        learnt + (teacher + target) / 2 + 2 * d * d, rel=1e-9
+    )
 
 
 def test_operations_are_counted_once_wherever_a_teacher_lies(
@@ -140,7 +144,7 @@ def test_memory_is_that_of_a_real_step(name: str) -> None:
     def loss() -> torch.Tensor:
         batch = core.Batch(torch.zeros(8, LENGTH, dtype=torch.long), torch.ones(8, LENGTH))
         rng = core.Streams.of(0, count=8)
-        return state.objective(partial(method.loss, teacher=teacher), batch, rng)[0]
+        return state.loss_module(partial(method.loss, teacher=teacher), batch, rng)[0]
 
     loss().backward()
     state.optimizer.step()
@@ -203,7 +207,7 @@ def test_hours_are_operations_over_speed() -> None:
     ahead = forecast(experiment(Masked()), "100", 2)
     counted = work(Masked(), SIZE, VOCAB, LENGTH)
     assert (ahead.tokens, ahead.texts, ahead.vocab, ahead.assumed) == (2560, 4, VOCAB, True)
-    assert ahead.operations == 2560 * counted.token + 10 * counted.step
+    assert ahead.operations == 2560 * counted.flops_per_token + 10 * counted.flops_per_step
     assert ahead.hours == pytest.approx(ahead.operations / 200e12 / 3600)
     named = forecast(experiment(Masked()), "a100", 2)
     assert named.hours == pytest.approx(ahead.hours * 100 / (0.4 * 312))

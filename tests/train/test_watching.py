@@ -180,7 +180,9 @@ def test_a_run_records_levels_share_of_peak_and_memory(
     counted = work(experiment.method, experiment.size, vocab, 16)
     best = peak(CPU, torch.float32, 1)
     for row in steps:
-        done = row["tokens_per_second"] * (counted.token + counted.step / (4 * 16))
+        done = row["tokens_per_second"] * (
+            counted.flops_per_token + counted.flops_per_step / (4 * 16)
+        )
         assert row["share_of_peak"] == pytest.approx(done / best)
         assert 0 < row["share_of_peak"] < 1
         assert 2**27 < row["memory_bytes"] <= 1.1 * memory_held(CPU)

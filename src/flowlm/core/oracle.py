@@ -136,15 +136,15 @@ class Language:
             mean_log = mean_log + (arcs.softmax(0) * self._log_chance).sum()
         return float((self._log_weight - mean_log) / self.length)
 
-    def log_prob(self, tokens: Tokens, slip: float = 0.0) -> Float[Tensor, " b"]:
+    def log_prob(self, tokens: Tokens, flip: float = 0.0) -> Float[Tensor, " b"]:
         """Exact log-probability of sentences, nats; minus infinity for an invalid one.
 
-        With `slip` > 0 the sentences are heard through a line that replaces each word, with that
+        With `flip` > 0 the sentences are heard through a line that replaces each word, with that
         probability, by one drawn from the whole vocabulary: finite for every sentence, and the
-        language's own sentences lose at most -log(1 - slip) nats a word.
+        language's own sentences lose at most -log(1 - flip) nats a word.
         """
         heard = torch.nn.functional.one_hot(tokens.cpu(), self.vocab).double()
-        return self.log_evidence((1 - slip) * heard + slip / self.vocab)
+        return self.log_evidence((1 - flip) * heard + flip / self.vocab)
 
     def valid(self, tokens: Tokens) -> Bool[Tensor, " b"]:
         """Whether each sentence belongs to the language."""
@@ -176,14 +176,14 @@ class Language:
         """
         return Dense(self._log_posterior(beta(t.double())[..., None] * x.double()))
 
-    def unmasker(self, tokens: Tokens, mask_id: int, slip: float = 0.0) -> Dense:
+    def unmasker(self, tokens: Tokens, mask_id: int, flip: float = 0.0) -> Dense:
         """Exact posterior of every word given the words that are not masked.
 
-        With `slip` > 0 these are only heard (see `log_prob`): words that contradict each other,
+        With `flip` > 0 these are only heard (see `log_prob`): words that contradict each other,
         which have no posterior, then get one.
         """
         heard = torch.nn.functional.one_hot(tokens.clamp(max=self.vocab - 1), self.vocab).double()
-        heard = (1 - slip) * heard + slip / self.vocab
+        heard = (1 - flip) * heard + flip / self.vocab
         return Dense(self.posterior(heard.where((tokens != mask_id)[..., None], 1.0)).log())
 
     def next_word(self, tokens: Tokens, place: int) -> Dense:

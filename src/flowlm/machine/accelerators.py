@@ -27,7 +27,7 @@ memory, from the makers' data sheets (which put twice the operations where they 
 HERE = "here"
 """The name of this machine."""
 
-REACHED = 0.4
+ASSUMED_MFU = 0.4
 """Share of a peak that is assumed to be reached in useful operations."""
 
 
@@ -53,9 +53,9 @@ def accelerator(name: str, plan: Plan, width: int) -> Accelerator:
         return _here(plan, width)
     if name in KNOWN:
         peak, memory = KNOWN[name]
-        share = f"{100 * REACHED:.0f} % of its {peak / TERA:,.0f}"
+        share = f"{100 * ASSUMED_MFU:.0f} % of its {peak / TERA:,.0f}"
         said = f"{name} at {share} (dense bfloat16; the share is assumed)"
-        return Accelerator(name, REACHED * peak, said, memory)
+        return Accelerator(name, ASSUMED_MFU * peak, said, memory)
     try:
         speed = float(name) * TERA
     except ValueError:
@@ -77,7 +77,7 @@ def _here(plan: Plan, width: int) -> Accelerator:
     threads = set_threads(plan.threads, width)
     best = peak(device, torch.bfloat16 if plan.precision == "bfloat16" else torch.float32, threads)
     said = (
-        f"this machine ({device}) at {100 * REACHED:.0f} % of its {best / TERA:.3g} ("
+        f"this machine ({device}) at {100 * ASSUMED_MFU:.0f} % of its {best / TERA:.3g} ("
         f"{plan.precision}, measured now; the share is assumed)"
     )
-    return Accelerator("this machine", REACHED * best, said, memory_of(device))
+    return Accelerator("this machine", ASSUMED_MFU * best, said, memory_of(device))

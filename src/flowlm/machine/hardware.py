@@ -70,7 +70,7 @@ def usual_threads(width: int, cores: int, stated: str, launch: Launch = ALONE) -
 
     Never more than are `stated` in OMP_NUM_THREADS, if they are.
     """
-    share = 1 if width <= SMALL else max(1, cores // launch.beside)
+    share = 1 if width <= SMALL else max(1, cores // launch.local_size)
     # A list is for nested loops. Where nobody has stated anything, torchrun states 1.
     first = stated.split(",")[0].strip()
     if not first.isdecimal() or int(first) < 1 or (launch.watched and first == "1"):

@@ -24,7 +24,7 @@ def require_answer(texts: int, length: int) -> None:
         )
 
 
-def texts_at_once(sampler: Sampler, network: DiT, length: int, budget: int) -> int:
+def max_batch_size(sampler: Sampler, network: DiT, length: int, budget: int) -> int:
     """The largest number of texts whose `bytes_needed` stay within the budget, at least one."""
     text, row, most = _parts(sampler, network, length)
     # What is worked on in parts grows with the texts up to what is in hand at once, not beyond.

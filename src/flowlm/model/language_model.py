@@ -24,7 +24,7 @@ from flowlm.hub.names import PREFIX
 from flowlm.hub.transfer import upload
 from flowlm.model.amounts import BYTES, amounts
 from flowlm.model.arguments import clock_time, given_tokens, noisy_point
-from flowlm.model.batch_size import BUDGET, require_answer, texts_at_once
+from flowlm.model.batch_size import BUDGET, max_batch_size, require_answer
 from flowlm.model.card import model_card
 from flowlm.model.fingerprints import Fingerprints
 from flowlm.model.weights import Weights, fingerprint, write_weights
@@ -120,7 +120,7 @@ class LanguageModel:
         n, steps, seed, _ = amounts(n, steps, seed)
         given = None if prompt is None else self._given(prompt, n)
         way = self._sampler(sampler)
-        size = self._texts_at_once(memory, way)
+        size = self._max_batch_size(memory, way)
         if most is not None:
             size = min(size, max(1, most))
 
@@ -181,7 +181,7 @@ class LanguageModel:
                 raise Refusal("A flow map leads from s on to t, and here t is before s: swap them.")
         taus = [tau.to(self.device) for tau in taus]
         answers = []
-        size = self._texts_at_once(memory, self.experiment.sampler)
+        size = self._max_batch_size(memory, self.experiment.sampler)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
             point = space.from_one_hot(x[part].to(self.device, self.network.encoder.table.dtype))
@@ -245,9 +245,9 @@ class LanguageModel:
         self.experiment.method.require_sampler(sampler)
         return sampler
 
-    def _texts_at_once(self, memory: int, sampler: Sampler) -> int:
+    def _max_batch_size(self, memory: int, sampler: Sampler) -> int:
         memory = whole("The memory in bytes", memory, 0, BYTES)
-        return texts_at_once(sampler, self.network, self.length, memory)
+        return max_batch_size(sampler, self.network, self.length, memory)
 
 
 def _without_places(experiment: Experiment) -> Experiment:

@@ -128,8 +128,8 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
     table = []
     for count in steps:
         rng = Streams.of(seed, count=num)
-        # The slip matters after a contradiction only; the text is invalid by then.
-        predict = partial(language.unmasker, mask_id=language.vocab, slip=1e-6)
+        # The flip matters after a contradiction only; the text is invalid by then.
+        predict = partial(language.unmasker, mask_id=language.vocab, flip=1e-6)
         *_, last = Unmask().frames(MaskedDenoiser(predict, language.vocab), prompt, count, rng)
         tokens = last.tokens()
         table.append(

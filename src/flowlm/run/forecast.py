@@ -29,7 +29,7 @@ from flowlm.nn.size import Size
 from flowlm.run.footprint import Footprint
 from flowlm.run.vocabulary import vocabulary
 from flowlm.train import State
-from flowlm.train.parallel import Objective
+from flowlm.train.parallel import LossModule
 
 TOKENS = 2**15
 """Up to so many tokens at once a step is counted as it is; beyond, along a line."""
@@ -66,9 +66,9 @@ class Work:
     A multiplication and an addition are two; only matrix products count.
     """
 
-    token: float
+    flops_per_token: float
     """Of a token, forward and back."""
-    step: float
+    flops_per_step: float
     """Of an optimizer step, whatever its batch: a table's Gram matrix."""
 
 
@@ -107,8 +107,8 @@ def forecast(experiment: Experiment, name: str, devices: int) -> Forecast:
     texts = min(plan.batch // devices, plan.micro_batch or plan.batch)
     counted = work(experiment.method, experiment.size, vocab, length)
     tokens = plan.steps * plan.batch * length
-    operations = tokens * counted.token + plan.steps * counted.step
-    with imagined(experiment.method, vocab):
+    operations = tokens * counted.flops_per_token + plan.steps * counted.flops_per_step
+    with fake_tensors(experiment.method, vocab):
         network, _ = networks(experiment.method, experiment.size, vocab, length)
         parameters = sum(p.numel() for p in network.parameters())
     return Forecast(
@@ -138,7 +138,10 @@ def _counted(method: Method, size: Size, vocab: int, length: int) -> Work:
     # Every block takes the same, and so does every text: two of each tell all.
     one, two = (_work(method, replace(size, blocks=n), vocab, length) for n in (1, 2))
     more = size.blocks - 1
-    return Work(one.token + more * (two.token - one.token), one.step + more * (two.step - one.step))
+    return Work(
+        one.flops_per_token + more * (two.flops_per_token - one.flops_per_token),
+        one.flops_per_step + more * (two.flops_per_step - one.flops_per_step),
+    )
 
 
 def memory(experiment: Experiment, vocab: int, length: int, texts: int, devices: int = 1) -> Memory:
@@ -175,7 +178,7 @@ def count_memory(experiment: Experiment, vocab: int, length: int, texts: int) ->
     Gradients are there already, as they are when several passes share a step.
     """
     plan, method = experiment.train, experiment.method
-    with imagined(method, vocab):
+    with fake_tensors(method, vocab):
         network, teacher = networks(method, experiment.size, vocab, length)
         network.recompute = plan.recompute
         network.head.side = tile_side("cuda")
@@ -192,7 +195,7 @@ def count_memory(experiment: Experiment, vocab: int, length: int, texts: int) ->
         with Footprint(*held) as seen:
             before = seen.live
             with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bfloat16"):
-                value = _paid(state.objective, method, teacher, texts, length)
+                value = _paid(state.loss_module, method, teacher, texts, length)
             activations = seen.live - before
             value.backward()
         return Memory(
@@ -207,7 +210,7 @@ def count_memory(experiment: Experiment, vocab: int, length: int, texts: int) ->
 
 
 @contextmanager
-def imagined(method: Method, vocab: int) -> Iterator[None]:
+def fake_tensors(method: Method, vocab: int) -> Iterator[None]:
     """Tensors that are shapes alone. The clock's table is numbers, and made before."""
     if (clock := method.time(vocab)) is not None:
         clock.t(torch.zeros(1, 1))
@@ -230,7 +233,7 @@ def _work(method: Method, size: Size, vocab: int, length: int) -> Work:
 
 
 def _operations(method: Method, size: Size, vocab: int, length: int, texts: int) -> int:
-    with imagined(method, vocab):
+    with fake_tensors(method, vocab):
         network, teacher = networks(method, size, vocab, length)
         for part in (network, teacher):
             if part is not None:
@@ -238,12 +241,12 @@ def _operations(method: Method, size: Size, vocab: int, length: int, texts: int)
                 part.head.side = 2**30
         # Attention as plain matrix products: they are counted on every machine.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            _paid(Objective(network), method, teacher, texts, length).backward()
+            _paid(LossModule(network), method, teacher, texts, length).backward()
     return counter.get_total_flops()
 
 
 def _paid(
-    objective: Objective, method: Method, teacher: DiT | None, texts: int, length: int
+    loss_module: LossModule, method: Method, teacher: DiT | None, texts: int, length: int
 ) -> Tensor:
     """What a step differentiates."""
     batch = Batch(torch.zeros(texts, length, dtype=torch.long), torch.ones(texts, length))
@@ -251,7 +254,7 @@ def _paid(
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
         return method.loss(model, batch, rng, teacher)
 
-    return objective(loss, batch, Streams.of(0, count=texts))[0]
+    return loss_module(loss, batch, Streams.of(0, count=texts))[0]
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:

@@ -1,4 +1,4 @@
-"""What is written down between the steps of a run: metrics, validation, samples, checkpoints."""
+"""Metrics, validation, samples and checkpoints of a run, written between its steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flowlm.nn.dit import DiT
 from flowlm.nn.hollow import hollow
 from flowlm.run.forecast import work
 from flowlm.run.inputs import Inputs
-from flowlm.train import ALONE, Checkpoints, Log, State, Step, World, passes
+from flowlm.train import ALONE, Checkpoints, Log, State, Step, World, micro_batches
 
 SAMPLE_STEPS = 32
 """Steps of the sample texts that are written at every validation."""
@@ -40,7 +40,7 @@ is kept from block to block."""
 
 @dataclass
 class Monitor:
-    """What is written down between steps."""
+    """Records, validates and saves a run between its steps."""
 
     experiment: Experiment
     directory: Path
@@ -50,42 +50,23 @@ class Monitor:
     checkpoints: Checkpoints
     log: Log | None
     """None in processes that do not write."""
-    _tokens: int = 0
+    _recorded: int = field(init=False)
+    """The step of the last record."""
     _since: float = field(default_factory=time.perf_counter)
     """When the steps since the last record began, as if nothing had been done between steps."""
 
-    def after(self, step: Step) -> None:
-        """Log, validate and save, each in its own rhythm and all at the last step."""
-        plan = self.experiment.train
-        last = step.number == plan.steps
-        due = (plan.log_every, plan.validate_every, plan.save_every)
-        if last or any(step.number % every == 0 for every in due):
-            self.state.check(plan)
-        self._tokens += step.tokens
-        if last or step.number % plan.log_every == 0:
-            self._record(step)
-        began, valid = time.perf_counter(), None
-        if last or step.number % plan.validate_every == 0:
-            valid = self._validate(step.number)
-        if last or step.number % plan.save_every == 0:
-            self.save(valid)
-        self._since += time.perf_counter() - began
+    def __post_init__(self) -> None:
+        """Begin where the run does."""
+        self._recorded = self.state.step
 
-    def save(self, valid: float | None = None) -> None:
-        """A checkpoint, and the averaged weights for everybody else (in the background)."""
+    def record(self, step: Step) -> None:
+        """Loss, speed and memory of the steps since the last record, to the log."""
         self.state.check(self.experiment.train)
-        weights = self.state.average.whole()
-        if self.log is not None:  # what is written later must not change with the next step
-            weights = {name: weight.to("cpu", copy=True) for name, weight in weights.items()}
-        file = self.directory / "model.safetensors"
-        self.checkpoints.save(self.state, valid, lambda: write_weights(weights, file))
-
-    def _record(self, step: Step) -> None:
         if self.log is None:
             return
         loss = float(step.loss)  # waits for the device, so the clock is read after it
         seconds = time.perf_counter() - self._since
-        speed = self._tokens / seconds
+        speed = (step.number - self._recorded) * step.tokens / seconds
         figures = {key: float(value) for key, value in step.logs.items()}
         share = self._share_of_peak(speed)
         memory = memory_held(self.state.model.head.weight.device)
@@ -103,14 +84,37 @@ class Monitor:
         self.log.show(
             step.number, loss, speed, peak=f"{share:.1%}", memory=f"{memory / 2**30:.2f} GiB"
         )
-        self._tokens, self._since = 0, time.perf_counter()
+        self._recorded, self._since = step.number, time.perf_counter()
+
+    def validate(self, step: Step) -> float:
+        """Held-out loss of the averaged weights, nats per token; texts of theirs go to samples/."""
+        self.state.check(self.experiment.train)
+        with self._paused():
+            return self._validate(step.number)
+
+    def save(self, valid: float | None = None) -> None:
+        """A checkpoint, and the averaged weights for everybody else (in the background)."""
+        self.state.check(self.experiment.train)
+        with self._paused():
+            weights = self.state.average.whole()
+            if self.log is not None:  # what is written later must not change with the next step
+                weights = {name: weight.to("cpu", copy=True) for name, weight in weights.items()}
+            file = self.directory / "model.safetensors"
+            self.checkpoints.save(self.state, valid, lambda: write_weights(weights, file))
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Time that is no part of training."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
 
     def _share_of_peak(self, tokens_per_second: float) -> float:
         """Useful operations a second over those of a large matrix product on these devices."""
         method, plan, length = self.experiment.method, self.experiment.train, self.inputs.length
         model, world = self.state.model, self.state.world
         counted = work(method, self.experiment.size, model.vocab, length)
-        token = counted.token + counted.step / (plan.batch * length)
+        token = counted.flops_per_token + counted.flops_per_step / (plan.batch * length)
         dtype = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
         best = peak(model.head.weight.device, dtype, torch.get_num_threads())
         return tokens_per_second * token / (best * world.size)
@@ -197,7 +201,7 @@ def _own_texts(
     """
     plan, device, total = experiment.train, network.head.weight.device, len(texts.tokens)
     at_once = AT_ONCE * (plan.micro_batch or plan.batch // world.size)
-    for part in passes(world.share(total), at_once):
+    for part in micro_batches(world.share(total), at_once):
         own = Batch(texts.tokens[part].to(device), texts.weight[part].to(device))
         place = {"count": len(own.tokens), "first": part.start, "total": total}
         yield own, partial(Streams.of, plan.seed, 0, **place, device=device)

@@ -1,4 +1,4 @@
-"""The body of the training loop: what happens before, between and after steps."""
+"""A run: everything that steps need, the steps, and what is due between them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from flowlm.nn.dit import DiT
 from flowlm.run.fitting import require_fitting
 from flowlm.run.inputs import Inputs, open_inputs, text_name
 from flowlm.run.monitor import Monitor
-from flowlm.train import Checkpoints, Log, State, World, joined, train
+from flowlm.train import Checkpoints, Log, State, World, init_world, train
 from flowlm.train.checkpoint import clear_partial, found
 from flowlm.train.launch import launched
 from flowlm.train.track import Track
@@ -54,9 +54,9 @@ def train_run(
     """
     plan = experiment.train
     device = choose_device(plan.device)
-    with stoppable() as stop, joined(device, plan.shard) as world, ExitStack() as lock:
-        with world.together(), _writing(directory):
-            if world.leads:
+    with stoppable() as stop, init_world(device, plan.shard) as world, ExitStack() as lock:
+        with world.raise_together(), _writing(directory):
+            if world.is_main:
                 lock.enter_context(locked(directory / LOCK, directory))
         with _writing(directory):
             monitor = _monitor(experiment, directory, console, resume, device, world)
@@ -88,17 +88,17 @@ def _monitor(
     kept = device.type == "cpu" and keep_memory()
     checkpoints = Checkpoints(directory / "checkpoints", plan.keep, world)
     with ExitStack() as beginning:
-        with world.together():
+        with world.raise_together():
             _require_room(directory, resume)
             if resume:
                 require_places(experiment, directory)
             teacher = _teacher(experiment)
             track = _track(experiment, directory)
-            if world.leads:
+            if world.is_main:
                 beginning.enter_context(_begun_or_nothing(directory, resume))
         inputs = _open_together(experiment, directory, resume, teacher, world)
-        with world.together():
-            known = _fingerprints(experiment, directory, inputs, teacher) if world.leads else None
+        with world.raise_together():
+            known = _fingerprints(experiment, directory, inputs, teacher) if world.is_main else None
             require_fitting(experiment, inputs.tokenizer.vocab, inputs.length, device, world)
         network, guide = _networks(experiment, inputs, teacher, device)
         state = State(network, plan, world, list(network.blocks))
@@ -112,7 +112,7 @@ def _monitor(
                 inputs.tokenizer.save(directory / "tokenizer.json")
                 write_text(to_json(rooted(experiment)), directory / "experiment.json")
     log = None
-    if world.leads:
+    if world.is_main:
         count = sum(p.numel() for p in network.parameters())
         file = directory / "metrics.jsonl"
         log = Log(file, experiment.name, state.step, plan.steps, console, track)
@@ -128,17 +128,23 @@ def _monitor(
 
 def _steps(monitor: Monitor, stop: Stop) -> None:
     """Take the steps; every process stops at the same one."""
-    experiment, world = monitor.experiment, monitor.state.world
+    experiment, plan, world = monitor.experiment, monitor.experiment.train, monitor.state.world
 
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:
         return experiment.method.loss(model, batch, rng, monitor.teacher)
 
     with monitor.log or nullcontext(), monitor.checkpoints:
         stop.stepping = True
-        for step in train(monitor.state, loss, monitor.inputs.batches, experiment.train):
-            monitor.after(step)
+        for step in train(monitor.state, loss, monitor.inputs.batches, plan):
+            valid = None
+            if plan.due(step.number, plan.log_every):
+                monitor.record(step)
+            if plan.due(step.number, plan.validate_every):
+                valid = monitor.validate(step)
+            if plan.due(step.number, plan.save_every):
+                monitor.save(valid)
             stopping = world.any(stop.asked or monitor.checkpoints.failed)
-            if stopping and step.number < experiment.train.steps:
+            if stopping and step.number < plan.steps:
                 monitor.save()
                 monitor.checkpoints.finish()
                 raise Interrupted(
@@ -171,8 +177,8 @@ def _open_together(
 ) -> Inputs:
     """Open the data in every process: the first one prepares it before the others look."""
     inputs = None
-    for turn in (world.leads, not world.leads):
-        with world.together():
+    for turn in (world.is_main, not world.is_main):
+        with world.raise_together():
             if turn:
                 likeness = None if teacher is None else teacher.tokenizer
                 if resume:

@@ -3,8 +3,8 @@ from .ema import Average as Average
 from .log import Log as Log
 from .parallel import ALONE as ALONE
 from .parallel import World as World
-from .parallel import joined as joined
-from .parallel import passes as passes
+from .parallel import init_world as init_world
+from .parallel import micro_batches as micro_batches
 from .plan import Plan as Plan
 from .trainer import State as State
 from .trainer import Step as Step

@@ -79,8 +79,8 @@ class Checkpoints:
         self.finish()
         target = self._directory / f"{_NAME}{state.step:08d}"
         partial = self._directory / f"{_PARTIAL}{state.step:08d}"
-        with self._world.together():
-            if self._world.leads:
+        with self._world.raise_together():
+            if self._world.is_main:
                 if target.exists() and not _numbered(target, _NAME):
                     raise Refusal(f"{target} is not a checkpoint: remove it, and resume the run.")
                 try:
@@ -94,7 +94,7 @@ class Checkpoints:
         written = async_save(
             _content(state),
             checkpoint_id=partial,
-            process_group=self._world.aside,
+            process_group=self._world.background_group,
             no_dist=self._world.mesh is None,
         )
         assert isinstance(written, Future)
@@ -104,7 +104,7 @@ class Checkpoints:
     def finish(self) -> None:
         """Wait for what is being written. A Refusal if it could not be."""
         writing, self._writing = self._writing, None
-        with self._world.together():
+        with self._world.raise_together():
             if writing is not None:
                 writing.result()
 
@@ -114,13 +114,13 @@ class Checkpoints:
         A Refusal if there is none, or if it is of another network.
         """
         skipped: list[str] = []
-        for path in reversed(self._world.gathered(found(self._directory))[0]):
+        for path in reversed(self._world.all_gather(found(self._directory))[0]):
             if (path / "state.pt").exists():
                 raise Refusal(
                     f"{path} was written by an earlier version of flowlm, whose checkpoints this "
                     "one does not read: train from the start."
                 )
-            faults = [fault for fault in self._world.gathered(self._fault(path)) if fault]
+            faults = [fault for fault in self._world.all_gather(self._fault(path)) if fault]
             if faults:
                 skipped.append(f"Skipped {path}, which is damaged ({faults[0]}).")
                 continue
@@ -145,7 +145,7 @@ class Checkpoints:
 
         try:
             written.result()
-            if not self._world.leads:
+            if not self._world.is_main:
                 return
             files = sorted(file for file in partial.iterdir() if file.is_file())
             stamp = {"valid": valid, "sha256": {file.name: sha256_of(file) for file in files}}
@@ -156,7 +156,7 @@ class Checkpoints:
             os.replace(partial, target)
             _settle(self._directory)
         except (OSError, RuntimeError, CheckpointException) as error:
-            if self._world.leads:
+            if self._world.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, CheckpointException):
                 error, _ = next(iter(error.failures.values()))  # of the first process that failed
@@ -232,7 +232,12 @@ def _load(state: State[Any], path: Path, world: World) -> None:
             f"{path} holds another network than experiment.json says: put back the "
             "experiment.json that the run was started with."
         )
-    load(content, checkpoint_id=path, process_group=world.aside, no_dist=world.mesh is None)
+    load(
+        content,
+        checkpoint_id=path,
+        process_group=world.background_group,
+        no_dist=world.mesh is None,
+    )
     set_state_dict(
         state.model,
         state.optimizer,

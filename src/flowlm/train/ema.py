@@ -23,11 +23,11 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards the weights after step number `step` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = [self._world.local(average) for average in self.weights.values()]
-        weights = [self._world.local(weight) for weight in model.parameters()]
+        averages = [self._world.local_shard(average) for average in self.weights.values()]
+        weights = [self._world.local_shard(weight) for weight in model.parameters()]
         share = 1 - decay
         torch._foreach_lerp_(averages, weights, share)  # pyright: ignore[reportPrivateImportUsage]
 
     def whole(self) -> dict[str, Tensor]:
         """All of it, on every process; the tensors may be the live ones."""
-        return {name: self._world.whole(weight) for name, weight in self.weights.items()}
+        return {name: self._world.full_tensor(weight) for name, weight in self.weights.items()}

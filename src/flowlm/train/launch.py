@@ -17,7 +17,7 @@ class Launch:
     size: int = 1
     local: int = 0
     """Number of this process on its machine."""
-    beside: int = 1
+    local_size: int = 1
     """How many there are on this machine."""
     watched: bool = False
     """Whether torchrun watches over them: it ends all if one of them ends."""
@@ -55,7 +55,7 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launch:
         _number(environ, "LOCAL_WORLD_SIZE", 1),
         "TORCHELASTIC_RUN_ID" in environ,
     )
-    if size < 1 or not 0 <= launch.rank < size or launch.local < 0 or launch.beside < 1:
+    if size < 1 or not 0 <= launch.rank < size or launch.local < 0 or launch.local_size < 1:
         raise Refusal(
             f"The environment says RANK={environ['RANK']} of WORLD_SIZE={size}, which cannot be: "
             "start several processes with torchrun, or one with WORLD_SIZE unset."

@@ -40,20 +40,20 @@ class World:
     """Number of this process; process 0 writes and prints."""
     size: int = 1
     """How many there are."""
-    beside: int = 1
+    local_size: int = 1
     """How many there are on this machine."""
     mesh: DeviceMesh | None = None
     """(replicate, shard) of the processes; None for one alone."""
-    aside: ProcessGroup | None = None
+    background_group: ProcessGroup | None = None
     """All processes once more, for a thread that works in the background."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
 
     @property
-    def copies(self) -> int:
+    def replicas(self) -> int:
         """How many copies of the state there are, each spread over the processes of a row."""
         return 1 if self.mesh is None else self.mesh.size(0)
 
@@ -71,7 +71,7 @@ class World:
             distributed.all_reduce(numbers)
         return numbers
 
-    def gathered(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """What every process says, in the order of their numbers; small things."""
         said = [value]
         if self.mesh is not None:
@@ -80,7 +80,7 @@ class World:
         return said
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         """If a process refuses inside, all stop: process 0 says why, the others say nothing.
 
         Inside, no process may wait for another.
@@ -90,19 +90,19 @@ class World:
             yield
         except Refusal as refusal:
             mine = refusal
-        for refusal in self.gathered(mine):
+        for refusal in self.all_gather(mine):
             if refusal is not None:
-                raise refusal if self.leads else SystemExit(2)
+                raise refusal if self.is_main else SystemExit(2)
 
     def share(self, count: int) -> range:
         """Which of `count` texts this process takes: consecutive ones, and maybe none."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def local(self, tensor: Tensor) -> Tensor:
+    def local_shard(self, tensor: Tensor) -> Tensor:
         """This process's shard of a tensor that is spread, sharing its memory."""
         return tensor if self.mesh is None else cast("DTensor", tensor).to_local()
 
-    def whole(self, tensor: Tensor) -> Tensor:
+    def full_tensor(self, tensor: Tensor) -> Tensor:
         """All of a tensor that is spread; it may share its memory."""
         return tensor if self.mesh is None else cast("DTensor", tensor).full_tensor()
 
@@ -112,7 +112,7 @@ ALONE = World()
 
 
 @contextmanager
-def joined(device: torch.device, shard: int = 0) -> Iterator[World]:
+def init_world(device: torch.device, shard: int = 0) -> Iterator[World]:
     """The processes that torchrun started; without torchrun, this one alone.
 
     `shard` of them share one copy of the state (0: all of them), and there are as many copies as
@@ -143,14 +143,14 @@ def joined(device: torch.device, shard: int = 0) -> Iterator[World]:
     try:
         names = ("replicate", "shard")
         mesh = init_device_mesh(device.type, (size // shard, shard), mesh_dim_names=names)
-        aside = cast("ProcessGroup", distributed.new_group(backend="gloo"))
-        yield World(distributed.get_rank(), size, launch.beside, mesh, aside)
+        background_group = cast("ProcessGroup", distributed.new_group(backend="gloo"))
+        yield World(distributed.get_rank(), size, launch.local_size, mesh, background_group)
     finally:
         distributed.destroy_process_group()
 
 
 def _take_device(launch: Launch) -> None:
-    wanted, there = max(launch.beside, launch.local + 1), torch.cuda.device_count()
+    wanted, there = max(launch.local_size, launch.local + 1), torch.cuda.device_count()
     if wanted > there:  # in every process alike, so that the first one says it
         raise Refusal(
             f"{wanted} processes on this machine need a CUDA device each, and there are {there}: "
@@ -178,7 +178,7 @@ def _meet(launch: Launch, backend: str) -> None:
         ) from error
 
 
-class Objective(nn.Module):
+class LossModule(nn.Module):
     """All that is differentiated, as one module.
 
     `fully_shard` gathers a module's weights when its forward is called. Losses use the token table
@@ -197,7 +197,7 @@ class Objective(nn.Module):
         return (paid.value * paid.weight).sum(), paid.weight.sum(), dict(paid.logs)
 
 
-def spread(objective: Objective, parts: Sequence[nn.Module], world: World) -> None:
+def shard_model(loss_module: LossModule, parts: Sequence[nn.Module], world: World) -> None:
     """Spread the weights over the world, in place: each of `parts` is gathered on its own.
 
     Gradients are summed over processes, in the type of the weights.
@@ -206,13 +206,13 @@ def spread(objective: Objective, parts: Sequence[nn.Module], world: World) -> No
         return
     from torch.distributed.fsdp import fully_shard
 
-    for module in (*parts, objective):
+    for module in (*parts, loss_module):
         sharded = fully_shard(module, mesh=world.mesh)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
 
-def passes(rows: range, at_once: int) -> Iterator[slice]:
+def micro_batches(rows: range, at_once: int) -> Iterator[slice]:
     """Consecutive texts, `at_once` at a time (0: all)."""
     step = at_once or max(1, len(rows))
     for start in range(rows.start, rows.stop, step):

@@ -89,3 +89,7 @@ class Plan:
         for name, number in (("lr", self.lr), ("clip", self.clip)):
             if not 0 < number < math.inf:
                 raise Refusal(f"--train.{name} must be positive, not {number}.")
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether what is done every so many steps is due after this one; all is after the last."""
+        return step == self.steps or step % every == 0

@@ -15,7 +15,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.errors import Refusal
 from flowlm.train.ema import Average
-from flowlm.train.parallel import ALONE, Objective, World, passes, spread
+from flowlm.train.parallel import ALONE, LossModule, World, micro_batches, shard_model
 from flowlm.train.plan import Plan
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -32,8 +32,8 @@ class State(Generic[Model]):
         self, model: Model, plan: Plan, world: World = ALONE, parts: Sequence[nn.Module] = ()
     ) -> None:
         self.model, self.world = model, world
-        self.objective = Objective(model)
-        spread(self.objective, parts, world)
+        self.loss_module = LossModule(model)
+        shard_model(self.loss_module, parts, world)
         self.average = Average(model, plan.ema, world)
         self.optimizer = _optimizer(model, plan)
         self.step = 0
@@ -115,7 +115,7 @@ def _descend(
     device = next(state.model.parameters()).device
     lowered = plan.precision == "bfloat16"
     found, names = [], []
-    for part in passes(range(rows), plan.micro_batch):
+    for part in micro_batches(range(rows), plan.micro_batch):
         piece = Batch(
             batch.tokens[part].to(device, non_blocking=True),
             batch.weight[part].to(device, non_blocking=True),
@@ -125,13 +125,13 @@ def _descend(
             first=world.rank * rows + part.start, total=world.size * rows, device=device,
         )  # fmt: skip
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
-            value, weight, logs = state.objective(loss, piece, rng)
+            value, weight, logs = state.loss_module(loss, piece, rng)
         value.backward()
         names = list(logs)
         found.append(torch.stack((value.detach(), weight, *chain(*logs.values()))))
-    gradients = [world.local(p.grad) for p in state.model.parameters() if p.grad is not None]
+    gradients = [world.local_shard(p.grad) for p in state.model.parameters() if p.grad is not None]
     # Shards add up to one gradient, and there are as many of those as copies of the state.
-    square = nn.utils.get_total_norm(gradients).square() / world.copies
+    square = nn.utils.get_total_norm(gradients).square() / world.replicas
     sums = world.sum(torch.cat((torch.stack(found).sum(0), square[None])))
     value, weight, *parts, square = sums.unbind()
     weight = weight.clamp(min=1e-9)
