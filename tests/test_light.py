@@ -14,6 +14,7 @@ import torch
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn import Size, hollow
@@ -37,7 +38,6 @@ import contextlib, io, json, sys
 import flowlm
 from flowlm.cli import main
 from flowlm.errors import Refusal
-from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 said = {}
 for words in json.load(sys.stdin):
     with contextlib.redirect_stderr(io.StringIO()) as told:

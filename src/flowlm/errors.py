@@ -1,4 +1,4 @@
-"""What ends a command with a sentence, and what only tells the user something."""
+"""Errors that end a command with a sentence, and notices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Notice(UserWarning):
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, as a part of a sentence: its first line, or the name of its kind."""
+    """First line of an error's message, as a part of a sentence, or the name of its kind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else type(error).__name__
     return re.sub(r"[.!?]+(?=\s|$)", ";", said).rstrip("; ")

@@ -1,4 +1,4 @@
-"""What is done to one tile of logits, and the loop over tiles.
+"""Operations on one tile of logits, and the loop over tiles.
 
 As in attention computed blockwise (Milakov & Gimelshein 2018, the online softmax; Dao et al. 2022,
 FlashAttention), a row's maximum and normaliser are kept up to date while tiles of the vocabulary

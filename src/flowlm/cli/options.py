@@ -1,4 +1,4 @@
-"""What each command takes. Torch-free: help must come at once."""
+"""Options of the commands. Torch-free: help must come at once."""
 
 from __future__ import annotations
 

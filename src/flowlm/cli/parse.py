@@ -119,6 +119,8 @@ def _sampler(name: str, experiment: Experiment) -> type[Sampler]:
 def _taken(option: str, words: list[str]) -> str | None:
     """The last value that an option is given; it leaves the words."""
     value = _value_of(option, words)
+    if words[-1:] == [option]:
+        raise Refusal(f"{option} needs a name after it.")
     while option in words:
         del words[(place := words.index(option)) : place + 2]
     words[:] = [word for word in words if not word.startswith(option + "=")]

@@ -1,4 +1,4 @@
-"""What the commands print: tables of results, and films."""
+"""Output of the commands: tables of results, and films."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def progress(console: Console, parts: Iterable[Mapping[str, Progress]]) -> None:
 
 
 def forecast(console: Console, experiment: Experiment, ahead: Forecast, devices: int) -> None:
-    """What a run will take, a line a question."""
+    """Print a forecast, a line a question."""
     plan, held = experiment.train, ahead.memory
     assumed = " (assumed: the text is not prepared)" * ahead.assumed
     gib = {name: f"{value / 2**30:.2f}" for name, value in asdict(held).items() if value}

@@ -23,7 +23,7 @@ class Clock(ABC):
 
     @abstractmethod
     def tau(self, t: Time) -> Time:
-        """What the clock shows at interpolation time t."""
+        """Clock time at interpolation time t."""
 
     @abstractmethod
     def t(self, tau: Time) -> Time:

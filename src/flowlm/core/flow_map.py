@@ -58,7 +58,7 @@ class Triple(NamedTuple):
 def semigroup_target(
     denoise: TwoTimeDenoiser, space: Space, clock: Clock, x: Point, times: Triple
 ) -> Mixture:
-    """What delta_{s,t}(x) should be, by the map's own jumps from s to u and from u to t.
+    """Target of delta_{s,t}(x) by the map's own jumps from s to u and from u to t.
 
     `times` are clock times; x is a point at s. Forward passes only (paper, PSD).
     """

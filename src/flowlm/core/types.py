@@ -65,7 +65,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loss:
-    """What an answer pays, token by token, in nats.
+    """Nats that an answer costs, token by token.
 
     Nothing is reduced here: the trainer divides the weighted sum by the global weight, the one
     place where that is done.

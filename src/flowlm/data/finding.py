@@ -1,4 +1,4 @@
-"""What there is to prepare: corpora and tokenizers, found by their names."""
+"""Corpora and tokenizers, found by their names."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def make_tokenizer(chosen: str | None, vocab: int, corpus: Corpus) -> Tokenizer:
 def published(
     name: str, place: Path | None = None, tokenizer: str | None = None, whole: bool = False
 ) -> tuple[Corpus, Tokenizer, Layout]:
-    """What makes a corpus of `PUBLISHED` exactly as it is published.
+    """Corpus, tokenizer and layout of a corpus of `PUBLISHED`, exactly as it is published.
 
     `place` holds its files, otherwise they come from the hub, at once if `whole`; `tokenizer` says
     where a copy of its tokenizer is, if not on the hub.

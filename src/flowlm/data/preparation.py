@@ -158,7 +158,7 @@ def _said(ledger: Ledger) -> str:
 
 
 def _key(corpus: Corpus, encoder: Encoder) -> str:
-    """What two preparations have in common of which one may go on with the work of the other."""
+    """Hash of everything that must be equal for one preparation to resume another."""
     named = [FORMAT, _BATCH, GROUP, corpus.origin, corpus.state, _description(encoder.layout)]
     text = json.dumps([*named, encoder.tokenizer.fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

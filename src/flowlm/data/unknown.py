@@ -1,4 +1,4 @@
-"""What of a text a tokenizer does not know: it becomes the unknown token, or nothing at all."""
+"""Text that a tokenizer does not know: it becomes the unknown token, or nothing at all."""
 
 from __future__ import annotations
 

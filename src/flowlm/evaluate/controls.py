@@ -1,4 +1,4 @@
-"""What numbers mean: the language itself, and a writer without a model."""
+"""Controls, which give numbers a meaning: the language itself, and a writer without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to learn, how to write, from which text: one value, its parts by name, its JSON."""
+"""Experiments: what to learn and how to write, as one value; its parts by name; its JSON."""
 
 from flowlm.experiment.experiment import AnyData, Experiment, Generated, Text
 from flowlm.experiment.kinds import INPUTS, METHODS, RULES, SAMPLERS

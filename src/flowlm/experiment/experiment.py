@@ -56,7 +56,7 @@ AnyData = Text | Generated
 
 @dataclass(frozen=True)
 class Experiment:
-    """What to learn, how to write, from which text, how large, and for how long."""
+    """One run: what to learn, how to write, from which text, how large, and for how long."""
 
     name: str
     """Name of the recipe it came from."""

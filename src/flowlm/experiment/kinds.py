@@ -1,4 +1,4 @@
-"""What an experiment can be made of, by name. Add what is your own: `METHODS["Mine"] = Mine`.
+"""Parts of an experiment by name. Add your own: `METHODS["Mine"] = Mine`.
 
 A name is what `experiment.json` says as `kind`; on the command line it is written in small letters,
 `left-to-right` for LeftToRight, `bayes` for BayesInput.

@@ -21,7 +21,7 @@ ENCODERS = {
 
 
 def upgraded(stated: dict[str, Any]) -> dict[str, Any]:
-    """What an experiment.json of an earlier format says, in the format of today.
+    """Content of an experiment.json of an earlier format, in the format of today.
 
     What it should not say stays in it, to be refused with the rest. LookupError, TypeError and
     AttributeError where it is no experiment at all.

@@ -60,7 +60,7 @@ class HubId:
 
 
 def stated(name: str) -> HubId | None:
-    """What owner/name or owner/name@revision says, with or without `hf:`; None if it is neither."""
+    """Parse owner/name or owner/name@revision, with or without `hf:`; None if it is neither."""
     parts = _HUB_ID.fullmatch(name.removeprefix(PREFIX))
     return None if parts is None else HubId(parts["repository"], parts["revision"])
 
@@ -86,7 +86,7 @@ def hub_id(name: str | Path) -> HubId | None:
 
 
 def aside(name: str | Path) -> str:
-    """What a sentence about a path that does not exist adds, if the hub could be meant; or ""."""
+    """Addition to a sentence about a path that does not exist, if the hub could be meant; or ""."""
     there = _HUB_ID.fullmatch(str(name)) is not None
     return f" (on the Hugging Face hub that would be {PREFIX}{name})" if there else ""
 

@@ -1,1 +1,1 @@
-"""What this process has of its machine: devices, threads, memory, signals."""
+"""The machine as this process has it: devices, threads, memory, signals."""

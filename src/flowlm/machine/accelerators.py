@@ -1,4 +1,4 @@
-"""What a run can be planned for: accelerators by name, this machine, or a speed that is given."""
+"""Accelerators to plan for: by name, this machine, or a speed that is given."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ASSUMED_MFU = 0.4
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What one device does."""
+    """Speed and memory of one device."""
 
     name: str
     speed: float

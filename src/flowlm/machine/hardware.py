@@ -1,4 +1,4 @@
-"""What a run uses of the machine it is on: the device, CPU threads, and how memory is kept."""
+"""Device, CPU threads and allocator settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: processors and bytes, as the system allows them."""
+"""Limits of this process: processors and bytes, as the system allows them."""
 
 from __future__ import annotations
 

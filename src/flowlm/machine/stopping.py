@@ -20,7 +20,7 @@ SIGNALS = tuple(
 
 @dataclass
 class Stop:
-    """What signals have asked for."""
+    """Requests of signals."""
 
     asked: bool = False
     """Whether to save and stop after the step under way."""

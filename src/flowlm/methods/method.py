@@ -96,11 +96,11 @@ class Method(ABC):
     def loss(
         self, model: DiT, batch: core.Batch, rng: core.Streams, teacher: DiT | None = None
     ) -> core.Loss:
-        """What the model pays for a batch, token by token. `rng` has one stream per text."""
+        """Nats that the model pays for a batch, token by token. `rng` has one stream per text."""
 
     @abstractmethod
     def denoiser(self, model: DiT) -> Any:
-        """What its samplers ask, made of the network: the type is that of their `frames`."""
+        """The network as its samplers ask it: the type is that of their `frames`."""
 
     @abstractmethod
     def nll(self, model: DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"] | None:

@@ -9,7 +9,7 @@ from flowlm.sampling.point import Denoiser
 
 
 class Rule(ABC):
-    """What delta_{s,t} is told for s < t. A frozen dataclass: its fields are its settings."""
+    """A target for delta_{s,t}, s < t. A frozen dataclass: its fields are its settings."""
 
     @abstractmethod
     def loss(
@@ -19,7 +19,7 @@ class Rule(ABC):
         rng: core.Streams,
         teacher: Denoiser | None = None,
     ) -> core.Loss:
-        """What the student pays, token by token, in nats.
+        """Nats that the student pays, token by token.
 
         `teacher` answers D_t at the temperature that is distilled, in the student's space and
         clock; None where a map teaches itself.

@@ -1,4 +1,4 @@
-"""What a model is asked with: checked, one sentence for what does not fit."""
+"""Arguments of a model, checked: one sentence for each that does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model has learnt from, told apart by checksums: text and teacher."""
+"""Fingerprints of the text and the teacher that a model has learnt from."""
 
 from __future__ import annotations
 

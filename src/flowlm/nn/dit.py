@@ -76,7 +76,7 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """encoder -> trunk -> head. Answers: given this at this time, which tokens?
+    """Encoder, trunk and head: which tokens, given this point at these times.
 
     `times` is how many clock times it reads: 0 for the discrete baselines, 1 for a flow (when),
     2 for a flow map (from when, to when). The second embedding starts at zero, so that a flow map

@@ -1,4 +1,4 @@
-"""What the recipes of the benchmark corpora share: the published trunk and schedule, and ours.
+"""The published trunk and schedule, and ours, for the recipes of the benchmark corpora.
 
 Sources: arXiv 2602.16813, and the README and training scripts of its official code
 (github.com/david3684/flm). They train a million steps of 512 texts, on eight H100 for OpenWebText.

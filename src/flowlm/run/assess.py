@@ -118,7 +118,7 @@ def exact_language(model: LanguageModel) -> Language | None:
 
 
 def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[str, Any]]:
-    """What masked diffusion writes with the language's exact posterior in place of a network.
+    """Rows of masked diffusion with the language's exact posterior in place of a network.
 
     No training reaches further: what is missing is lost by drawing the words of a step
     independently of each other.

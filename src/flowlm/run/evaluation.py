@@ -46,7 +46,7 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be measured. It has been checked that its parts fit together."""
+    """A plan of what to measure, whose parts have been checked to fit together."""
 
     run: str
     """The model, as it was named."""
@@ -61,7 +61,7 @@ class Evaluation:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What its figures depend on, as JSON has it: reports of other settings do not compare."""
+        """Everything its figures depend on, as JSON: reports of other settings do not compare."""
         model, judge = self.model, self.judge
         assert model.tokenizer is not None
         return {
@@ -157,7 +157,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
 
 
 def _shown(wanted: Evaluation) -> dict[str, Any]:
-    """What a report shows besides its rows: the curve, texts, a film, the language itself."""
+    """Parts of a report besides its rows: the curve, texts, a film, the language itself."""
     model, seed, sampler = wanted.model, wanted.seed, wanted.sampler
     method = model.experiment.method
     shown: dict[str, Any] = {

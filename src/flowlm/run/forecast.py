@@ -1,4 +1,4 @@
-"""What a run will take, counted before anything is allocated or computed: `flowlm train --dry-run`.
+"""Forecast of a run, counted before anything is allocated or computed: `flowlm train --dry-run`.
 
 Networks and a training step are made of tensors that are shapes alone (torch's FakeTensorMode). So
 the counts are those of the code that will run, on any machine, in seconds.
@@ -74,7 +74,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take."""
+    """Size, memory, operations and hours of a run."""
 
     parameters: int
     vocab: int
@@ -248,7 +248,7 @@ def _operations(method: Method, size: Size, vocab: int, length: int, texts: int)
 def _paid(
     loss_module: LossModule, method: Method, teacher: DiT | None, texts: int, length: int
 ) -> Tensor:
-    """What a step differentiates."""
+    """The scalar that a step differentiates."""
     batch = Batch(torch.zeros(texts, length, dtype=torch.long), torch.ones(texts, length))
 
     def loss(model: DiT, batch: Batch, rng: Streams) -> Loss:

@@ -1,4 +1,4 @@
-"""What an experiment trains on: batches by step, held-out text, and the tokenizer between."""
+"""Inputs of a run: batches by step, held-out text, and the tokenizer between."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class Inputs:
 def open_inputs(
     experiment: Experiment,
     tokens: Path,
-    likeness: Tokenizer | None = None,
+    teacher_tokenizer: Tokenizer | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> Inputs:
     """Open an experiment's data, preparing raw text into the directory `tokens` if need be.
 
-    `likeness` is the teacher's tokenizer: the one used unless the experiment names another, and
-    the one that the data must have been made with. `batches(step)` are the rows of process `rank`
+    `teacher_tokenizer` is used unless the experiment names another tokenizer, and is the one that
+    the data must have been made with. `batches(step)` are the rows of process `rank`
     of `world`; the held-out texts are the same everywhere. Of several processes the first opens
     before the others: it prepares what is missing and checks what is there.
     """
@@ -78,7 +78,7 @@ def open_inputs(
                 demo_fingerprint(),
             )  # fmt: skip
         case Text() as text:
-            prepared = _prepared(text, tokens, likeness, verify=rank == 0)
+            prepared = _prepared(text, tokens, teacher_tokenizer, verify=rank == 0)
             _require_length(prepared, text)
             row, pad = prepared.row is not None, prepared.pad
             cut = (prepared.train, text.length, plan.batch, plan.seed, rank, world, row, pad)
@@ -104,27 +104,29 @@ def open_inputs(
 
 
 def text_name(experiment: Experiment) -> str:
-    """What an experiment trains on, for sentences that begin with it."""
+    """Name of the text that an experiment trains on, to begin a sentence."""
     data = experiment.data
     return f"{data.path}" if isinstance(data, Text) else "The demo's language"
 
 
-def _prepared(text: Text, tokens: Path, likeness: Tokenizer | None, verify: bool) -> Prepared:
+def _prepared(
+    text: Text, tokens: Path, teacher_tokenizer: Tokenizer | None, verify: bool
+) -> Prepared:
     if text.path is None:
         raise Refusal("There is no text to learn from: give --data.path FILE.")
     path = os.path.expanduser(text.path)
     if is_prepared(path):
         prepared = open_tokens(path, verify)
-        _require_same(prepared.tokenizer, likeness)
+        _require_same(prepared.tokenizer, teacher_tokenizer)
         return prepared
     if is_prepared(tokens):
         return open_tokens(tokens, verify)
     corpus = find_corpus(path, text.documents, text.valid)
-    if text.tokenizer is None and likeness is not None:
-        tokenizer = likeness
+    if text.tokenizer is None and teacher_tokenizer is not None:
+        tokenizer = teacher_tokenizer
     else:
         tokenizer = make_tokenizer(text.tokenizer, text.vocab, corpus)
-    _require_same(tokenizer, likeness)
+    _require_same(tokenizer, teacher_tokenizer)
     return prepare(corpus, tokens, tokenizer, unknown=text.unknown)
 
 
@@ -136,8 +138,8 @@ def _require_length(prepared: Prepared, text: Text) -> None:
         )
 
 
-def _require_same(tokenizer: Tokenizer, likeness: Tokenizer | None) -> None:
-    if likeness is not None and tokenizer.fingerprint != likeness.fingerprint:
+def _require_same(tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None) -> None:
+    if teacher_tokenizer is not None and tokenizer.fingerprint != teacher_tokenizer.fingerprint:
         raise Refusal(
             "The text is tokenised differently from what the teacher learnt: leave "
             "--data.tokenizer out, or give the text that the teacher was trained on."

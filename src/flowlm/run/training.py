@@ -180,11 +180,11 @@ def _open_together(
     for turn in (world.is_main, not world.is_main):
         with world.raise_together():
             if turn:
-                likeness = None if teacher is None else teacher.tokenizer
+                teacher_tokenizer = None if teacher is None else teacher.tokenizer
                 if resume:
-                    likeness = Tokenizer.load(directory / "tokenizer.json")
+                    teacher_tokenizer = Tokenizer.load(directory / "tokenizer.json")
                 tokens = directory / "tokens"
-                inputs = open_inputs(experiment, tokens, likeness, world.rank, world.size)
+                inputs = open_inputs(experiment, tokens, teacher_tokenizer, world.rank, world.size)
     assert inputs is not None
     return inputs
 

@@ -12,7 +12,7 @@ from flowlm.sampling.sampler import Frame, Sampler, require_draws
 
 @dataclass(frozen=True, eq=False)
 class MaskedDenoiser:
-    """What masked diffusion answers: the clean tokens, given those that are not masked."""
+    """A masked diffusion model, as its samplers ask it: clean tokens, given those not masked."""
 
     predict: Callable[[core.Tokens], core.TokenDistribution]
     mask_id: int

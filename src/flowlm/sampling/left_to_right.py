@@ -13,7 +13,7 @@ from flowlm.sampling.sampler import Frame, Sampler, require_draws
 
 @dataclass(frozen=True, eq=False)
 class NextToken:
-    """What an autoregressive model answers: the token after those that it has read."""
+    """An autoregressive model, as its samplers ask it: the token after those that it has read."""
 
     predict: Callable[[core.Tokens], core.TokenDistribution]
     """Reads one new token a row, (b, 1), and remembers the ones before (a key-value cache)."""

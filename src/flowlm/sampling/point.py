@@ -21,7 +21,7 @@ COLDEST = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Denoiser:
-    """What a flow or a flow map answers, and where its points live."""
+    """A flow or a flow map, as its samplers ask it, and the space of its points."""
 
     two_time: core.TwoTimeDenoiser
     """delta_{s,t}(x), at clock times; of a flow D_s(x), whatever t is."""

@@ -140,7 +140,7 @@ class Checkpoints:
         valid: float | None,
         then: Callable[[], None] | None,
     ) -> None:
-        """What follows when every process has written its file (in the background)."""
+        """Finish a checkpoint when every process has written its file (in the background)."""
         from torch.distributed.checkpoint.api import CheckpointException
 
         try:
@@ -173,7 +173,7 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def _fault(self, path: Path) -> str | None:
-        """What is wrong with this process's share of the files, if anything is."""
+        """Fault of this process's share of the files, or None."""
         try:
             stamp = json.loads((path / STAMP).read_text())
             files = sorted(stamp["sha256"].items())

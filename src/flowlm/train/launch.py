@@ -1,4 +1,4 @@
-"""What the environment says of the processes that torchrun started together. Torch-free."""
+"""Processes that torchrun started together, by the environment. Torch-free."""
 
 from __future__ import annotations
 

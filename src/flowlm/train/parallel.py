@@ -72,7 +72,7 @@ class World:
         return numbers
 
     def all_gather(self, value: Any) -> list[Any]:
-        """What every process says, in the order of their numbers; small things."""
+        """Small values of every process, in the order of their ranks."""
         said = [value]
         if self.mesh is not None:
             said = [None] * self.size

@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class State(Generic[Model]):
-    """What training changes: weights, their average, the optimizer, and the step reached.
+    """State of training: weights, their average, the optimizer, and the step reached.
 
     Making it spreads the model over the world; `parts` are modules to gather one at a time, such
     as the blocks of a trunk.
@@ -58,7 +58,7 @@ class State(Generic[Model]):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did. Tensors are still on the device: reading one synchronises."""
+    """Result of one step. Tensors are still on the device: reading one synchronises."""
 
     number: int
     """Steps taken so far, this one included."""

@@ -1,4 +1,4 @@
-"""What every corpus is, wherever it is stored: documents in a fixed order, each of one split."""
+"""Corpora: documents in a fixed order, each of one split, wherever they are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds text files and is no text: runs, models, reports, prepared text, a hub's cache.
+"""Directories that hold text files and are no text: runs, models, reports, a hub's cache.
 
 A run writes samples, and a model has lists of words: read as a corpus they would teach a model its
 own mistakes without a word.

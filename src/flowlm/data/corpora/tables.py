@@ -43,7 +43,7 @@ class Table:
 
     @property
     def sources(self) -> list[dict[str, Any]]:
-        """What a manifest says of where the rows are."""
+        """Places of the rows, for a manifest."""
         if not self.files:
             return [{"name": self.name, "subset": self.subset, "revision": self.revision}]
         if self.remote:

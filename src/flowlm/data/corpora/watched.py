@@ -28,11 +28,11 @@ class Files:
 
     @property
     def sources(self) -> list[dict[str, str | int]]:
-        """What a manifest says of them: the same for the same text, whenever it was written."""
+        """Names and sizes for a manifest: the same for the same text, whenever it was written."""
         return [{"name": name, "bytes": size} for name, size, _, _ in self.states]
 
     def unchanged(self, items: Iterable[Item]) -> Iterator[Item]:
-        """What is read of the files. A Refusal, before it or after it, if one has changed."""
+        """Items read of the files. A Refusal, before them or after them, if a file has changed."""
         self._require()
         yield from items
         self._require()

@@ -1,4 +1,4 @@
-"""What a report says: the shape of report.json, and a check of it at the door.
+"""Shape of report.json, and a check of it at the door.
 
 Every number may be null or absent where nothing was measured; the page then shows a dash.
 """

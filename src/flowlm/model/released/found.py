@@ -1,4 +1,4 @@
-"""What both containers come down to: tensors under released names, and the sizes stated beside."""
+"""Content of both containers: tensors under released names, and the sizes stated beside."""
 
 from __future__ import annotations
 

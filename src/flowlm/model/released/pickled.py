@@ -40,7 +40,7 @@ _CLASSES = {
 
 
 class Inert:
-    """What stands for an allowed class: the state that it was given, and no behaviour."""
+    """Stand-in for an allowed class: the state that it was given, and no behaviour."""
 
     state: Any = None
 
@@ -57,7 +57,7 @@ class Inert:
 
 
 def _plain_dict(*factory: Any) -> dict[Any, Any]:
-    """What stands for a defaultdict: its entries follow one by one."""
+    """Stand-in for a defaultdict: its entries follow one by one."""
     return {}
 
 
@@ -96,7 +96,7 @@ def read_pickled(file: Path) -> dict[str, Any]:
 
 
 def unwrapped(value: Any) -> Any:
-    """What a node of a configuration holds: a value, or a container of further nodes."""
+    """Content of a node of a configuration: a value, or a container of further nodes."""
     if not isinstance(value, Inert):
         return value
     content = value.get("_content")
