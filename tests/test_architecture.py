@@ -176,6 +176,13 @@ def test_only_methods_know_each_other() -> None:
     assert asked == []
 
 
+def test_the_mathematics_is_read_in_twenty_minutes() -> None:
+    """core/ without the oracle, which comes after the reading order."""
+    files = [path for name, path in FILES.items() if name.startswith("core/")]
+    lines = {path.name: len(path.read_text().splitlines()) for path in files}
+    assert sum(lines.values()) - lines["oracle.py"] <= 800, lines
+
+
 def test_nothing_asks_an_object_what_it_has() -> None:
     """No hasattr, getattr or setattr, the command line aside."""
     asked = [

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from benchmarks.encoders.argument import (
+from studies.encoders.argument import (
     linear_bound,
     linear_information,
     row_information,

@@ -5,30 +5,28 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-
 from benchmarks.cells import in_a_process
-from benchmarks.encoders import plan
-from benchmarks.encoders.argument import linear_bound, row_information
-from benchmarks.encoders.cells import TAUS, Cell, written_file
-from benchmarks.encoders.variants import Variant, methods
-from benchmarks.encoders.worlds import World, world
 from benchmarks.rivals import PAPER, Case
+
 from flowlm import core
 from flowlm.chunked import points
-from flowlm.core.rng import Streams
-from flowlm.core.types import Batch, Tokens
+from flowlm.core import Batch, Streams, Tokens
 from flowlm.evaluate.diversity import sample_entropy
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.machine.hardware import keep_memory
-from flowlm.methods.autoregressive import Autoregressive
+from flowlm.sampling import Euler
 from flowlm.train import Plan, State, train
+from studies.encoders import plan
+from studies.encoders.argument import linear_bound, row_information
+from studies.encoders.cells import TAUS, Cell, loaded, written_file
+from studies.encoders.worlds import World, world
 
 REPEATS = 15
 
@@ -42,10 +40,10 @@ def ratio(folder: Path) -> dict[str, Any]:
     keep_memory()
     found = {}
     for template in (plan.TEXT, plan.SENTENCES):
-        where = world(template.world, template.batch, 0, folder / "tokens")
+        where = world(template.world, template.batch, 0, folder)
         for kind in ("flow", "map", "writing"):
-            make = _writing if kind == "writing" else partial(_training, kind)
-            turns = {v.encoder: make(v, template, where) for v in plan.COMPARED[template.world]}
+            cells = {v.name: plan.flow(template, v, 0) for v in plan.COMPARED[template.world]}
+            turns = {name: _work(kind, cell, where) for name, cell in cells.items()}
             seconds: dict[str, list[float]] = {name: [] for name in turns}
             for _ in range(REPEATS):
                 for name, work in turns.items():
@@ -66,33 +64,27 @@ def ratio(folder: Path) -> dict[str, Any]:
     return {"ratios": found}
 
 
-def _writing(variant: Variant, template: Cell, where: World) -> Callable[[], object]:
-    method, _ = methods(variant)
-    network = method.network(template.size, where.vocab, where.length).eval()
-    prompt = torch.full((8, where.length), core.FREE)
+def _work(kind: str, cell: Cell, where: World) -> Callable[[], object]:
+    """A training step of a flow or a map, or writing with the flow."""
+    network = cell.flow.network(cell.size, where.vocab, where.length)
+    if kind == "writing":
+        network.eval().requires_grad_(False)
+        prompt = torch.full((8, where.length), core.FREE)
 
-    def write() -> None:
-        with torch.no_grad():
-            *_, _ = method.sample(network, prompt, 8, Streams.of(0, count=8))
+        def write() -> None:
+            frames = Euler().frames(cell.flow.denoiser(network), prompt, 8, Streams.of(0, count=8))
+            deque(frames, maxlen=0)
 
-    return write
-
-
-def _training(kind: str, variant: Variant, template: Cell, where: World) -> Callable[[], object]:
-    flow, flow_map = methods(variant)
-    network = flow.network(template.size, where.vocab, where.length)
-    teacher, method = None, flow
+        return write
+    method, teacher = cell.flow, None
     if kind == "map":
-        plain, flow_map = methods(replace(variant, gain=1.0))
-        teacher = plain.network(template.size, where.vocab, where.length).requires_grad_(False)
-        method = flow_map
-        network = flow_map.network(template.size, where.vocab, where.length, teacher)
-
-    def loss(model: Any, batch: Batch, rng: Streams) -> core.Loss:
-        return method.loss(model, batch, rng, teacher)
-
-    settings = Plan(steps=REPEATS, batch=template.batch)
-    return train(State(network, settings), loss, where.batches, settings).__next__
+        as_taught = replace(cell, variant=replace(cell.variant, gain=1.0), kind="map")
+        teacher = as_taught.flow.network(cell.size, where.vocab, where.length).requires_grad_(False)
+        method = as_taught.method
+        network = method.network(cell.size, where.vocab, where.length, teacher)
+    settings = Plan(steps=REPEATS, batch=cell.batch)
+    state = State(network, settings)
+    return train(state, lambda *a: method.loss(*a, teacher), where.batches, settings).__next__
 
 
 def step(folder: Path) -> dict[str, Any]:
@@ -104,6 +96,7 @@ def step(folder: Path) -> dict[str, Any]:
     for rival in ("flow", "posterior", "bayes"):
         settings = {"repeats": 5, "threads": threads}
         size = PAPER if rival == "flow" else replace(PAPER, reach=2)
+        size = replace(size, output_cap=None) if rival == "bayes" else size
         cell = asdict(Case(rival, 30_522, 32, 128, size)) | settings
         found[rival] = in_a_process("benchmarks.training", cell)
         linear, own = found["flow"], found[rival]
@@ -116,17 +109,15 @@ def step(folder: Path) -> dict[str, Any]:
     return {"threads": threads, "found": found}
 
 
-def judged(name: str, cells: list[Cell], folder: Path) -> dict[str, list[dict[str, float]]]:
+def judged(judge: Cell, cells: list[Cell], folder: Path) -> dict[str, list[dict[str, float]]]:
     """Nats per token of what the cells of a world wrote, under its judge, and of held-out text."""
-    method, where = Autoregressive(), world(name, 8, 0, folder / "tokens")
-    judge = method.network(plan.TEXT.size, where.vocab, where.length).eval()
-    judge.load_state_dict(torch.load(folder / f"{name}-judge" / "weights.pt"))
-
+    where = world(judge.world, 8, 0, folder)
+    method, network = judge.method, loaded(judge, where, folder)
     draws = torch.Generator().manual_seed(5)
 
     def opinion(tokens: Tokens) -> float:
         texts = Batch(tokens, torch.ones(tokens.shape))
-        nats = mean_nll(lambda batch, rng: method.nll(judge, batch, rng), texts, at_once=64)
+        nats = mean_nll(lambda batch, rng: method.nll(network, batch, rng), texts, at_once=64)
         assert nats is not None
         return nats
 
@@ -149,7 +140,7 @@ def judged(name: str, cells: list[Cell], folder: Path) -> dict[str, list[dict[st
     drawn = torch.multinomial(shares, 48 * where.length, True, generator=draws)
     found["words by frequency"] = [opinions(drawn.view(48, -1))]
     for cell in cells:
-        if cell.world == name and cell.writes:
+        if cell.world == judge.world and cell.writes:
             found[cell.name] = [
                 {
                     "steps": steps,
@@ -167,16 +158,16 @@ def kept(folder: Path) -> dict[str, Any]:
     """Tokens that differ when a sampler carries on fewer entries of its predictions than all."""
     torch.set_num_threads(1)
     cell = plan.flow(plan.TEXT, plan.BAYES, 0)
-    method, _ = methods(cell.variant)
-    where = world("text", cell.batch, 0, folder / "tokens")
-    network = method.network(cell.size, where.vocab, where.length).eval().requires_grad_(False)
-    network.load_state_dict(torch.load(folder / cell.name / "weights.pt"))
+    where = world("text", cell.batch, 0, folder)
+    denoiser = cell.flow.denoiser(loaded(cell, where, folder))
     prompt, rows = torch.full((16, where.length), core.FREE), []
     for steps in (8, 32):
         whole = None
         for entries in (where.vocab, 1024, 256, 64, 16):
             points.TOP_K = entries
-            *_, tokens = method.sample(network, prompt, steps, Streams.of(3, count=len(prompt)))
+            frames = Euler().frames(denoiser, prompt, steps, Streams.of(3, count=len(prompt)))
+            (last,) = deque(frames, maxlen=1)
+            tokens = last.tokens()
             whole = tokens if whole is None else whole
             differ = float((tokens != whole).double().mean())
             rows.append({"steps": steps, "kept": entries, "differ": differ})
@@ -186,7 +177,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
 def argument(folder: Path) -> dict[str, Any]:
     """Nats that a row tells of its token, of what a linear view can tell at most, by time."""
-    where, rows = world("text", 8, 0, folder / "tokens"), []
+    where, rows = world("text", 8, 0, folder), []
     text = (where.counts + 1).double() / (where.counts + 1).sum()
     even = torch.full((30_522,), 1 / 30_522, dtype=torch.float64)
     for name, prior, width in (("text", text, 128), ("even", even, 768)):
@@ -203,3 +194,6 @@ def argument(folder: Path) -> dict[str, Any]:
             )
             print(rows[-1], flush=True)
     return {"rows": rows}
+
+
+MEASURED = {f.__name__: f for f in (ratio, step, kept, argument)}

@@ -11,15 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowlm.core.oracle import Language
-from flowlm.core.rng import Streams
-from flowlm.core.types import Batch, Tokens
+from flowlm.core import Batch, Language, Streams
 from flowlm.data.finding import find_corpus, make_tokenizer
 from flowlm.data.language import AHEAD, Sentences, demo_language
 from flowlm.data.loader import Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokens import is_prepared, open_tokens
-from flowlm.evaluate.quality import noisy_channel_nll, valid_share
 
 DIALECTS = 4
 VOCABULARIES = {"text": 8192, "text-2048": 2048, "text-512": 512, "characters": None}
@@ -31,7 +28,7 @@ HELD_OUT = 128
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A text to learn from, and what can be said of what is written."""
+    """A text to learn from, and its exact language where it has one."""
 
     vocab: int
     length: int
@@ -40,20 +37,15 @@ class World:
     valid: Batch
     language: Language | None
 
-    def quality(self, tokens: Tokens) -> dict[str, float]:
-        """Exact figures, where the language is known."""
-        if self.language is None:
-            return {}
-        return {
-            "valid": valid_share(self.language, tokens),
-            "nll": noisy_channel_nll(self.language, tokens),
-        }
-
 
 def world(name: str, batch: int, seed: int, folder: Path) -> World:
     """`demo`, `dialects`, or the text in one of its VOCABULARIES, prepared in the folder."""
     if name in VOCABULARIES:
-        return _text(name, batch, seed, folder)
+        text = open_tokens(folder / "tokens" / name, verify=False)
+        vocab = text.tokenizer.vocab
+        counts = torch.from_numpy(text.train.astype(np.int64)).bincount(minlength=vocab)
+        valid = next(sequential(text.valid, LENGTH, HELD_OUT))
+        return World(vocab, LENGTH, Windows(text.train, LENGTH, batch, seed), counts, valid, None)
     language = demo_language()[0] if name == "demo" else dialects()
     batches = Sentences(language, batch, seed)
     # A seed of their own, the same for every run: held-out sentences.
@@ -69,32 +61,23 @@ def world(name: str, batch: int, seed: int, folder: Path) -> World:
 def dialects() -> Language:
     """The demo's language in DIALECTS dialects that share no word, each sentence in one of them."""
     one, _ = demo_language()
-    source, word, target, chance, final = [], [], [], [], []
-    for k in range(DIALECTS):
-        # All begin in state 0; the copies' own states 0 are never reached.
-        source.append(torch.where(one.source == 0, 0, one.source + k * one.states))
-        word.append(one.word + k * one.vocab)
-        target.append(one.target + k * one.states)
-        chance.append(torch.where(one.source == 0, one.chance / DIALECTS, one.chance))
-        final.append(one.final)
-    return Language(
-        DIALECTS * one.vocab, one.length,
-        *(torch.cat(part) for part in (source, word, target, chance, final)),
-    )  # fmt: skip
+    # All begin in state 0; the copies' own states 0 are never reached.
+    first = one.source == 0
+    parts = [
+        (
+            torch.where(first, 0, one.source + k * one.states), one.word + k * one.vocab,
+            one.target + k * one.states, torch.where(first, one.chance / DIALECTS, one.chance),
+            one.final,
+        )
+        for k in range(DIALECTS)
+    ]  # fmt: skip
+    return Language(DIALECTS * one.vocab, one.length, *map(torch.cat, zip(*parts)))
 
 
 def prepare_text(text: Path, folder: Path) -> None:
     """Tokenise a text in each of VOCABULARIES, by a byte-level BPE or by characters, once."""
     corpus = find_corpus(str(text), "line", 0.05)
     for name, vocab in VOCABULARIES.items():
-        if not is_prepared(folder / name):
+        if not is_prepared(folder / "tokens" / name):
             kind = "characters" if vocab is None else "bpe"
-            prepare(corpus, folder / name, make_tokenizer(kind, vocab or 0, corpus))
-
-
-def _text(name: str, batch: int, seed: int, folder: Path) -> World:
-    tokens = open_tokens(folder / name, verify=False)
-    vocab = tokens.tokenizer.vocab
-    counts = torch.from_numpy(tokens.train.astype(np.int64)).bincount(minlength=vocab)
-    valid = next(sequential(tokens.valid, LENGTH, HELD_OUT))
-    return World(vocab, LENGTH, Windows(tokens.train, LENGTH, batch, seed), counts, valid, None)
+            prepare(corpus, folder / "tokens" / name, make_tokenizer(kind, vocab or 0, corpus))

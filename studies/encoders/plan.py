@@ -1,7 +1,7 @@
 """Which trainings make up the study.
 
 Equal compute: a step that reads whole rows takes longer, so the linear encoder takes more steps, in
-the ratio that `python -m benchmarks.encoders --ratio` measures, rounded in favour of the linear
+the ratio that `python -m studies.encoders ratio` measures, rounded in favour of the linear
 one. Learning rates and the linear table's gain are the best of those that were tried (`tuning`).
 """
 
@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.encoders.cells import Cell
-from benchmarks.encoders.variants import Variant
+from studies.encoders.cells import Cell
+from studies.encoders.inputs import Variant
 
 SEEDS = (0, 1, 2)
-BAYES = Variant("bayes", reach=2)
-POSTERIOR = Variant("posterior")
-BESIDE = replace(POSTERIOR, reach=2)
-"""With neighbours, as the recipes of text have them; on the sentences they do not help it."""
-LINEAR = Variant("linear", gain=10.0)
+BAYES, POSTERIOR, LINEAR = Variant("bayes"), Variant("posterior"), Variant("linear", gain=10.0)
 
+ALL = (POSTERIOR, BAYES, LINEAR)
 COMPARED = {
-    "text": (BAYES, LINEAR), "text-2048": (BESIDE, BAYES, LINEAR),
-    "text-512": (BESIDE, BAYES, LINEAR), "characters": (BESIDE, BAYES, LINEAR),
-    "dialects": (POSTERIOR, BAYES, LINEAR),
+    "text": (BAYES, LINEAR), "text-2048": ALL, "text-512": ALL, "characters": ALL, "dialects": ALL,
     "demo": (POSTERIOR, LINEAR),
 }  # fmt: skip
+
+
+def reach(world: str, variant: Variant) -> int:
+    """Neighbours, as the recipes of text have them; on sentences they do not help `posterior`."""
+    rows = variant.name == "bayes" or (variant.name == "posterior" and world in TEXTS)
+    return 2 if rows else 0
+
 
 TEXT = Cell("", "text", "flow", BAYES, 0, 1600, 3e-3, 8, 4, 128)
 SENTENCES = Cell("", "dialects", "flow", POSTERIOR, 0, 1500, 3e-3, 32, 6, 64)
@@ -83,11 +85,11 @@ def trained(*worlds: Cell) -> list[Cell]:
 
 def flow(world: Cell, variant: Variant, seed: int) -> Cell:
     """A flow, with as many steps as its encoder gets."""
-    more = RATIO[world.world] if variant.encoder in ("linear", "wide") else 1.0
+    more = RATIO[world.world] if variant.name in ("linear", "wide") else 1.0
     return replace(
-        world, name=f"{world.world}-{variant.encoder}-{seed}", variant=variant, seed=seed,
+        world, name=f"{world.world}-{variant.name}-{seed}", variant=variant, seed=seed,
         steps=round(world.steps * more), writes=WRITES[world.world]["flow"],
-        temperatures=TEMPERATURES,
+        temperatures=TEMPERATURES, reach=reach(world.world, variant),
     )  # fmt: skip
 
 
@@ -96,32 +98,32 @@ def distilled(of: Cell) -> Cell:
     return replace(
         of, name=of.name + "-map", kind="map", steps=round(of.steps * MAP_SHARE), lr=of.lr / 2,
         teacher=of.name, writes=WRITES[of.world]["map"], curve=3,
-        temperatures=(TAUGHT.get(f"{of.world} {of.variant.encoder}", 1.0),),
+        temperatures=(TAUGHT.get(f"{of.world} {of.variant.name}", 1.0),),
     )  # fmt: skip
 
 
 def ablations() -> list[Cell]:
     """Flows of the text, seed 0, shorter: one thing changed at a time."""
     changed = {
-        "as it is": BAYES,
-        "no evidence in the head": BESIDE,
-        "no neighbours": replace(BAYES, reach=0),
-        "neither": POSTERIOR,
-        "uniform prior": replace(BAYES, prior=False),
-        "mean alone": replace(BAYES, views="mean"),
-        "deviation alone": replace(BAYES, views="deviation"),
-        "no floor": replace(BAYES, floor=0.0),
-        "table 3 times as large": replace(BAYES, scale=3.0),
-        "clock of 1,056 words": replace(BAYES, clock_words=1056),
-        "linear": LINEAR,
-        "linear, with neighbours": replace(LINEAR, reach=2),
-        "linear, 4 times as wide": Variant("wide", gain=LINEAR.gain),
+        "as it is": (BAYES, {}),
+        "no evidence in the head": (POSTERIOR, {}),
+        "no neighbours": (BAYES, {"reach": 0}),
+        "neither": (POSTERIOR, {"reach": 0}),
+        "uniform prior": (replace(BAYES, prior=False), {}),
+        "mean alone": (replace(BAYES, views="mean"), {}),
+        "deviation alone": (replace(BAYES, views="deviation"), {}),
+        "no floor": (replace(BAYES, floor=0.0), {}),
+        "table 3 times as large": (replace(BAYES, scale=3.0), {}),
+        "clock of 1,056 words": (BAYES, {"clock_words": 1056}),
+        "linear": (LINEAR, {}),
+        "linear, with neighbours": (LINEAR, {"reach": 2}),
+        "linear, 4 times as wide": (Variant("wide", gain=LINEAR.gain), {}),
     }
-    cells = []
-    for name, variant in changed.items():
-        cell = flow(replace(TEXT, steps=400), variant, 0)
-        cells.append(replace(cell, name=f"ablation: {name}", writes=(), curve=3))
-    return cells
+    short = replace(TEXT, steps=400)
+    return [
+        replace(flow(short, variant, 0), name=f"ablation: {name}", writes=(), curve=3, **other)
+        for name, (variant, other) in changed.items()
+    ]
 
 
 def tuning() -> list[Cell]:
@@ -137,3 +139,6 @@ def tuning() -> list[Cell]:
         name = f"tuning: {encoder}, lr {lr:g}, gain {gain:g}, scale {scale:g}"
         cells.append(replace(cell, name=name, writes=(), curve=2))
     return cells
+
+
+PARTS = {f.__name__: f for f in (study, small, vocabularies, ablations, tuning)}

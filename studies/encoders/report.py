@@ -1,4 +1,4 @@
-"""The study's tables, and docs/encoders.svg, from benchmarks/results/encoders.json."""
+"""The study's tables, and docs/encoders.svg, from studies/results/encoders*.json."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.cells import table
-from benchmarks.encoders.cells import MEAN, TAUS
-from benchmarks.encoders.plan import COMPARED
 from benchmarks.growth import STYLE
-from benchmarks.provenance import RESULTS
+
 from flowlm.evaluate.report.charts import Axis, Line, Point, chart, decades_axis, linear_axis
 from flowlm.evaluate.report.markup import Html, element
+from flowlm.files import write_text
+from studies.encoders.cells import MEAN, TAUS
+from studies.encoders.plan import COMPARED
 
 WORLDS = {"text": "WikiText-2, v = 8,192", "dialects": "sentences, v = 244"}
 SMALLER = {
@@ -30,22 +31,35 @@ Results = dict[str, list[dict[str, Any]]]
 """The three seeds of a flow or a map, by world, encoder and kind."""
 
 
-def show() -> None:
+def file_of(part: str) -> str:
+    """The name of the results of a part."""
+    return "encoders.json" if part == "study" else f"encoders-{part}.json"
+
+
+def write(found: dict[str, Any], file: Path) -> None:
+    """Results as JSON, a line a cell."""
+    lines = {
+        key: "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
+        if isinstance(value, list)
+        else json.dumps(value)
+        for key, value in found.items()
+    }
+    body = ",\n".join(f"{json.dumps(key)}: {value}" for key, value in lines.items())
+    write_text("{\n" + body + "\n}\n", file)
+
+
+def show(results: Path) -> None:
     """Print the tables in Markdown and draw the curves."""
-    study = json.loads((RESULTS / "encoders.json").read_text())
-    groups = grouped(study["cells"])
-    tables(study, WORLDS)
-    for name, worlds in SMALLER.items():
-        file = RESULTS / f"encoders-{name}.json"
-        if file.exists():
-            tables(json.loads(file.read_text()), worlds)
-    for name in ("tuning", "ablations"):
-        file = RESULTS / f"encoders-{name}.json"
-        if file.exists():
-            print(f"\n{name}\n")
-            print(variants(json.loads(file.read_text())["cells"]))
-    ratios = json.loads((RESULTS / "encoders-ratio.json").read_text())["ratios"]
-    Path("docs/encoders.svg").write_text(drawn(groups, ratios))
+    known = {part: results / file_of(part) for part in ("study", *SMALLER, "tuning", "ablations")}
+    found = {part: json.loads(f.read_text()) for part, f in known.items() if f.exists()}
+    for part, worlds in ({"study": WORLDS} | SMALLER).items():
+        if part in found:
+            tables(found[part], worlds)
+    for part in ("tuning", "ablations"):
+        if part in found:
+            print(f"\n{part}\n\n{variants(found[part]['cells'])}")
+    ratios = json.loads((results / file_of("ratio")).read_text())["ratios"]
+    write_text(drawn(grouped(found["study"]["cells"]), ratios), Path("docs/encoders.svg"))
 
 
 def tables(study: dict[str, Any], worlds: dict[str, str]) -> None:
@@ -71,17 +85,16 @@ def tables(study: dict[str, Any], worlds: dict[str, str]) -> None:
 def grouped(cells: list[dict[str, Any]]) -> Results:
     """The seeds of every flow and map together."""
     groups: Results = {}
-    for result in cells:
-        cell = result["cell"]
+    for cell in cells:
         if cell["kind"] != "judge":
-            key = f"{cell['world']} {cell['variant']['encoder']} {cell['kind']}"
-            groups.setdefault(key, []).append(result)
+            key = f"{cell['world']} {cell['encoder']} {cell['kind']}"
+            groups.setdefault(key, []).append(cell)
     return groups
 
 
 def compared(world: str) -> list[str]:
     """Names of the encoders, the linear one last."""
-    return [variant.encoder for variant in COMPARED[world]]
+    return [variant.name for variant in COMPARED[world]]
 
 
 def spread(values: list[float], form: str = ".3f") -> str:
@@ -92,7 +105,7 @@ def spread(values: list[float], form: str = ".3f") -> str:
 def costs(groups: Results, world: str) -> str:
     """A row for each time, and the mean over times; ratios to the linear encoder."""
     encoders = compared(world)
-    found = {e: [r["curve"][-1]["nats"] for r in groups[f"{world} {e} flow"]] for e in encoders}
+    found = {e: [r["curve"][-1][2] for r in groups[f"{world} {e} flow"]] for e in encoders}
     rows = []
     lines = [(f"{tau}", slice(i, i + 1)) for i, tau in enumerate(TAUS)]
     for name, times in [*lines, ("mean from 0.05", MEAN)]:
@@ -119,14 +132,14 @@ def writings(groups: Results, world: str, judged: dict[str, list[dict[str, float
             temperature = seeds[0]["temperature"]
             row = [f"{name}, {steps}", encoder, f"{temperature:g}"]
             if judged:
-                said = [judged[r["cell"]["name"]][k] for r in cells[encoder]]
+                said = [judged[r["name"]][k] for r in cells[encoder]]
                 row.append(spread([math.exp(s["nats"]) for s in said], ".0f"))
                 row.append(spread([s["shuffled"] - s["nats"] for s in said], ".2f"))
                 row.append(spread([s["entropy of all"] for s in said], ".2f"))
             else:
                 row.append(spread([100 * s["valid"] for s in seeds], ".1f"))
                 row.append(spread([s["nll"] for s in seeds], ".2f"))
-            row.append(f"{fmean([s['entropy'] for s in seeds]):.2f}")
+            row.append(f"{fmean([s['sample_entropy'] for s in seeds]):.2f}")
             rows.append(row)
     figures = ["perplexity", "together", "entropy of all"] if judged else ["valid %", "nats"]
     return table(["evaluations", "encoder", "temperature", *figures, "entropy"], rows)
@@ -137,10 +150,10 @@ def variants(cells: list[dict[str, Any]]) -> str:
     shown = [TAUS.index(tau) for tau in (0.05, 0.25, 0.45, 0.65, 0.95)]
     rows = []
     for result in cells:
-        nats = result["curve"][-1]["nats"]
-        name = result["cell"]["name"].partition(": ")[2]
+        nats = result["curve"][-1][2]
+        name = result["name"].partition(": ")[2]
         some = [f"{nats[i]:.2f}" for i in shown]
-        rows.append([name, f"{result['cell']['steps']:,}", *some, f"{fmean(nats[MEAN]):.3f}"])
+        rows.append([name, f"{result['steps']:,}", *some, f"{fmean(nats[MEAN]):.3f}"])
     return table(["", "steps", *(f"{TAUS[i]}" for i in shown), "mean"], rows)
 
 
@@ -156,7 +169,7 @@ def drawn(groups: Results, ratios: dict[str, dict[str, float]]) -> str:
             curves = [r["curve"] for r in groups[f"{world} {encoder} flow"]]
             each = ratios[f"{world}, flow, {encoder}"]["seconds"]
             points = tuple(
-                _point(at[0]["step"] * each, [fmean(p["nats"][MEAN]) for p in at])
+                _point(at[0][0] * each, [fmean(nats[MEAN]) for _, _, nats in at])
                 for at in zip(*curves)
             )
             lines.append(Line(encoder, style, points))
@@ -164,7 +177,7 @@ def drawn(groups: Results, ratios: dict[str, dict[str, float]]) -> str:
         panels.append(_panel(f"{title}: training", decades_axis(xs, "seconds, one thread"), lines))
         lines = []
         for style, encoder in enumerate(compared(world)):
-            ends = [r["curve"][-1]["nats"] for r in groups[f"{world} {encoder} flow"]]
+            ends = [r["curve"][-1][2] for r in groups[f"{world} {encoder} flow"]]
             points = tuple(_point(tau, list(at)) for tau, at in zip(TAUS, zip(*ends)))
             lines.append(Line(encoder, style, points))
         axis = linear_axis(0, 1, "tau", lambda x: f"{x:g}")

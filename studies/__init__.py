@@ -1,0 +1,1 @@
+"""Research: experiments behind a page of docs, with their results. `benchmarks` measures speed."""
