@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowlm.core import Clock, Decoding, Streams, Uniform, draw_triples
+from flowlm.core import Clock, Decoding, Streams, Uniform
+from flowlm.methods.semigroup import draw_triples
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.75, 0.8, 0.85, 0.9)
 # Adaptive quadrature, good to 1e-8.

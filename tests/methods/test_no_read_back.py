@@ -25,6 +25,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.semigroup import draw_triples
 from writing import INPUTS
 
 META = torch.device("meta")
@@ -126,7 +127,7 @@ def test_spaces_and_targets_read_nothing_either() -> None:
             )
             head.cross_entropy(head.probs())
             space.mean(head)
-        times = core.draw_triples(streams())
+        times = draw_triples(streams())
         core.semigroup_weight(*times)
     assert copies.back == []
 

@@ -17,7 +17,6 @@ from .flow import velocity as velocity
 from .flow_map import Triple as Triple
 from .flow_map import TwoTimeDenoiser as TwoTimeDenoiser
 from .flow_map import aim as aim
-from .flow_map import draw_triples as draw_triples
 from .flow_map import jump as jump
 from .flow_map import semigroup_target as semigroup_target
 from .flow_map import semigroup_weight as semigroup_weight

@@ -13,7 +13,6 @@ import torch
 
 from flowlm.core.clock import Clock
 from flowlm.core.distribution import Mixture, TokenDistribution
-from flowlm.core.rng import Streams
 from flowlm.core.space import Space
 from flowlm.core.types import Point, Time
 
@@ -77,19 +76,3 @@ def aim(t: Time, gamma: float) -> Time:
     gamma = 1 at text.
     """
     return 1 - (1 - t) * (1 - gamma**2) ** 0.5
-
-
-def draw_triples(rng: Streams, boundary: int = 32) -> Triple:
-    """Times for the semigroup rule, in tau: the schedule of the released recipe.
-
-    Every `boundary`-th text of the global batch has exactly (s, t) = (0, 1), the jump that one-step
-    generation makes. For the rest the length d = t - s is uniform in [0, 1), stratified over the
-    global batch, and s uniform in [0, 1 - d). u is the midpoint.
-    """
-    length = rng.stratified()
-    s = rng.uniform(1) * (1 - length)
-    whole = torch.tensor([i % boundary == 0 for i in rng.index])[:, None]
-    whole = whole.to(rng.device, non_blocking=True)
-    s = s.masked_fill(whole, 0.0)
-    length = length.masked_fill(whole, 1.0)
-    return Triple(s, s + length / 2, s + length)

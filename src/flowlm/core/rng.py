@@ -25,12 +25,9 @@ class Streams:
 
     @staticmethod
     def of(
-        *seed: int,
-        count: int,
-        first: int = 0,
-        total: int | None = None,
+        *seed: int, count: int, first: int = 0, total: int | None = None,
         device: str | torch.device = "cpu",
-    ) -> Streams:
+    ) -> Streams:  # fmt: skip
         """Streams `first ... first + count` of the family that the non-negative words name.
 
         `total` is the size of the global batch (default: `first + count`). Two families may in rare

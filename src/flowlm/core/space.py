@@ -37,9 +37,9 @@ class Space(ABC):
     def mean(self, prediction: TokenDistribution) -> Point:
         """E[x1] under a prediction."""
 
-    @abstractmethod
     def compress(self, x: Point) -> Point:
-        """The point as a sampler carries it to the next step: what many steps add up to."""
+        """Compress what many steps have added up to; a tensor stays as it is."""
+        return x
 
     @abstractmethod
     def from_one_hot(self, rows: Float[Tensor, "b l v"]) -> Point:
@@ -65,10 +65,6 @@ class OneHot(Space):
     def mean(self, prediction: TokenDistribution) -> Point:
         """The probabilities, (b, l, v)."""
         return prediction.log_probs().exp()
-
-    def compress(self, x: Point) -> Point:
-        """The point itself."""
-        return x
 
     def from_one_hot(self, rows: Float[Tensor, "b l v"]) -> Point:
         """The point itself."""
@@ -112,10 +108,6 @@ class Projected(Space):
     def mean(self, prediction: TokenDistribution) -> Point:
         """p @ E, (b, l, d)."""
         return prediction.expect(self.table)
-
-    def compress(self, x: Point) -> Point:
-        """The point itself."""
-        return x
 
     def from_one_hot(self, rows: Float[Tensor, "b l v"]) -> Point:
         """x @ E."""
