@@ -65,7 +65,7 @@ def dialects() -> Language:
     first = one.source == 0
     parts = [
         (
-            torch.where(first, 0, one.source + k * one.states), one.word + k * one.vocab,
+            torch.where(first, 0, one.source + k * one.states), one.token + k * one.vocab,
             one.target + k * one.states, torch.where(first, one.chance / DIALECTS, one.chance),
             one.final,
         )

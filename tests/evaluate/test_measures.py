@@ -288,7 +288,7 @@ def test_the_demos_language_has_every_sentence_that_parses() -> None:
     assert bool(language.valid(tokens).all())
     # As many as there are paths, each of weight one: so the language holds these and no others.
     alike = Language(
-        language.vocab, language.length, language.source, language.word, language.target,
+        language.vocab, language.length, language.source, language.token, language.target,
         torch.ones_like(language.chance), language.final,
     )  # fmt: skip
     paths = alike.log_weight(torch.ones(1, language.length, language.vocab)).exp()

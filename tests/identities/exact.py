@@ -17,7 +17,7 @@ def listed(language: core.Language) -> dict[tuple[int, ...], float]:
     """Every possible sentence with its probability: the weights of its paths, summed one by one."""
     arcs = [
         (int(a), int(w), int(b), float(c))
-        for a, w, b, c in zip(language.source, language.word, language.target, language.chance)
+        for a, w, b, c in zip(language.source, language.token, language.target, language.chance)
     ]
 
     def weight(state: int, words: tuple[int, ...]) -> float:

@@ -21,7 +21,7 @@ from flowlm.sampling import Bridge, Denoiser, Euler, Frame, Heun, PointSampler
 from writing import film
 
 CLOCKS = [Uniform(), Decoding(4)]
-WRITERS = [(Euler(), 96), (Heun(), 24), (Bridge("mean"), 96), (Bridge(), 96)]
+WRITERS = [(Euler(), 96), (Heun(), 24), (Bridge("mean"), 64), (Bridge(), 64)]
 """Samplers, and the steps of each that write the language as its exact denoiser has it."""
 
 

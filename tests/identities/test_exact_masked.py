@@ -201,7 +201,7 @@ def test_left_to_right_with_the_exact_next_word_writes_the_language(
     def predict(token: Tensor) -> Dense:
         read.append(token)
         so_far = torch.cat([*read[1:], torch.zeros(n, language.length, dtype=torch.long)], 1)
-        return language.next_word(so_far[:, : language.length], len(read) - 1)
+        return language.next_token(so_far[:, : language.length], len(read) - 1)
 
     prompt = torch.full((n, language.length), core.FREE)
     following = NextToken(predict, language.vocab)

@@ -66,7 +66,7 @@ def test_entropy(language: Language, ambiguous: Language) -> None:
 
 
 def test_an_ambiguous_sentence_counts_all_its_paths(ambiguous: Language) -> None:
-    arcs = list(zip(ambiguous.source.tolist(), ambiguous.word.tolist()))
+    arcs = list(zip(ambiguous.source.tolist(), ambiguous.token.tolist()))
     assert len(set(arcs)) < len(arcs)
     # 0 2 0 is read along 0 -> 1 -> 2 -> 0 and 0 -> 2 -> 2 -> 0, and along no other path.
     total = torch.exp(ambiguous._log_weight)
@@ -212,7 +212,7 @@ def test_next_word_is_conditioning_on_the_left(language: Language) -> None:
     tokens, _ = language.support()
     table = joint(language)
     for place in range(language.length):
-        got = language.next_word(tokens, place).logp.exp()
+        got = language.next_token(tokens, place).logp.exp()
         assert got.shape == (len(tokens), 1, language.vocab)
         left = table
         for _ in range(place + 1, language.length):
@@ -225,13 +225,13 @@ def test_next_word_is_conditioning_on_the_left(language: Language) -> None:
 def test_chain_rule(language: Language) -> None:
     tokens, probabilities = language.support()
     chained = sum(
-        -language.next_word(tokens, i).nll(tokens[:, i : i + 1])[:, 0]
+        -language.next_token(tokens, i).nll(tokens[:, i : i + 1])[:, 0]
         for i in range(language.length)
     )
     assert torch.allclose(chained, probabilities.log(), rtol=1e-12)
 
 
 def test_weights_must_be_positive(agreement: Language) -> None:
-    parts = (agreement.source, agreement.word, agreement.target)
+    parts = (agreement.source, agreement.token, agreement.target)
     with pytest.raises(ValueError, match="positive"):
         Language(4, 3, *parts, agreement.chance - 0.25, agreement.final)

@@ -526,5 +526,10 @@ def longer() -> Iterator[tuple[str, int, float]]:
 def test_a_trained_network_writes_the_language(
     name: str, steps: int, most: float, agreement: Language
 ) -> None:
-    learner = trained(CASES[name], agreement, 1500)
+    # A map that is taught at another temperature writes another language.
+    method = CASES[name]
+    if isinstance(method, FlowMap):
+        method = replace(method, teacher_temperature=1.0)
+    # In a language of strict rules bayes learns more slowly: 0.12 off after 1500 steps in one jump.
+    learner = trained(method, agreement, 4000 if name == "map, bayes" else 1500)
     assert off(learner, agreement, steps) <= most

@@ -343,7 +343,7 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
     vocab = len(chance)
     places = torch.arange(L).repeat_interleave(vocab)
     language = core.Language(
-        vocab, L, source=places, word=torch.arange(vocab).repeat(L), target=places + 1,
+        vocab, L, source=places, token=torch.arange(vocab).repeat(L), target=places + 1,
         chance=chance.double().repeat(L), final=torch.arange(L + 1) == L,
     )  # fmt: skip
     encoder = nn.Posterior(vocab, vocab, core.Uniform().t)

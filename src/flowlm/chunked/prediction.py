@@ -39,7 +39,7 @@ class HeadPrediction(TokenDistribution):
     bias: Float[Tensor, " v"]
     cap: float | None = None
     side: int | None = None
-    """Tokens and words of a tile; by default `tile_side`."""
+    """Rows and columns (positions, tokens of the vocabulary) of a tile; by default `tile_side`."""
     fused: bool = False
     """Whether the work on a tile between its matrix products is compiled."""
     evidence: Evidence | None = None

@@ -67,9 +67,9 @@ class TiledNll(torch.autograd.Function):
             top, total = logits.per_token(i, -torch.inf), logits.per_token(i)
             pick, strip = logits.per_token(i), logits.strip(i)
             for j in logits.columns():
-                place, part = tokens[i] - j.start, logits.bias_of(j)
+                column, part = tokens[i] - j.start, logits.bias_of(j)
                 top, total, pick = step(
-                    strip.products(j), part, tiling.cap, top, total, place, pick
+                    strip.products(j), part, tiling.cap, top, total, column, pick
                 )
             log_totals.append(top + total.log())
             picks.append(pick)
@@ -94,7 +94,7 @@ class TiledNll(torch.autograd.Function):
             return lambda j: body(strip.products(j), logits.bias_of(j), tiling.cap, total)
 
         dy, dweight, dbias, dbeta = backward_tiles(logits, slope, g, ctx.needs_input_grad[3])
-        # The one-hot part touches one word a token, so it stays outside the tiles.
+        # The one-hot part touches one column a row, so it stays outside the tiles.
         paid = -g if tiling.cap is None else -g * (1 - (pick / tiling.cap).square())
         dy += paid[:, None] * weight[tokens]
         dweight.index_add_(0, tokens, paid[:, None] * y)
@@ -255,13 +255,13 @@ def argmax_tiles(logits: Logits) -> Int[Tensor, " n"]:
     """The token with the largest logit; the first of several."""
     answers = []
     for i in logits.rows():
-        best, place, strip = logits.per_token(i, -torch.inf), None, logits.strip(i)
+        best, found, strip = logits.per_token(i, -torch.inf), None, logits.strip(i)
         for j in logits.columns():
             # The cap is increasing, but rounding may tie what it brings close: it stays in.
             top, at = capped(strip.products(j), logits.bias_of(j), logits.tiling.cap).max(-1)
-            place = at + j.start if place is None else torch.where(top > best, at + j.start, place)
+            found = at + j.start if found is None else torch.where(top > best, at + j.start, found)
             best = torch.maximum(best, top)
-        answers.append(place)
+        answers.append(found)
     return torch.cat(answers)
 
 

@@ -38,7 +38,7 @@ class Tiling:
     cap: float | None
     """Soft cap, or none."""
     side: int
-    """Tokens and words of a tile."""
+    """Rows and columns of a tile."""
     fused: bool
     """Whether the work on a tile between its matrix products is compiled into one kernel."""
     x: LazyPoint | None
@@ -49,19 +49,19 @@ class Tiling:
         return _compiled(plain) if self.fused else plain
 
     def strips(self, count: int) -> Iterator[slice]:
-        """Tokens, or words, side by side."""
+        """Rows, or columns, side by side."""
         for start in range(0, count, self.side):
             yield slice(start, min(start + self.side, count))
 
 
 def tile_side(kind: str) -> int:
-    """Tokens and words of a tile of logits on a kind of device."""
+    """Rows and columns of a tile of logits on a kind of device."""
     return 1024 if kind == "cpu" else 4096
 
 
 @cache
 def _compiled(plain: Callable[..., Any]) -> Callable[..., Any]:
-    # dynamic: the last strip of tokens or words is smaller than the others.
+    # dynamic: the last strip of rows or columns is smaller than the others.
     return torch.compile(plain, fullgraph=True, dynamic=True)
 
 
@@ -106,7 +106,7 @@ class Logits:
         return LogitStrip(self.y[rows], self.weight, self.beta[rows, None], x)
 
     def bias_of(self, columns: slice) -> Bias:
-        """The bias of some words."""
+        """The bias of some columns."""
         return contiguous_slice(self.bias, columns)
 
     def per_token(self, rows: slice, value: float = 0.0) -> Row:
@@ -178,14 +178,14 @@ def online_softmax_and_pick(
     cap: float | None,
     top: Row,
     total: Row,
-    place: Int[Tensor, " n"],
+    column: Int[Tensor, " n"],
     picked: Row,
 ) -> tuple[Row, Row, Row]:
-    """`online_softmax`, and each row's logit at `place`, if that is in this tile."""
+    """`online_softmax`, and each row's logit at `column`, if that is in this tile."""
     logits = capped(products, bias, cap)
     _, top, total, _ = online_softmax(logits, top, total)
-    here = (place >= 0) & (place < logits.shape[1])
-    at = logits.gather(-1, place.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(-1)
+    here = (column >= 0) & (column < logits.shape[1])
+    at = logits.gather(-1, column.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(-1)
     return top, total, torch.where(here, at, picked)
 
 

@@ -65,7 +65,7 @@ class Decoding(Clock):
     def __post_init__(self) -> None:
         if self.vocab < 2:
             raise Refusal(
-                f"A decoding clock needs a vocabulary of at least 2 words, not {self.vocab}: take "
+                f"A decoding clock needs a vocabulary of at least 2 tokens, not {self.vocab}: take "
                 "--method.clock uniform, or other text."
             )
 

@@ -22,7 +22,7 @@ def mask(tokens: Tokens, t: Time, mask_id: int, rng: Streams) -> Tokens:
 def bound_weight(masked: Bool[Tensor, "b l"], t: Time) -> Float[Tensor, "b l"]:
     """Weight of a masked token's nll in the likelihood bound: 1 / (1 - t), 0 where not masked.
 
-    With t uniform the expectation of sum_i weight_i nll_i bounds -log p(text) from above (MDLM,
+    With t uniform the expectation of sum_i weight_i nll_i bounds -log p(sequence) from above (MDLM,
     the continuous-time bound for the linear schedule), with equality for exact conditionals. At
     t = 1 nothing is masked.
     """

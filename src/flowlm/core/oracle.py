@@ -1,8 +1,8 @@
 """Exactly solvable languages: the judge of the tests and of the demo.
 
 A language is a weighted automaton that writes sentences of one length. Given independent evidence
-about every word (a noisy one-hot row, a mask, a word heard through a bad line), one forward and
-one backward pass give the exact evidence and the exact posterior of every word. So the denoiser of
+about every token (a noisy one-hot row, a mask, a token heard through a bad line), one forward and
+one backward pass give the exact evidence and the exact posterior of every token. So the denoiser of
 the flow, and with it the velocity and the flow map, the reverse posterior of masked diffusion, and
 likelihoods are all exact.
 """
@@ -24,9 +24,9 @@ from flowlm.core.types import Probs, Time, Tokens
 
 @dataclass(frozen=True, eq=False)
 class Language:
-    """Sentences of exactly `length` words, read along the arcs of a weighted automaton.
+    """Sentences of exactly `length` tokens, read along the arcs of a weighted automaton.
 
-    Arc k leads from state `source[k]` to state `target[k]`, writes `word[k]` and has weight
+    Arc k leads from state `source[k]` to state `target[k]`, writes `token[k]` and has weight
     `chance[k]`. A sentence starts in state 0 and counts if it ends in a state that `final` allows;
     its probability is the weight of its paths over the weight of all sentences.
     """
@@ -34,7 +34,7 @@ class Language:
     vocab: int
     length: int
     source: Int[Tensor, " arcs"]
-    word: Int[Tensor, " arcs"]
+    token: Int[Tensor, " arcs"]
     target: Int[Tensor, " arcs"]
     chance: Float[Tensor, " arcs"]
     final: Bool[Tensor, " states"]
@@ -50,30 +50,30 @@ class Language:
 
     @cached_property
     def deterministic(self) -> bool:
-        """Whether a state and a word name at most one arc, so that a sentence has one path."""
-        pairs = self.source * self.vocab + self.word
+        """Whether a state and a token name at most one arc, so that a sentence has one path."""
+        pairs = self.source * self.vocab + self.token
         return len(pairs.unique()) == len(pairs)
 
     # --- the two passes -------------------------------------------------------------------
 
     def _forward(self, log_evidence: Probs) -> tuple[list[Tensor], Tensor]:
-        """Log forward messages before each word and after the last, and log of the total weight."""
+        """Log forward messages before each token and after the last, and the log total weight."""
         message = torch.full((len(log_evidence), self.states), -torch.inf, dtype=torch.float64)
         message[:, 0] = 0.0
         messages = [message]
         for i in range(self.length):
-            arcs = message[:, self.source] + self._log_chance + log_evidence[:, i, self.word]
+            arcs = message[:, self.source] + self._log_chance + log_evidence[:, i, self.token]
             message = _gathered(arcs, self.target, self.states)
             messages.append(message)
         return messages, message.masked_fill(~self.final, -torch.inf).logsumexp(1)
 
     def _backward(self, log_evidence: Probs) -> list[Tensor]:
-        """Log backward messages after each word."""
+        """Log backward messages after each token."""
         end = torch.zeros(self.states, dtype=torch.float64).masked_fill(~self.final, -torch.inf)
         messages = [end.expand(len(log_evidence), -1)]
         for i in reversed(range(1, self.length)):
             onward = messages[-1][:, self.target] + self._log_chance
-            arcs = onward + log_evidence[:, i, self.word]
+            arcs = onward + log_evidence[:, i, self.token]
             messages.append(_gathered(arcs, self.source, self.states))
         return messages[::-1]
 
@@ -86,9 +86,9 @@ class Language:
         return self.log_weight(evidence) - self._log_weight
 
     def posterior(self, evidence: Probs) -> Probs:
-        """Posterior of every word given `evidence` about all: rows on the simplex, float64.
+        """Posterior of every token given `evidence` about all: rows on the simplex, float64.
 
-        `evidence[b, i, w]` is the likelihood, up to a factor a row, of what is known of word i if
+        `evidence[b, i, w]` is the likelihood, up to a factor a row, of what is known of token i if
         it is w.
         """
         return self._log_posterior(evidence.double().log()).exp()
@@ -99,8 +99,8 @@ class Language:
         rows = []
         for i in range(self.length):
             arcs = before[i][:, self.source] + self._log_chance + after[i][:, self.target]
-            arcs = arcs + log_evidence[:, i, self.word]
-            rows.append(_gathered(arcs, self.word, self.vocab))
+            arcs = arcs + log_evidence[:, i, self.token]
+            rows.append(_gathered(arcs, self.token, self.vocab))
         return torch.stack(rows, 1).log_softmax(-1)
 
     @cached_property
@@ -119,12 +119,12 @@ class Language:
 
     @cached_property
     def marginals(self) -> Float[Tensor, "l v"]:
-        """Exact probability of each word at each place."""
+        """Exact probability of each token at each position."""
         return self.posterior(self._nothing)[0]
 
     @cached_property
     def entropy(self) -> float:
-        """Exact entropy rate: nats per word. Only for a deterministic automaton."""
+        """Exact entropy rate: nats per token. Only for a deterministic automaton."""
         if not self.deterministic:
             raise ValueError("the entropy of an ambiguous automaton has no closed form")
         before, _ = self._forward(self._nothing.log())
@@ -139,9 +139,9 @@ class Language:
     def log_prob(self, tokens: Tokens, flip: float = 0.0) -> Float[Tensor, " b"]:
         """Exact log-probability of sentences, nats; minus infinity for an invalid one.
 
-        With `flip` > 0 the sentences are heard through a line that replaces each word, with that
+        With `flip` > 0 the sentences are heard through a line that replaces each token, with that
         probability, by one drawn from the whole vocabulary: finite for every sentence, and the
-        language's own sentences lose at most -log(1 - flip) nats a word.
+        language's own sentences lose at most -log(1 - flip) nats a token.
         """
         heard = torch.nn.functional.one_hot(tokens.cpu(), self.vocab).double()
         return self.log_evidence((1 - flip) * heard + flip / self.vocab)
@@ -155,16 +155,16 @@ class Language:
         after = self._backward(self._nothing.log())
         state = torch.zeros(len(rng), dtype=torch.long)
         u = rng.uniform(self.length, dtype=torch.float64).cpu()
-        words = []
+        tokens = []
         for i in range(self.length):
             onward = (self._log_chance + after[i][0, self.target]).softmax(0)
             weights = onward * (self.source == state[:, None])
             cumulative = weights.cumsum(1)
             arc = torch.searchsorted(cumulative, u[:, i, None] * cumulative[:, -1:], right=True)
             arc = arc.squeeze(1).clamp(max=len(self.source) - 1)
-            words.append(self.word[arc])
+            tokens.append(self.token[arc])
             state = self.target[arc]
-        return torch.stack(words, 1)
+        return torch.stack(tokens, 1)
 
     # --- exact networks ---------------------------------------------------------------------
 
@@ -177,36 +177,36 @@ class Language:
         return Dense(self._log_posterior(beta(t.double())[..., None] * x.double()))
 
     def unmasker(self, tokens: Tokens, mask_id: int, flip: float = 0.0) -> Dense:
-        """Exact posterior of every word given the words that are not masked.
+        """Exact posterior of every token given the tokens that are not masked.
 
-        With `flip` > 0 these are only heard (see `log_prob`): words that contradict each other,
+        With `flip` > 0 these are only heard (see `log_prob`): tokens that contradict each other,
         which have no posterior, then get one.
         """
         heard = torch.nn.functional.one_hot(tokens.clamp(max=self.vocab - 1), self.vocab).double()
         heard = (1 - flip) * heard + flip / self.vocab
         return Dense(self.posterior(heard.where((tokens != mask_id)[..., None], 1.0)).log())
 
-    def next_word(self, tokens: Tokens, place: int) -> Dense:
-        """Exact distribution of the word at `place` given the words before it, (b, 1, v)."""
+    def next_token(self, tokens: Tokens, position: int) -> Dense:
+        """Exact distribution of the token at `position` given the tokens before it, (b, 1, v)."""
         hidden = torch.full_like(tokens, self.vocab)
-        hidden[:, :place] = tokens[:, :place]
+        hidden[:, :position] = tokens[:, :position]
         rows = self.unmasker(hidden, self.vocab).logp
-        return Dense(rows[:, place : place + 1])
+        return Dense(rows[:, position : position + 1])
 
     def support(self, most: int = 100_000) -> tuple[Tokens, Float[Tensor, " n"]]:
         """Every sentence with its probability, for a language of at most `most` sentences."""
         prefixes = [((), 0)]
-        arcs = list(zip(self.source.tolist(), self.word.tolist(), self.target.tolist()))
+        arcs = list(zip(self.source.tolist(), self.token.tolist(), self.target.tolist()))
         for _ in range(self.length):
             prefixes = [
-                ((*words, word), target)
-                for words, state in prefixes
-                for source, word, target in arcs
+                ((*prefix, token), target)
+                for prefix, state in prefixes
+                for source, token, target in arcs
                 if source == state
             ]
             if len(prefixes) > most:
                 raise ValueError(f"the language has more than {most} sentences; sample it instead")
-        sentences = sorted({words for words, state in prefixes if bool(self.final[state])})
+        sentences = sorted({prefix for prefix, state in prefixes if bool(self.final[state])})
         tokens = torch.tensor(sentences)
         return tokens, self.log_prob(tokens).exp()
 

@@ -1,4 +1,4 @@
-"""Randomness as an argument: one stream of random numbers per text."""
+"""Randomness as an argument: one stream of random numbers per sequence."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Streams:
-    """One generator per text, so that a text never depends on the batch it was drawn in.
+    """One generator per sequence, so that a sequence never depends on the batch it was drawn in.
 
-    `index` is the place of each in the global batch of `total`, for stratified draws.
+    `index` is the position of each in the global batch of `total`, for stratified draws.
     """
 
     generators: Sequence[torch.Generator]
@@ -28,14 +28,14 @@ class Streams:
         *seed: int, count: int, first: int = 0, total: int | None = None,
         device: str | torch.device = "cpu",
     ) -> Streams:  # fmt: skip
-        """Streams `first ... first + count` of the family that the non-negative words name.
+        """Streams `first ... first + count` of the family that the non-negative integers name.
 
         `total` is the size of the global batch (default: `first + count`). Two families may in rare
         cases share a stream, as their bases are hashed to 32 bits; one family never repeats one.
         """
-        # Numpy pads the words with zeros: without their number (s,) and (s, 0) would be one family.
-        words = np.random.SeedSequence((len(seed), *seed))
-        base = int(words.generate_state(1, np.uint32)[0])
+        # Numpy pads with zeros: without their number (s,) and (s, 0) would be one family.
+        family = np.random.SeedSequence((len(seed), *seed))
+        base = int(family.generate_state(1, np.uint32)[0])
         # Torch's CPU generator reads 32 bits of its seed. Counting up from a hashed base, instead
         # of hashing every index, makes a collision inside one family impossible.
         generators = [
@@ -53,17 +53,17 @@ class Streams:
         return self.generators[0].device
 
     def strided(self, start: int, step: int) -> Streams:
-        """Rows `start, start + step, ...`, as streams of the texts that every `step`-th one is.
+        """Rows `start, start + step, ...`, as streams of the sequences that every `step`-th one is.
 
-        Their index and total are those among all texts of the global batch whose index leaves the
-        same rest when divided by `step`.
+        Their index and total are those among all sequences of the global batch whose index leaves
+        the same rest when divided by `step`.
         """
         index = self.index[start::step]
         total = len(range(index[0] % step, self.total, step))
         return Streams(self.generators[start::step], tuple(i // step for i in index), total)
 
     def fork_seeds(self) -> tuple[int, ...]:
-        """One seed a text, for numbers that are drawn later, or again; the streams start afresh.
+        """One seed a sequence, for numbers drawn later, or again; the streams start afresh.
 
         The generator of a seed is the stream that the sequence had: draw from other seeds made of
         it. Sequences that had different seeds have different ones again.
@@ -83,7 +83,7 @@ class Streams:
         return self._filled(Tensor.uniform_, shape, dtype)
 
     def integers(self) -> Int[Tensor, " b"]:
-        """One number a text, evenly from 0 to 2^31 - 1, int32."""
+        """One number a sequence, evenly from 0 to 2^31 - 1, int32."""
         return self._filled(Tensor.random_, (), torch.int32)
 
     def _filled(self, fill: Callable[..., Any], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -93,6 +93,6 @@ class Streams:
         return out
 
     def stratified(self) -> Float[Tensor, "b 1"]:
-        """One uniform number a text, each from its own 1/total of [0, 1) (global batch)."""
+        """One uniform number a sequence, each from its own 1/total of [0, 1) (global batch)."""
         index = torch.tensor(self.index, dtype=torch.float32).to(self.device, non_blocking=True)
         return ((index[:, None] + self.uniform(1)) / self.total).clamp(max=1 - 2**-24)

@@ -18,7 +18,7 @@ Tokens = Int[Tensor, "b l"]
 """Token ids."""
 
 FREE = -1
-"""In a prompt, the place of a token that is not given; in a film, one not written yet."""
+"""In a prompt, the position of a token that is not given; in a film, one not written yet."""
 
 Patch = tuple[slice, slice]
 """Some sequences, and some of their positions."""
@@ -48,18 +48,18 @@ Probs = Float[Tensor, "b l v"]
 """Rows on the simplex, or their logarithms (in nats) where the name says so."""
 
 Time = Float[Tensor, "b #l"]
-"""One time per text (b, 1) or per token (b, l): it broadcasts over tokens."""
+"""One time per sequence (b, 1) or per token (b, l): it broadcasts over tokens."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts to learn from, and how much each token counts (0 for padding)."""
+    """Sequences to learn from, and how much each token counts (0 for padding)."""
 
     tokens: Tokens
     weight: Float[Tensor, "b l"]
 
     def strided(self, start: int, step: int) -> Batch:
-        """Texts `start, start + step, ...`."""
+        """Sequences `start, start + step, ...`."""
         return Batch(self.tokens[start::step], self.weight[start::step])
 
 

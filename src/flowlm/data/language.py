@@ -104,7 +104,7 @@ def demo_fingerprint() -> str:
     """sha256, in hex, of the language and its words."""
     language, words = demo_language()
     digest = hashlib.sha256(repr((words, language.length)).encode())
-    parts = language.source, language.word, language.target, language.chance, language.final
+    parts = language.source, language.token, language.target, language.chance, language.final
     for part in parts:
         digest.update(part.numpy().tobytes())
     return digest.hexdigest()
@@ -132,7 +132,7 @@ def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Language, tuple[str, 
         vocab=len(words),
         length=len(slots),
         source=torch.tensor([arc[0] for arc in arcs]),
-        word=torch.tensor([ids[arc[1]] for arc in arcs]),
+        token=torch.tensor([ids[arc[1]] for arc in arcs]),
         target=torch.tensor([arc[2] for arc in arcs]),
         chance=torch.tensor([arc[3] for arc in arcs], dtype=torch.float64),
         final=final,

@@ -21,7 +21,7 @@ def marginals_valid(language: Language) -> float:
         language.vocab,
         language.length,
         language.source,
-        language.word,
+        language.token,
         language.target,
         torch.ones_like(language.chance),
         language.final,

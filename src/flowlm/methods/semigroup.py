@@ -31,7 +31,7 @@ class Semigroup(Rule):
 def draw_triples(rng: core.Streams, boundary: int = 32) -> core.Triple:
     """Times for the semigroup rule, in tau: the schedule of the released recipe.
 
-    Every `boundary`-th text of the global batch has exactly (s, t) = (0, 1), the jump that one-step
+    Every `boundary`-th sequence of the global batch has (s, t) = (0, 1), the jump that one-step
     generation makes. For the rest the length d = t - s is uniform in [0, 1), stratified over the
     global batch, and s uniform in [0, 1 - d). u is the midpoint.
     """

@@ -35,7 +35,7 @@ def rotate(x: Heads, cos: Float[Tensor, "l k"], sin: Float[Tensor, "l k"]) -> He
 
 
 def rotary_frequencies(width: int, device: torch.device) -> Float[Tensor, " half"]:
-    """10000^(-2j/k) for j = 0 ... k/2 - 1, k = `width` of a head: radians per place."""
+    """10000^(-2j/k) for j = 0 ... k/2 - 1, k = `width` of a head: radians per position."""
     return 10000.0 ** -(torch.arange(0, width, 2, device=device).float() / width)
 
 
@@ -43,8 +43,8 @@ def rotary_tables(
     length: int, width: int, device: torch.device, first: int = 0
 ) -> tuple[Float[Tensor, "l k"], Float[Tensor, "l k"]]:
     """cos and sin of position / 10000^(2j/k), for positions `first ... first + length`."""
-    places = torch.arange(first, first + length, device=device).float()
-    angle = places[:, None] * rotary_frequencies(width, device)
+    positions = torch.arange(first, first + length, device=device).float()
+    angle = positions[:, None] * rotary_frequencies(width, device)
     angle = torch.cat((angle, angle), -1)
     return angle.cos(), angle.sin()
 

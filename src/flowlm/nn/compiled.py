@@ -13,8 +13,8 @@ def compile_parts(network: DiT) -> None:
     """Compile every block as one graph, and the work on a tile of logits, in place.
 
     All blocks share one compilation. It serves every batch size and length above one; another is
-    made for inference, for another precision, for a single text and, on a CPU, for more than 4,096
-    tokens. A Refusal where a CPU's code has no compiler.
+    made for inference, for another precision, for a single sequence and, on a CPU, for more than
+    4,096 tokens. A Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
     for block in network.blocks:

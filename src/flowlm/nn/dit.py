@@ -63,7 +63,7 @@ class Block(nn.Module):
         block: int = 0,
         keys: Int[Tensor, "b 2"] | None = None,
     ) -> Float[Tensor, "b l d"]:
-        """One block; `block` is its place in the cache. With `keys`, numbers are dropped."""
+        """One block; `block` is its index in the cache. With `keys`, numbers are dropped."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, -1)
         y = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
         mixed = self.attention(y, rotary, cache, block)
@@ -125,7 +125,7 @@ class DiT(nn.Module):
 
         x: a point of the encoder's space, or tokens. taus: clock times, (b, 1) or (b, l), as many
         as the network reads. cache: for a causal trunk, x continues what the cache holds. rng: one
-        stream a text; a network with dropout draws from it in training mode, and only then.
+        stream a sequence; a network with dropout draws from it in training mode, and only then.
         """
         assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
         first_time = taus[0] if taus else None
@@ -168,10 +168,10 @@ class DiT(nn.Module):
         return torch.addcmul(shift, self.norm(y), 1 + scale)
 
     def set_prior(self, counts: Int[Tensor, " v"]) -> None:
-        """Before anything is learnt, expect each word as often as a text has it.
+        """Before anything is learnt, expect each token as often as the training text has it.
 
         For networks with a `Posterior` encoder. Where rows are evidence (`Bayes`), the head expects
-        the same, and the network begins as the exact denoiser of independent words.
+        the same, and the network begins as the exact denoiser of independent tokens.
         """
         assert isinstance(self.encoder, Posterior)
         self.encoder.set_prior(counts)
@@ -182,14 +182,14 @@ class DiT(nn.Module):
     def _seeds(self, rng: Streams | None) -> Int[Tensor, " b"] | None:
         if not self.training or self.size.dropout == 0:
             return None
-        assert rng is not None, "dropout draws from the streams of the texts: pass rng"
+        assert rng is not None, "dropout draws from the streams of the sequences: pass rng"
         return rng.integers()
 
     def _condition(self, like: Tensor, *taus: Time) -> Float[Tensor, "#b #l c"]:
         if not taus:
             # Without a time the modulations are their biases: plain learned scales and gates.
             return like.new_zeros(1, 1, self.size.condition)
-        # Not torch.stack: one time may be per token while the other is per text.
+        # Not torch.stack: one time may be per token while the other is per sequence.
         embedded = [embed(tau) for embed, tau in zip(self.times, taus)]
         return F.silu(reduce(torch.add, embedded))
 

@@ -1,8 +1,8 @@
-"""Dropout that belongs to a text: its draws are a hash, not a stream.
+"""Dropout that belongs to a sequence: its draws are a hash, not a stream.
 
-Whether a number is dropped is a function of (seed of the text, block, site, place, channel). So it
-does not depend on the batch, the pass or the process that a text is in, recomputing a block drops
-the same numbers again, and compiled code does what plain code does.
+Whether a number is dropped is a function of (seed of the sequence, block, site, position, channel).
+So it does not depend on the batch, the pass or the process that a sequence is in, recomputing a
+block drops the same numbers again, and compiled code does what plain code does.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SITES = 2
-"""Places in a block where numbers are dropped: after attention and after the MLP."""
+"""Sites in a block where numbers are dropped: after attention and after the MLP."""
 
 _GOLDEN = -1640531527  # 2^32 / golden ratio: multiples of it are spread evenly
 
 
 def block_keys(seeds: Int[Tensor, " b"], block: int) -> Int[Tensor, "b s"]:
-    """A key for every text and site of a block, from one 32-bit seed a text."""
+    """A key for every sequence and site of a block, from one 32-bit seed a sequence."""
     sites = torch.arange(block * SITES, (block + 1) * SITES, device=seeds.device)
     return _mixed(seeds[:, None] + sites.to(torch.int32) * _GOLDEN)
 
@@ -36,9 +36,9 @@ def kept(key: Int[Tensor, " b"], length: int, width: int, share: float) -> Bool[
     A hash of 32 bits decides for two channels, by its upper and by its lower half.
     """
     device = key.device
-    places = torch.arange(length, dtype=torch.int32, device=device) * _GOLDEN
+    positions = torch.arange(length, dtype=torch.int32, device=device) * _GOLDEN
     channels = torch.arange((width + 1) // 2, dtype=torch.int32, device=device)
-    rows = _mixed(key[:, None] + places)
+    rows = _mixed(key[:, None] + positions)
     hashed = _product(rows[..., None] ^ _mixed(channels + 1))
     edge = round(share * 2**16 - 2**15) << 16
     return torch.cat((hashed >= edge, hashed << 16 >= edge), -1)[..., :width]

@@ -104,7 +104,7 @@ class Posterior(Encoder):
     """The posterior of each row's token, given the noisy row alone.
 
     A row (1 - t) z + t e_w has likelihood proportional to exp(beta x_w), beta_t = t / (1 - t)^2, so
-    p = softmax(beta x + log prior) is the exact posterior of its token among words of the
+    p = softmax(beta x + log prior) is the exact posterior of its token among tokens of the
     frequencies `prior`. Read are the mean p @ E, whose length says how sure the row is, and its
     deviation from what is known without the row, normalised: where t is small p is nearly the
     prior, and the deviation is a linear view of the row, at full size (docs/encoders.md).
@@ -135,7 +135,7 @@ class Posterior(Encoder):
         return True
 
     def set_prior(self, counts: Int[Tensor, " v"]) -> None:
-        """Make the frequencies of the words in a text the prior; each word counts once more."""
+        """Make the frequencies of the tokens in a text the prior; each token counts once more."""
         share = (counts.double() + 1) / (counts.sum() + len(counts))
         with torch.no_grad():
             self.log_prior.copy_(share.log())

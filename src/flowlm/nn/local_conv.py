@@ -13,10 +13,10 @@ from flowlm.nn.attention import Cache
 class LocalConv(nn.Module):
     """y_i + sum_k A_k y_(i+k), k from -reach to reach; up to 0 where a trunk is causal.
 
-    Attention is even over all places at the start, and in a denoiser that learns no more than
-    single words it stays so for long: which place matters is learnt from what stands there, and
-    what stands there from which place matters. A matrix for each distance breaks that circle
-    (docs/encoders.md). Beyond the ends of a text there is nothing.
+    Attention is even over all positions at the start, and in a denoiser that learns no more than
+    single tokens it stays so for long: which position matters is learnt from what stands there, and
+    what stands there from which position matters. A matrix for each distance breaks that circle
+    (docs/encoders.md). Beyond the ends of a sequence there is nothing.
     """
 
     def __init__(self, width: int, reach: int, causal: bool) -> None:

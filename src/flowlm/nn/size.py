@@ -13,7 +13,7 @@ BLOCKS, WIDTH = 2**10, 2**16
 of allocating."""
 
 CAP = 1000
-"""Attention and words are chosen by differences of a few nats: a cap far above them caps nothing,
+"""Attention and tokens are chosen by differences of a few nats: a cap far above them caps nothing,
 and one far below leaves no choice."""
 
 
@@ -36,8 +36,8 @@ class Size:
     output_cap: float | None = 30.0
     """Soft cap of output logits; None for none. With the bayes encoder there is none."""
     positions: Literal["rotary", "learned"] = "rotary"
-    """rotary knows distances, which suits packed text; learned adds a vector per place instead, for
-    texts whose places mean something: rotary cannot tell the places of an empty text apart."""
+    """rotary knows distances, which suits packed text; learned adds a vector per position instead,
+    for texts whose positions mean something: rotary cannot tell those of an empty text apart."""
 
     reach: int = 0
     """How many neighbours on each side are mixed into a token's features before the first block;

@@ -11,7 +11,7 @@ from flowlm.errors import Refusal
 
 @dataclass(frozen=True)
 class Launch:
-    """The place of this process among those that were started together. By default it is alone."""
+    """The rank of this process among those that were started together. By default it is alone."""
 
     rank: int = 0
     size: int = 1
@@ -28,7 +28,7 @@ ALONE = Launch()
 
 
 def launched(environ: Mapping[str, str] = os.environ) -> Launch:
-    """The place that the environment gives this process.
+    """The rank that the environment gives this process.
 
     A WORLD_SIZE of more than one counts with all that torchrun sets beside it; a Refusal names
     what is missing or malformed, such as what another program has left behind.

@@ -95,7 +95,7 @@ class World:
                 raise refusal if self.is_main else SystemExit(2)
 
     def share(self, count: int) -> range:
-        """Which of `count` texts this process takes: consecutive ones, and maybe none."""
+        """Which of `count` sequences this process takes: consecutive ones, and maybe none."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def local_shard(self, tensor: Tensor) -> Tensor:
@@ -161,11 +161,11 @@ def _take_device(launch: Launch) -> None:
 
 def _meet(launch: Launch, backend: str) -> None:
     """Wait for the other processes."""
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     if not launch.watched:
         # Nobody may be coming: the environment can be what another program has left behind.
         warnings.warn(
-            f"Waiting for {launch.size} processes at {place}, as WORLD_SIZE and MASTER_ADDR say.",
+            f"Waiting for {launch.size} processes at {address}, as WORLD_SIZE and MASTER_ADDR say.",
             Notice,
             stacklevel=2,
         )
@@ -173,7 +173,7 @@ def _meet(launch: Launch, backend: str) -> None:
         distributed.init_process_group(backend)
     except (distributed.DistError, ValueError) as error:
         raise Refusal(
-            f"The {launch.size} processes could not meet at {place} ({reason(error)}): choose "
+            f"The {launch.size} processes could not meet at {address} ({reason(error)}): choose "
             "another --master-port of torchrun, or unset WORLD_SIZE to train in one process."
         ) from error
 
@@ -213,7 +213,7 @@ def shard_model(loss_module: LossModule, parts: Sequence[nn.Module], world: Worl
 
 
 def micro_batches(rows: range, at_once: int) -> Iterator[slice]:
-    """Consecutive texts, `at_once` at a time (0: all)."""
+    """Consecutive sequences, `at_once` at a time (0: all)."""
     step = at_once or max(1, len(rows))
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
