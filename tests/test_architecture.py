@@ -28,7 +28,7 @@ MAY_IMPORT = {
         "errors",
         "checks",
     ),
-    "sampling/": ("core", "errors", "checks"),
+    "sampling/": ("core", "chunked", "errors", "checks"),
     "methods/": ("core", "chunked", "nn", "sampling", "errors", "checks"),
     "train/": NOUNS,
     "data/": (*NOUNS, "hub"),

@@ -119,7 +119,7 @@ def judged(judge: Cell, cells: list[Cell], folder: Path) -> dict[str, list[dict[
         texts = Batch(tokens, torch.ones(tokens.shape))
         nats = mean_nll(lambda batch, rng: method.nll(network, batch, rng), texts, at_once=64)
         assert nats is not None
-        return nats
+        return nats.mean
 
     def opinions(tokens: Tokens) -> dict[str, float]:
         """Of the texts, and of the same words in any order and text: what they say together."""

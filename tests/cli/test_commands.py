@@ -197,8 +197,9 @@ def test_evaluation_writes_a_report(
         assert "nll" not in row
     assert report["judge"] == "nobody"
     assert ("film" in report) == method.startswith("flow")
-    held_out = [fact for fact in report["facts"] if fact.startswith("held-out")]
-    assert len(held_out) == (not method.startswith("flow"))
+    (held_out,) = report["held_out"]
+    assert held_out["kind"] == ("exact" if full else "upper bound")
+    assert "nats per held-out token" in answer.out
     page = (run / "report.html").read_text()
     assert report["title"] in page
 

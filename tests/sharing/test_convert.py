@@ -163,8 +163,7 @@ def test_an_export_needs_nothing_of_where_it_comes_from(
     assert done.stdout == f"{wanted}\n", done.stderr
     capsys.readouterr()
     assert main(["evaluate", "export", "--num", "2", "--steps", "1", "--out", "told"]) == 0
-    assert not any("held-out" in fact for fact in json.loads(
-        Path("told/report.json").read_text())["facts"])  # fmt: skip
+    assert json.loads(Path("told/report.json").read_text())["held_out"] == []
     assert sorted(files(Path("export"))) == [
         "experiment.json", "fingerprints.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip

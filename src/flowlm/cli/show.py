@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowlm.cli import leads
+from flowlm.evaluate.held_out import in_words
 from flowlm.evaluate.measures import present
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def results(console: Console, report: Mapping[str, Any]) -> None:
     console.print(table)
     if control:
         console.print(f"Entropy of the language: {control['entropy']:.3f} nats/token.")
+    for row in report.get("held_out") or []:
+        console.print(in_words(row) + ".", soft_wrap=True)
     console.print(report["summary"], soft_wrap=True)
 
 

@@ -25,6 +25,9 @@ from flowlm.core.types import Point, Tokens
 class Space(ABC):
     """Noise, clean text and the mean of a prediction, as points of one vector space."""
 
+    vocab: int
+    """v, the axes of one-hot space."""
+
     @abstractmethod
     def noise(self, rng: Streams, length: int) -> Point:
         """x0: what standard normal noise over one-hot rows looks like here."""
@@ -80,6 +83,11 @@ class Projected(Space):
     """
 
     table: Float[Tensor, "v d"]
+
+    @property
+    def vocab(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Rows of the table."""
+        return len(self.table)
 
     @cached_property
     def factor(self) -> Float[Tensor, "d d"]:

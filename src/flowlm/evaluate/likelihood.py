@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,10 +14,21 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
 
 Nll = Callable[[Batch, Streams], Float[Tensor, "b l"] | None]
-"""Nats per token of a batch, or None where the method has no bound."""
+"""Nats per token of a batch, or None where there is no bound."""
 
 AT_ONCE = 32
 """Texts that are read at once."""
+
+DRAWS = 32
+"""Times at which a bound reads a text: then texts differ by more than their draws do."""
+
+
+class Estimate(NamedTuple):
+    """A mean, and how far off it may be."""
+
+    mean: float
+    error: float
+    """Standard error: of texts drawn like these, and of the noise with which they are read."""
 
 
 @torch.no_grad()
@@ -25,13 +38,14 @@ def mean_nll(
     seed: int = 0,
     at_once: int = AT_ONCE,
     device: str | torch.device = "cpu",
-) -> float | None:
+) -> Estimate | None:
     """Weighted mean nats per token, `at_once` texts at a time on `device`.
 
     The noise of a text depends on the seed and its place among `texts`, so how many are read at
-    once changes nothing but rounding.
+    once changes nothing but rounding. The error is that of a ratio of sums over texts (nan of a
+    single one).
     """
-    total, weight, count = 0.0, 0.0, len(texts.tokens)
+    paid, weights, count = [], [], len(texts.tokens)
     for first in range(0, count, at_once):
         part = slice(first, first + at_once)
         batch = Batch(texts.tokens[part].to(device), texts.weight[part].to(device))
@@ -39,6 +53,10 @@ def mean_nll(
         value = nll(batch, Streams.of(seed, 0, **place, device=device))
         if value is None:
             return None
-        total += float((value * batch.weight).cpu().double().sum())
-        weight += float(batch.weight.cpu().double().sum())
-    return total / weight
+        paid.append((value * batch.weight).cpu().double().sum(1))
+        weights.append(batch.weight.cpu().double().sum(1))
+    total, weight = torch.cat(paid), torch.cat(weights)
+    mean = float(total.sum() / weight.sum())
+    apart = float((total - mean * weight).square().sum())
+    scale = math.sqrt(count / (count - 1)) if count > 1 else math.nan
+    return Estimate(mean, scale * math.sqrt(apart) / float(weight.sum()))

@@ -26,10 +26,11 @@ class Autoregressive(Method):
         "An autoregressive language model, a baseline: it writes one token at a time."
     )
     likelihood: ClassVar[Likelihood] = "exact"
+    likelihood_of: ClassVar[str] = ""
     samplers: ClassVar[type[Sampler]] = LeftToRight
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
-        """A causal trunk over v + 1 tokens: the last one begins every text."""
+        """A causal trunk over v + 1 tokens: the last one begins every sequence."""
         return nn.DiT(size, nn.Lookup(vocab + 1, size.width), vocab, length, times=0, causal=True)
 
     def loss(
@@ -39,10 +40,12 @@ class Autoregressive(Method):
         return core.Loss(self.nll(model, batch, rng), batch.weight)
 
     def denoiser(self, model: nn.DiT) -> NextToken:
-        """The next token, with a key-value cache of those before: for one batch of texts."""
+        """The next token, with a key-value cache of those before: for one batch of sequences."""
         return NextToken(partial(model, cache=nn.Cache(model.size.blocks)), model.vocab)
 
-    def nll(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"]:
+    def nll(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+    ) -> Float[Tensor, "b l"]:
         """Exact nats per token."""
         before = batch.tokens.roll(1, dims=1).index_fill_(1, batch.tokens.new_zeros(1), model.vocab)
         return model(before, rng=rng).nll(batch.tokens)

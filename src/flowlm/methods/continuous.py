@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from flowlm import core, nn
+from flowlm.methods.bound import likelihood_bound
 from flowlm.methods.input import Input, ProjectedInput
-from flowlm.methods.method import Method
+from flowlm.methods.method import Likelihood, Method
 from flowlm.nn.size import Size
 from flowlm.sampling.point import Denoiser, PointSampler
 from flowlm.sampling.sampler import Sampler
@@ -26,6 +27,8 @@ PAPER = "https://arxiv.org/abs/2602.16813"
 class Continuous(Method, ABC):
     """A method whose state is a point of a Euclidean space."""
 
+    likelihood: ClassVar[Likelihood] = "upper bound"
+    likelihood_of: ClassVar[str] = "the stochastic sampler (Bridge) in the limit of many steps"
     samplers: ClassVar[type[Sampler]] = PointSampler
 
     input: Input = field(default_factory=ProjectedInput)
@@ -82,7 +85,7 @@ class Continuous(Method, ABC):
         return denoiser.at(x, tau).nll(batch.tokens)
 
     def nll(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams
-    ) -> Float[Tensor, "b l"] | None:
-        """None: the cross-entropy of a flow is not a bound on likelihood."""
-        return None
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+    ) -> Float[Tensor, "b l"]:
+        """An unbiased draw of the bound on the likelihood of D_t (`methods.bound`)."""
+        return likelihood_bound(self.denoiser(model), batch.tokens, rng, draws)

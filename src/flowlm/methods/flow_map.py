@@ -35,6 +35,10 @@ class FlowMap(Continuous):
         f"network, or in a few ([paper]({PAPER}))."
     )
 
+    likelihood_of: ClassVar[str] = (
+        "its diagonal, as a flow, by the stochastic sampler (Bridge) in the limit of many steps; a "
+        "text written in a few jumps has no likelihood"
+    )
     usual_steps: ClassVar[int] = 1
     times: ClassVar[int] = 2
     teachers: ClassVar[tuple[type[Method], ...]] = (Flow,)
@@ -91,7 +95,7 @@ class FlowMap(Continuous):
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
-        """Texts 0, 2, 4, ... of the global batch pay on the diagonal, texts 1, 3, 5, ... off it."""
+        """Sequences 0, 2, ... of the global batch pay on the diagonal, 1, 3, ... off it."""
         even, odd = _half(batch, rng, 0), _half(batch, rng, 1)
         guide = None if teacher is None else self._teacher(model, teacher)
         diagonal = self._diagonal(self.denoiser(model, even[1]), *even, guide)
@@ -124,10 +128,10 @@ class FlowMap(Continuous):
 
 
 def _half(batch: core.Batch, rng: core.Streams, parity: int) -> tuple[core.Batch, core.Streams]:
-    """The texts whose index in the global batch has a parity.
+    """The sequences whose index in the global batch has a parity.
 
-    A single text is in one half only. In the other one it counts nothing, with noise of its own:
-    processes that share weights must evaluate their networks equally often.
+    A single sequence is in one half only. In the other one it counts nothing, with noise of its
+    own: processes that share weights must evaluate their networks equally often.
     """
     first = (rng.index[0] + parity) % 2
     if first < len(rng):

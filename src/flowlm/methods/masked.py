@@ -33,15 +33,28 @@ class Masked(Method):
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
-        """The likelihood bound at one stratified time per text."""
+        """The likelihood bound at one stratified time per sequence."""
         return core.Loss(self.nll(model, batch, rng), batch.weight)
 
     def denoiser(self, model: nn.DiT) -> MaskedDenoiser:
         """The network: it needs no time."""
         return MaskedDenoiser(model, model.vocab)
 
-    def nll(self, model: nn.DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound: masked tokens pay their nll over the share masked."""
-        t = rng.stratified()
-        noisy = core.mask(batch.tokens, t, model.vocab, rng)
-        return model(noisy, rng=rng).nll(batch.tokens) * core.bound_weight(noisy == model.vocab, t)
+    def nll(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+    ) -> Float[Tensor, "b l"]:
+        """An unbiased draw of the bound: masked tokens pay their nll over the share masked.
+
+        A sequence has one time in each of `draws` equal parts of [0, 1).
+        """
+        first = rng.stratified()
+
+        def paid(t: core.Time) -> Float[Tensor, "b l"]:
+            noisy = core.mask(batch.tokens, t, model.vocab, rng)
+            weight = core.bound_weight(noisy == model.vocab, t)
+            return model(noisy, rng=rng).nll(batch.tokens) * weight
+
+        total = paid(first / draws)
+        for k in range(1, draws):
+            total = total + paid((k + first) / draws)
+        return total / draws

@@ -35,6 +35,8 @@ class Method(ABC):
     """What it is, in a sentence of Markdown, for a card."""
     likelihood: ClassVar[Likelihood] = None
     """What `nll` is; None where it is None."""
+    likelihood_of: ClassVar[str] = "its sampler in the limit of many steps"
+    """The sampler of whose law of texts `nll` is the likelihood; "" where there is one law only."""
     samplers: ClassVar[type[Sampler]]
     """The kind of samplers that can write with it."""
     usual_steps: ClassVar[int] = 32
@@ -96,15 +98,21 @@ class Method(ABC):
     def loss(
         self, model: DiT, batch: core.Batch, rng: core.Streams, teacher: DiT | None = None
     ) -> core.Loss:
-        """Nats that the model pays for a batch, token by token. `rng` has one stream per text."""
+        """Nats the model pays for a batch, token by token. `rng` has one stream per sequence."""
 
     @abstractmethod
     def denoiser(self, model: DiT) -> Any:
         """The network as its samplers ask it: the type is that of their `frames`."""
 
     @abstractmethod
-    def nll(self, model: DiT, batch: core.Batch, rng: core.Streams) -> Float[Tensor, "b l"] | None:
-        """Nats per token whose sum bounds -log p(text) from above; None where no bound is known."""
+    def nll(
+        self, model: DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+    ) -> Float[Tensor, "b l"] | None:
+        """Nats per token whose sum over a sequence is -log p(sequence), or bounds it from above.
+
+        Of a bound, an unbiased draw: the mean over `draws` times, at the cost of as many
+        evaluations of the network or one more. None without a bound.
+        """
 
     def cross_entropy_at(
         self, model: DiT, batch: core.Batch, tau: core.Time, rng: core.Streams

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flowlm.evaluate.held_out import in_words
 from flowlm.evaluate.measures import present
 from flowlm.experiment import Experiment, Generated
 
@@ -69,6 +70,7 @@ def _measured(report: Mapping[str, Any]) -> list[str]:
         "Read quality together with sample entropy: repeating a few frequent words scores well too."
     )
     parts = ["\n".join(lines), " ".join(remarks)]
+    parts += [in_words(row) + "." for row in report.get("held_out") or []]
     for title, texts in (report.get("samples") or {}).items():
         quoted = "\n\n".join(_quoted(sample["text"]) for sample in texts[:TEXTS])
         parts.append(f"{title}:\n\n{quoted}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
+from flowlm.evaluate.likelihood import DRAWS
 from flowlm.experiment import Experiment, Text, to_json
 from flowlm.files import new_directory, write_text
 from flowlm.hub.names import PREFIX
@@ -27,6 +28,7 @@ from flowlm.model.arguments import clock_time, given_tokens, noisy_point
 from flowlm.model.batch_size import BUDGET, max_batch_size, require_answer
 from flowlm.model.card import model_card
 from flowlm.model.fingerprints import Fingerprints
+from flowlm.model.scores import Scores, score
 from flowlm.model.weights import Weights, fingerprint, write_weights
 from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
@@ -188,6 +190,29 @@ class LanguageModel:
             prediction = self.network(point, *(tau[part] for tau in taus))
             answers.append(prediction.log_probs().exp())
         return torch.cat(answers)
+
+    def score(
+        self, texts: Sequence[str], draws: int = DRAWS, seed: int = 0, memory: int = BUDGET
+    ) -> Scores:
+        """Nats per token of each text: exact, or an upper bound with its standard error.
+
+        A bound is read at `draws` times (at least 4); the error falls with their square root. A
+        text longer than the model's length is read in windows; one that is shorter is refused
+        unless the model reads from left to right. Of a flow map it is the likelihood of its
+        diagonal: one jump has none.
+        """
+        if self.tokenizer is None:
+            raise Refusal(
+                "This model has no tokenizer: load it with tokenizer=, a tokenizer.json or a hub "
+                "id, to score texts."
+            )
+        draws = whole("The number of draws", draws, 4, 10**6)
+        _, _, seed, _ = amounts(1, 1, seed)
+        size = self._max_batch_size(memory, self.experiment.sampler)
+        return score(
+            self.experiment.method, self.network, self.tokenizer, self.length, texts, draws, seed,
+            size,
+        )  # fmt: skip
 
     def save(self, directory: str | Path) -> None:
         """Write a self-contained export: experiment.json, model.safetensors, tokenizer.json.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 import statistics
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from flowlm import __version__
 from flowlm.core.oracle import Language
@@ -21,7 +23,8 @@ from flowlm.core.types import FREE, Batch, Tokens
 from flowlm.data.language import demo_language
 from flowlm.errors import Refusal
 from flowlm.evaluate.controls import draw_marginals, marginals_valid
-from flowlm.evaluate.likelihood import mean_nll
+from flowlm.evaluate.held_out import HeldOut
+from flowlm.evaluate.likelihood import DRAWS, mean_nll
 from flowlm.evaluate.measures import MEASURES, Written, figures
 from flowlm.experiment import Generated
 from flowlm.machine.limits import cores
@@ -139,6 +142,32 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
     return table
 
 
+def held_out(model: LanguageModel, text: Batch) -> list[HeldOut]:
+    """Nats per token of held-out text; nothing of a method without a likelihood."""
+    method = model.experiment.method
+    if method.likelihood is None:
+        return []
+
+    def nll(batch: Batch, rng: Streams) -> Tensor | None:
+        return method.nll(model.network, batch, rng, DRAWS)
+
+    found = mean_nll(nll, text, device=model.device)
+    assert found is not None
+    row: HeldOut = {
+        "method": method.label,
+        "nats": found.mean,
+        "error": None if math.isnan(found.error) else found.error,
+        "kind": method.likelihood,
+        "of": method.likelihood_of,
+        "texts": len(text.tokens),
+    }
+    if model.tokenizer is not None:
+        read = (row[w > 0].tolist() for row, w in zip(text.tokens, text.weight))
+        size = sum(len(model.tokenizer.decode(ids).encode()) for ids in read)
+        row["bits_per_byte"] = found.mean * float(text.weight.sum()) / (math.log(2) * size)
+    return [row]
+
+
 def samples(
     model: LanguageModel, steps: int, num: int, seed: int, sampler: Sampler
 ) -> list[dict[str, Any]]:
@@ -173,7 +202,7 @@ def _judged(judge: LanguageModel, tokens: Tokens) -> float:
     nll = partial(judge.experiment.method.nll, judge.network)
     value = mean_nll(nll, texts, device=judge.device)
     assert value is not None
-    return value
+    return value.mean
 
 
 def require_judge(judge: LanguageModel, model: LanguageModel) -> None:

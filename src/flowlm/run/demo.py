@@ -22,8 +22,8 @@ STEPS = (*FEW, "full")
 NUM = 1000
 """Texts behind every figure."""
 
-ROWS = "rows.json"
-"""Figures of one finished model."""
+ROWS, HELD_OUT = "rows.json", "held-out.json"
+"""Figures of one finished model; how likely it finds held-out text."""
 
 PERFECT = "perfect.json"
 """Figures of masked diffusion without a network."""
@@ -116,6 +116,11 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         f"{eight['nll']:.2f}, after the same training compute.",
         "rows": rows,
         "reference": assess.reference(NUM, seed),
+        "held_out": [
+            row
+            for part in ("flow", "flow-map", "masked", "autoregressive")
+            for row in json.loads((out / part / HELD_OUT).read_text())
+        ],
         "facts": assess.facts(seed)
         | {
             "parameters of the flow map": sum(
@@ -154,6 +159,7 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
     """Train and measure the models of a chain, one after the other."""
     from flowlm.model.loading import load
     from flowlm.run import assess
+    from flowlm.run.inputs import open_inputs
     from flowlm.run.training import Interrupted, train_run
     from flowlm.train.checkpoint import found
     from flowlm.train.log import plain
@@ -177,6 +183,8 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
                 print(problem, file=log)
                 raise SystemExit(1) from None
         model = load(directory)
+        text = open_inputs(wanted, directory).valid
+        write_text(json.dumps(assess.held_out(model, text)), directory / HELD_OUT)
         table = list(assess.rows(model, STEPS, NUM, seed, model.experiment.sampler))
         write_text(json.dumps(table), directory / ROWS)
     if chain == CHAINS[-1]:  # the shortest: it is measured while the others still learn

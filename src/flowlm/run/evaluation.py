@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import tempfile
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +13,6 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
-from flowlm.evaluate.likelihood import mean_nll
 from flowlm.experiment import Generated, Text, settings_of
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
@@ -151,7 +149,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
             "unique."
         )
         report |= _shown(wanted)
-        report["facts"] |= {} if text is None else _likelihood(model, text)
+        report["held_out"] = [] if text is None else assess.held_out(model, text)
         reports.write(report, out)
     return report
 
@@ -220,11 +218,3 @@ def _require_own(prepared: str | Path, tokenizer: Tokenizer | None, run: str) ->
             f"{prepared}, the text of {run}, has another tokenizer than the model: leave "
             "--tokenizer out, or give the one that the model was trained with."
         )
-
-
-def _likelihood(model: LanguageModel, text: Batch) -> dict[str, float]:
-    """Nats per held-out token."""
-    method = model.experiment.method
-    value = mean_nll(partial(method.nll, model.network), text, device=model.device)
-    assert value is not None
-    return {f"held-out nats per token ({method.likelihood})": round(value, 4)}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flowlm import core
 from flowlm.checks import require_fields
 from flowlm.sampling.sampler import Frame, Sampler, require_draws
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +57,21 @@ class Unmask(Sampler):
             tokens = drawn.where((tokens == mask_id) & reveal, tokens)
             decided = tokens.where(tokens != mask_id, core.FREE)
             yield Frame(t[i].expand(len(tokens), 1), prediction, decided=decided)
+
+    def nll(
+        self, denoiser: MaskedDenoiser, tokens: core.Tokens, steps: int, rng: core.Streams
+    ) -> Float[Tensor, "b l"] | None:
+        """Cost of the tokens that a step reveals, seen among those revealed before.
+
+        None where tokens exist that are never drawn: of a nucleus, or the likeliest alone.
+        """
+        if self.top_p < 1 or self.temperature == 0:
+            return None
+        t = core.Uniform().grid(steps, tokens.device)
+        total = t.new_zeros(tokens.shape)
+        for i in range(steps):
+            noisy = core.mask(tokens, t[i].expand(len(tokens), 1), denoiser.mask_id, rng)
+            paid = denoiser.predict(noisy).with_temperature(self.temperature).nll(tokens)
+            reveal = core.reveal_probability(t[i], t[i + 1])
+            total = total + (reveal * paid).where(noisy == denoiser.mask_id, 0.0)
+        return total

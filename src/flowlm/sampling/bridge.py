@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from flowlm import core
+from flowlm import chunked, core
 from flowlm.checks import require_fields
 from flowlm.sampling.point import Denoiser, PointSampler, require_warmth
 from flowlm.sampling.sampler import Frame, require_top_p
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,43 @@ class Bridge(PointSampler):
         end = space.mean(frame.prediction) if frame.decided is None else space.clean(frame.decided)
         kappa = core.bridge_kappa(t, t_next)
         return core.step(x, end, t, t_next, kappa, space.noise(rng, x.shape[1]))
+
+    def nll(
+        self, denoiser: Denoiser, tokens: core.Tokens, steps: int, rng: core.Streams
+    ) -> Float[Tensor, "b l"] | None:
+        """The divergence of every step from the bridge to the tokens themselves, and the last draw.
+
+        In terms of the signal-to-noise ratio S = (t / (1-t))^2 a step adds Delta e + sqrt(Delta) z,
+        so it mixes v normal laws with the weights D. Its divergence from that of the token w is
+        E_z[-log sum_u D_u exp(sqrt(Delta) (z_u - z_w) - Delta [u != w])]. None of the mean, whose
+        last step takes the likeliest tokens, and of a nucleus, outside of which p is 0.
+        """
+        if self.endpoint == "mean" or self.top_p < 1:
+            return None
+        grid, (count, length) = denoiser.clock.grid(steps, tokens.device), tokens.shape
+        total = 0.0
+        for k in range(steps):
+            now, then = (tau.expand(count, 1) for tau in grid[k : k + 2])
+            t, t_next = denoiser.clock.t(now), denoiser.clock.t(then)
+            prediction = self.predict(denoiser, denoiser.noisy(tokens, now, rng), now, then)
+            if k == steps - 1:
+                return total + prediction.nll(tokens)
+            delta = (t_next / (1 - t_next)) ** 2 - (t / (1 - t)) ** 2
+            noise = chunked.LazyOneHot(denoiser.space.vocab).noise(rng, length)
+            total = total + prediction.reduce(_divergence, tokens, noise, delta)
+        raise ValueError(f"a sampler takes at least one step, not {steps}")
+
+
+def _divergence(
+    logp: core.Probs,
+    patch: core.Patch,
+    tokens: core.Tokens,
+    noise: chunked.LazyPoint,
+    delta: Float[Tensor, "b 1"],
+) -> Float[Tensor, "n m"]:
+    """-log sum_u p_u exp(sqrt(delta) (z_u - z_w) - delta [u != w]), nats, of a patch of rows."""
+    w = tokens[patch][..., None]
+    z = delta[patch[0]][..., None].sqrt() * noise.write(patch)
+    scores = logp + z - delta[patch[0]][..., None]
+    own = logp.gather(-1, w) + z.gather(-1, w)
+    return (z.gather(-1, w) - scores.scatter(-1, w, own).logsumexp(-1, keepdim=True)).squeeze(-1)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import core
 from flowlm.checks import require_fields
 from flowlm.sampling.sampler import Frame, Sampler, require_draws
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +22,7 @@ class NextToken:
     predict: Callable[[core.Tokens], core.TokenDistribution]
     """Reads one new token a row, (b, 1), and remembers the ones before (a key-value cache)."""
     begin_id: int
-    """The token that begins every text."""
+    """The token that begins every sequence."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,21 @@ class LeftToRight(Sampler):
             tokens = tokens.clone()
             tokens[:, i : i + 1] = last
             yield Frame(tau.expand(len(tokens), 1), prediction, decided=tokens)
+
+    def nll(
+        self, denoiser: NextToken, tokens: core.Tokens, steps: int, rng: core.Streams
+    ) -> Float[Tensor, "b l"] | None:
+        """Exactly, a token at a time.
+
+        None where tokens exist that are never drawn: of a nucleus, or the likeliest alone.
+        """
+        if self.top_p < 1 or self.temperature == 0:
+            return None
+        import torch  # not with the file: a recipe's options are shown without it
+
+        last, paid = tokens.new_full((len(tokens), 1), denoiser.begin_id), []
+        for own in tokens.split(1, 1):
+            prediction = denoiser.predict(last).with_temperature(self.temperature)
+            paid.append(prediction.nll(own))
+            last = own
+        return torch.cat(paid, 1)

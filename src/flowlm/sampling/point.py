@@ -106,7 +106,7 @@ def require_warmth(temperature: float) -> None:
 
 
 def _times(tau: Tensor, x: core.Point, given: Bool[Tensor, "b l"] | None) -> core.Time:
-    """The time of every text (b, 1), or of every token (b, l) where some are given."""
+    """The time of every sequence (b, 1), or of every token (b, l) where some are given."""
     if given is None:
         return tau.expand(len(x), 1)
     return tau.expand(given.shape).masked_fill(given, 1.0)

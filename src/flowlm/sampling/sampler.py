@@ -11,7 +11,7 @@ from flowlm import core
 from flowlm.errors import Refusal
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
@@ -56,7 +56,7 @@ class Sampler(ABC):
         return steps
 
     def positions(self, length: int) -> int:
-        """Positions of a text that the network reads in one evaluation."""
+        """Positions of a sequence that the network reads in one evaluation."""
         return length
 
     @abstractmethod
@@ -66,8 +66,18 @@ class Sampler(ABC):
         """Write texts in `steps` steps; the tokens of the last frame are the answer.
 
         `denoiser` is what the method of the network gives this kind of sampler to ask. `prompt`
-        (b, l) holds given tokens, and FREE where the sampler writes; `rng` has one stream a text.
+        (b, l) holds given tokens, FREE where the sampler writes; `rng` has one stream a sequence.
         """
+
+    def nll(
+        self, denoiser: Any, tokens: core.Tokens, steps: int, rng: core.Streams
+    ) -> Float[Tensor, "b l"] | None:
+        """Nats per token whose sum bounds -log p(sequence) under this sampler in `steps` steps.
+
+        An unbiased draw of the bound, from `steps` evaluations. None where the sampler has no
+        likelihood: what travels without noise of its own, or ends at the likeliest tokens.
+        """
+        return None
 
 
 def with_prompt(tokens: core.Tokens, prompt: Int[Tensor, "b l"] | None) -> core.Tokens:

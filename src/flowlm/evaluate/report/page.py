@@ -40,6 +40,7 @@ def _body(report: Report) -> Html:
     parts = {
         "Results": (results_table(report) if report["rows"] else Html("")),
         "Quality and diversity over steps": figures.results(report),
+        "Likelihood of held-out text": sections.held_out(report),
         "Training": figures.training(report),
         "Samples": sections.samples(report),
         "One text being written": sections.film(report),
@@ -47,8 +48,10 @@ def _body(report: Report) -> Html:
         "Where the numbers come from": sections.facts(report) if report.get("facts") else Html(""),
     }
     remarks = {
+        "Likelihood of held-out text": "Of an upper bound the likelihood itself may be better, so "
+        "a lower bound wins and a higher one does not lose.",
         "Training": "The losses of different methods are different quantities: "
-        "compare a curve with itself only."
+        "compare a curve with itself only.",
     }
     return joined(
         [

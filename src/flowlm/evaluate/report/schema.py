@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from flowlm.errors import Refusal
+from flowlm.evaluate.held_out import HeldOut
 from flowlm.evaluate.measures import MEASURES
 
 Steps = int | Literal["full"]
@@ -57,6 +58,8 @@ class Report(TypedDict):
     reference: NotRequired[Reference | None]
     facts: NotRequired[dict[str, str | float | int] | None]
     """Commit, seed, machine, parameters, ...: shown as they are, in this order."""
+    held_out: NotRequired[list[HeldOut] | None]
+    """Likelihoods of held-out text, a row a model."""
     curves: NotRequired[dict[str, list[list[float]]] | None]
     """Training curves: method -> [[step, loss], ...]."""
     samples: NotRequired[dict[str, list[Sample]] | None]
@@ -82,6 +85,8 @@ def checked(report: Mapping[str, Any]) -> Report:
     for name, texts in (report.get("samples") or {}).items():
         for i, sample in enumerate(texts):
             _keys(sample, Sample, f"report.samples[{name!r}][{i}]")
+    for i, row in enumerate(report.get("held_out") or []):
+        _keys(row, HeldOut, f"report.held_out[{i}]")
     film = report.get("film")
     if film is not None:
         _keys(film, Film, "report.film")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from flowlm.evaluate.held_out import described
 from flowlm.evaluate.measures import present
 from flowlm.evaluate.report.markup import (
     Html,
@@ -48,6 +51,32 @@ def _text(sample: Sample) -> Html:
         element("span", sample["text"], class_="text"),
         class_="valid" if valid else "invalid",
     )
+
+
+def held_out(report: Report) -> Html:
+    """Nats of held-out text by method, and the same as perplexity and bits."""
+    rows = report.get("held_out") or []
+    if not rows:
+        return Html("")
+    with_bytes = any(row.get("bits_per_byte") is not None for row in rows)
+    heads = ["Method", "nats/token", "±", "perplexity", "bits/token", "What it is"]
+    if with_bytes:
+        heads.insert(5, "bits/byte")
+    lines = []
+    for row in rows:
+        nats, error, per_byte = row["nats"], row["error"], row.get("bits_per_byte")
+        cells = [
+            f"{nats:.3f}", "–" if error is None else f"{error:.3f}", f"{math.exp(nats):.2f}",
+            f"{nats / math.log(2):.3f}",
+        ]  # fmt: skip
+        if with_bytes:
+            cells.append("–" if per_byte is None else f"{per_byte:.3f}")
+        about = element("td", described(row), class_="about")
+        name = element("th", row["method"], scope="row")
+        lines.append(element("tr", name, *(element("td", cell) for cell in cells), about))
+    head = element("tr", *(element("th", name, scope="col") for name in heads))
+    table = element("table", element("thead", head), element("tbody", *lines), class_="results")
+    return element("div", table, class_="scroll")
 
 
 def film(report: Report) -> Html:
