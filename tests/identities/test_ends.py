@@ -110,7 +110,7 @@ def test_clocks_keep_both_ends_and_have_gradients(vocab: int) -> None:
 
 
 def test_a_single_word_has_no_decoding_clock() -> None:
-    with pytest.raises(Refusal, match="2 words"):
+    with pytest.raises(Refusal, match="2 tokens"):
         Decoding(1)
 
 
