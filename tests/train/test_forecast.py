@@ -67,6 +67,15 @@ def conditioned(times: int, passes: int = 3) -> float:
     return (modulations + embeddings) / LENGTH
 
 
+@pytest.mark.parametrize("vocab", [VOCAB, 60_000])
+def test_a_posterior_costs_two_products_of_its_table(vocab: int) -> None:
+    """p @ E, and p^T g for the table's gradient: rows have no other; in one strip or in many."""
+    masked = work(Masked(), SIZE, vocab, LENGTH)
+    posterior = work(METHODS["flow, posterior"], SIZE, vocab, LENGTH)
+    extra = posterior.flops_per_token - masked.flops_per_token - conditioned(1) + conditioned(0)
+    assert extra == pytest.approx(4 * vocab * SIZE.width, rel=0.02)
+
+
 @pytest.mark.parametrize("method", [Masked(), Autoregressive()])
 def test_operations_of_a_trunk_without_times(method: Method) -> None:
     assert work(method, SIZE, VOCAB, LENGTH).flops_per_token == trunk()

@@ -54,7 +54,7 @@ def flow_bayes() -> Experiment:
     """LM1B: the flow with our bayes encoder.
 
     torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-bayes
-    8 H100 or H200: 4.2 hours (estimated). Nothing is known of it at this size:
+    8 H100 or H200: 4.47 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
     return _experiment("lm1b-flow-bayes", Flow(input=BayesInput()), Euler(), OURS)
@@ -64,7 +64,7 @@ def flow_map_bayes() -> Experiment:
     """LM1B: the flow map of lm1b-flow-bayes.
 
     torchrun --nproc-per-node 8 -m flowlm train lm1b-flow-map-bayes
-    8 H100 or H200: 6.97 hours (estimated). Nothing is known of it at this size.
+    8 H100 or H200: 7.24 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(input=BayesInput(), teacher="runs/lm1b-flow-bayes")
     return _experiment("lm1b-flow-map-bayes", method, Jumps(gamma=0.8), OURS)

@@ -63,7 +63,7 @@ def flow_bayes() -> Experiment:
     """OpenWebText: the flow with our bayes encoder.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-flow-bayes
-    8 H100 or H200: 43.7 hours (estimated). Nothing is known of it at this size:
+    8 H100 or H200: 47.2 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
     return _experiment("owt-flow-bayes", Flow(input=BayesInput()), Euler(), size=OURS)
@@ -73,7 +73,7 @@ def flow_map_bayes() -> Experiment:
     """OpenWebText: the flow map of owt-flow-bayes.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-flow-map-bayes
-    8 H100 or H200: 18.2 hours (estimated). Nothing is known of it at this size.
+    8 H100 or H200: 19.0 hours (estimated). Nothing is known of it at this size.
     """
     method = FlowMap(input=BayesInput(), teacher="runs/owt-flow-bayes")
     return _experiment("owt-flow-map-bayes", method, Jumps(gamma=1.0), DISTIL, OURS)
