@@ -23,7 +23,9 @@ from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.diversity import distinct, sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.measures import MEASURES, Written, figures, present
-from flowlm.evaluate.quality import FLIP_PROBABILITY, noisy_channel_nll, valid_share
+from flowlm.evaluate.ngrams import KnownText
+from flowlm.evaluate.quality import FLIP_PROBABILITY, noisy_channel_nll
+from flowlm.evaluate.real import RealText
 from flowlm.evaluate.report import render
 
 TOKENS = st.tuples(st.integers(1, 6), st.integers(3, 12)).flatmap(
@@ -90,7 +92,7 @@ def test_marginals_valid_is_the_sum_over_sentences(agreement: Language) -> None:
 def test_marginals_valid_is_what_independent_words_achieve(agreement: Language) -> None:
     n = 20_000
     drawn = draw_marginals(agreement, Streams.of(0, count=n))
-    share, expected = valid_share(agreement, drawn), marginals_valid(agreement)
+    share, expected = float(agreement.valid(drawn).double().mean()), marginals_valid(agreement)
     assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / n))
 
 
@@ -124,7 +126,7 @@ def test_a_share_of_texts_is_valid(agreement: Language) -> None:
     texts = torch.cat((sentences, wrong))
     known = {tuple(words) for words in sentences.tolist()}
     assert not any(tuple(words) in known for words in wrong.tolist())
-    assert valid_share(agreement, texts) == len(sentences) / len(texts)
+    assert float(agreement.valid(texts).double().mean()) == len(sentences) / len(texts)
 
 
 def test_heard_nll_by_enumeration(agreement: Language) -> None:
@@ -148,7 +150,7 @@ def test_the_languages_own_sentences_cost_about_its_entropy() -> None:
     tokens = language.sample(Streams.of(3, count=2000))
     each = -language.log_prob(tokens, FLIP_PROBABILITY) / language.length
     error = 5 * float(each.std()) / math.sqrt(len(each))
-    mean = noisy_channel_nll(language, tokens)
+    mean = float(noisy_channel_nll(language, tokens).mean())
     assert mean == pytest.approx(float(each.mean()))
     assert (
         language.entropy - error
@@ -366,9 +368,19 @@ def test_every_measure_can_be_shown_and_explained() -> None:
 def test_only_what_applies_is_measured(agreement: Language) -> None:
     tokens = agreement.sample(Streams.of(2, count=9))
     plain = figures(Written(tokens))
-    assert plain.keys() == {"sample_entropy", "unique", "samples"}
+    alone = {"sample_entropy", "corpus_entropy", "unique", "samples", "zipf"}
+    # Three tokens make no BLEU-4.
+    grams = {f"{name}_{n}" for name in ("rep", "distinct") for n in (1, 2, 3)}
+    assert plain.keys() - {"intervals"} == alone | grams
     known = figures(Written(tokens, agreement, seconds=0.5, evaluations=3))
-    assert known.keys() == {*MEASURES}
+    assert known.keys() - plain.keys() == {"valid", "nll", "seconds", "evaluations"}
     assert known["valid"] == 1
+    assert known["intervals"]["valid"] == [1, 1]
     assert (known["seconds"], known["evaluations"], known["samples"]) == (0.5, 3, 9)
-    assert figures(Written(tokens, judge=lambda texts: float(len(texts))))["nll"] == 9
+    assert figures(Written(tokens, judge=lambda texts: torch.full((len(texts),), 9.0)))["nll"] == 9
+    training = np.arange(100) % 4
+    real = RealText(agreement.sample(Streams.of(3, count=9)), KnownText(training), str)
+    compared = figures(Written(tokens, agreement, None, real)).keys() - known.keys()
+    assert compared == {
+        "longest_run", *(f"energy_{k}{p}" for k in ("hand", "bigram") for p in ("", "_p"))
+    }  # fmt: skip

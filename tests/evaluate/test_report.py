@@ -24,7 +24,8 @@ from flowlm.errors import Refusal
 from flowlm.evaluate.report import render, write_report
 from flowlm.evaluate.report.charts import decades_axis, linear_axis, powers_axis, spread, thinned
 
-REFERENCE = {"entropy": 1.2, "valid": 1, "nll": 1.25, "sample_entropy": 3, "marginals_valid": 1e-4}
+REFERENCE = {"entropy": 1.2, "valid": 1, "nll": 1.25, "sample_entropy": 3}
+CONTROLS = [{"method": "Words drawn independently", "valid": 1e-4}]
 EVIL = "<script>alert('x')</script> & \"more\""
 
 
@@ -88,6 +89,7 @@ def report() -> dict[str, Any]:
         **{"title": "One step <b>", "summary": "It works & it is fast."},
         "facts": {"commit": "abc123", "seed": 20260101, "training": 3.14159},
         "reference": REFERENCE,
+        "controls": CONTROLS,
         "rows": [
             *(row("FMLM", 2, 2, 0.6, 2.0, 2.95), row("FMLM", 1, 1, 0.4, 2.3, 2.9)),
             *(row("FLM", 1, 1, 0.0, 1.26, 0.5), row("FLM", 2, 2, 0.6, 5.0, 2.8)),

@@ -76,7 +76,7 @@ def test_every_example_is_a_short_file() -> None:
         "uniform.py",
         "two_steps.py",
         "midpoint.py",
-        "distinct.py",
+        "doubled.py",
         "sqlite_corpus.py",
     }
     assert {name: code.count("\n") for name, code in FILES.items() if code.count("\n") > 60} == {}
@@ -150,25 +150,27 @@ def test_the_sampler_of_the_page_is_of_second_order(own: Callable) -> None:
 
 def test_a_measure(own: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     model = trained("flow", Flow(), Euler())
-    own("distinct")
+    own("doubled")
     capsys.readouterr()
     rows = evaluated("runs/flow")
     for row, steps in zip(rows, (1, 4), strict=True):
         tokens = model.sample(8, steps)
-        pairs = [tuple(pair) for text in tokens.tolist() for pair in itertools.pairwise(text)]
-        assert row["distinct_2"] == pytest.approx(len(set(pairs)) / len(pairs))
-    shown = MEASURES["distinct_2"].plain(rows[0]["distinct_2"])
-    assert "Distinct-2" in (told := capsys.readouterr().out)
+        pairs = [a == b for text in tokens.tolist() for a, b in itertools.pairwise(text)]
+        assert row["doubled"] == pytest.approx(sum(pairs) / len(pairs))
+        low, high = row["intervals"]["doubled"]
+        assert low <= row["doubled"] <= high
+    shown = MEASURES["doubled"].plain(rows[0]["doubled"])
+    assert "Doubled" in (told := capsys.readouterr().out)
     assert shown in told
     page = Path("runs/flow/report.html").read_text()
-    for said in ("Distinct-2", MEASURES["distinct_2"].definition, "Distinct pairs of tokens."):
+    for said in ("Doubled", MEASURES["doubled"].definition, "Tokens that stand twice in a row."):
         assert said in page
     report = json.loads(Path("runs/flow/report.json").read_text())
     card = model_card(model.experiment, 1, model.network.vocab, 16, "me/mine", report)
-    assert "Distinct-2 (share)" in card
+    assert "Doubled (share)" in card
     assert f" {shown} |" in card
-    del MEASURES["distinct_2"]
-    with pytest.raises(Refusal, match="no place for distinct_2"):
+    del MEASURES["doubled"]
+    with pytest.raises(Refusal, match="no place for doubled"):
         checked(report)
 
 

@@ -67,10 +67,11 @@ def one_way(method: Method, length: int) -> str:
 def results(console: Console, report: Mapping[str, Any]) -> None:
     """The table of a report, grouped by steps; the language itself and the controls below."""
     table = Table(title=report["title"], title_justify="left", header_style="bold")
-    control = report.get("reference") or {}
-    known = present([*report["rows"], control], brief=True)
+    reference = report.get("reference") or {}
+    controls = report.get("controls") or []
+    known = present([*report["rows"], reference, *controls], brief=True)
     table.add_column("steps", justify="right")
-    table.add_column("method", min_width=len("independent words"))
+    table.add_column("method", min_width=17)
     for measure in known:
         table.add_column(f"{measure.heading}\n{measure.unit}", justify="right")
     rows = sorted(report["rows"], key=lambda row: (row["steps"] == "full", row["evaluations"]))
@@ -79,13 +80,14 @@ def results(console: Console, report: Mapping[str, Any]) -> None:
         if new_group:
             table.add_section()
         table.add_row(str(row["steps"]), row["method"], *(m.plain(row.get(m.key)) for m in known))
-    if control:
+    if reference:
         table.add_section()
-        for name, prefix in {"the language": "", "independent words": "marginals_"}.items():
-            table.add_row("", name, *(m.plain(control.get(prefix + m.key)) for m in known))
+        itself = "real text" if report.get("judge") else "the language"
+        for row in ({**reference, "method": itself}, *controls):
+            table.add_row("", row["method"], *(m.plain(row.get(m.key)) for m in known))
     console.print(table)
-    if control:
-        console.print(f"Entropy of the language: {control['entropy']:.3f} nats/token.")
+    if "entropy" in reference:
+        console.print(f"Entropy of the language: {reference['entropy']:.3f} nats/token.")
     for row in report.get("held_out") or []:
         console.print(in_words(row) + ".", soft_wrap=True)
     console.print(report["summary"], soft_wrap=True)

@@ -1,85 +1,40 @@
 """The measures of generated texts: one list, which JSON, table, page, card and console read.
 
-Add your own: `MEASURES["distinct_2"] = Measure(...)`. This file imports no torch by itself: a
+Add your own: `MEASURES["stop_words"] = Measure(...)`. This file imports no torch by itself: a
 report is read and rendered without it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flowlm.evaluate.measure import Measure as Measure
+from flowlm.evaluate.measure import Written as Written
+from flowlm.evaluate.measure import interval
 
 if TYPE_CHECKING:
-    from flowlm.core.oracle import Language
-    from flowlm.core.types import Tokens
+    from torch import Tensor
+
+INTERVALS = "intervals"
+"""The key of a row under which the 95 % intervals of its figures stand, by their keys."""
 
 
-@dataclass(frozen=True, eq=False)
-class Written:
-    """Texts that one sampler has written, and who can judge them."""
-
-    tokens: Tokens
-    language: Language | None = None
-    """The language that they are to be of, where it is known exactly."""
-    judge: Callable[[Tokens], float] | None = None
-    """Nats per token of texts, by a model that has exact likelihoods."""
-    evaluations: int | None = None
-    """Of the network, for a text."""
-    seconds: float | None = None
-    """For a text."""
-
-
-Form = Literal["share", "nats", "count", "seconds"]
-"""How a value is written."""
-
-Best = Literal["high", "low", "near", "near or low"]
-"""Where the best value lies: high, low, near that of real text; or low where that is not known."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One figure of a row."""
-
-    key: str
-    """In report.json."""
-    heading: str
-    unit: str
-    form: Form
-    definition: str
-    """A sentence for readers. `{judge}` stands for who judges, `{aim}` for real text."""
-    compute: Callable[[Written], float | None]
-    """None where it does not apply."""
-    best: Best | None = None
-    """None where no value is better than another."""
-    brief: bool = True
-    """Whether it has a column where there is little room: on the console and a card."""
-    chart: str | None = None
-    """The sentence below its chart over steps; None for no chart."""
-    of_texts: bool = True
-    """Whether it is of texts, real ones too; else it says what they cost, or how many they are."""
-
-    def plain(self, value: float | None) -> str:
-        """The value for a console or a card."""
-        if value is None or math.isnan(value):
-            return "-"
-        match self.form:
-            case "share":
-                # What is above 0 never reads as 0.
-                return format(value, ".2%" if 0 < value < 0.1 else ".1%")
-            case "nats":
-                return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
-            case "count":
-                return f"{round(value):,}"
-            case "seconds":
-                return f"{1000 * value:.2f} ms"
-
-
-def figures(written: Written) -> dict[str, float]:
-    """Every measure that applies, by key."""
-    found = {key: measure.compute(written) for key, measure in MEASURES.items()}
-    return {key: value for key, value in found.items() if value is not None}
+def figures(written: Written) -> dict[str, Any]:
+    """Every measure that applies, by key, and 95 % intervals of those that are means over texts."""
+    found: dict[str, Any] = {}
+    intervals: dict[str, list[float]] = {}
+    for key, measure in MEASURES.items():
+        value = measure.compute(written)
+        if value is None:
+            continue
+        if isinstance(value, int | float):
+            found[key] = value
+            continue
+        found[key] = float(value.double().mean())
+        if len(value) > 1 and bool(value.isfinite().all()):
+            intervals[key] = interval(value)
+    return found | ({INTERVALS: intervals} if intervals else {})
 
 
 def present(rows: list[Mapping[str, Any]], brief: bool = False) -> list[Measure]:
@@ -94,13 +49,11 @@ def present(rows: list[Mapping[str, Any]], brief: bool = False) -> list[Measure]
 # What computes imports torch: inside, so that whoever reads a report does without.
 
 
-def _valid(written: Written) -> float | None:
-    from flowlm.evaluate.quality import valid_share
-
-    return None if written.language is None else valid_share(written.language, written.tokens)
+def _valid(written: Written) -> Tensor | None:
+    return None if written.language is None else written.language.valid(written.tokens)
 
 
-def _nll(written: Written) -> float | None:
+def _nll(written: Written) -> Tensor | None:
     from flowlm.evaluate.quality import noisy_channel_nll
 
     if written.language is not None:
@@ -108,16 +61,106 @@ def _nll(written: Written) -> float | None:
     return None if written.judge is None else written.judge(written.tokens)
 
 
-def _sample_entropy(written: Written) -> float:
-    from flowlm.evaluate.diversity import sample_entropy
+def _entropies(written: Written) -> Tensor:
+    from flowlm.evaluate.diversity import entropies
 
-    return sample_entropy(written.tokens)
+    return entropies(written.tokens)
+
+
+def _corpus_entropy(written: Written) -> float:
+    from flowlm.evaluate.diversity import corpus_entropy
+
+    return corpus_entropy(written.tokens)
 
 
 def _unique(written: Written) -> float:
     from flowlm.evaluate.diversity import unique_share
 
     return unique_share(written.tokens)
+
+
+def _zipf(written: Written) -> float | None:
+    from flowlm.evaluate.diversity import zipf
+
+    return zipf(written.tokens)
+
+
+def _self_bleu(written: Written) -> Tensor | None:
+    from flowlm.evaluate.ngrams import self_bleu
+
+    return self_bleu(written.tokens) if min(written.tokens.shape) >= 4 else None
+
+
+def _repetition(n: int) -> Measure:
+    def compute(written: Written) -> Tensor | None:
+        from flowlm.evaluate.ngrams import repetition
+
+        return repetition(written.tokens, n) if written.tokens.shape[1] >= n else None
+
+    return Measure(
+        f"rep_{n}", f"Rep-{n}", "share", "share",
+        f"Repetition within a text: 1 less the share of different {n}-grams among all of the text, "
+        "averaged over texts.",
+        compute, "near", brief=n == 2,
+    )  # fmt: skip
+
+
+def _distinct(n: int) -> Measure:
+    def compute(written: Written) -> float | None:
+        from flowlm.evaluate.diversity import distinct
+
+        return distinct(written.tokens, n) if written.tokens.shape[1] >= n else None
+
+    return Measure(
+        f"distinct_{n}", f"Distinct-{n}", "share", "share",
+        f"Different {n}-grams as a share of all {n}-grams of the row. It falls with the number of "
+        "texts: compare rows of equally many.",
+        compute, "near", brief=False,
+    )  # fmt: skip
+
+
+def _novelty(n: int) -> Measure:
+    def compute(written: Written) -> Tensor | None:
+        known = None if written.real is None else written.real.known
+        return None if known is None else known.novelty(written.tokens, n)
+
+    return Measure(
+        f"novel_{n}", f"New {n}-grams", "share", "share",
+        f"Share of a text's {n}-grams that the training text has not, averaged over texts. "
+        "Held-out text says how many are usual: with fewer a model copies.",
+        compute, "near", brief=False,
+    )  # fmt: skip
+
+
+def _longest(written: Written) -> float | None:
+    known = None if written.real is None else written.real.known
+    return None if known is None else known.longest_run(written.tokens)
+
+
+def _energy(kind: str, heading: str, about: str) -> tuple[Measure, Measure]:
+    def found(written: Written) -> tuple[float, float] | None:
+        return None if written.real is None else written.real.energy(written.tokens, kind)
+
+    def distance(written: Written) -> float | None:
+        return None if (both := found(written)) is None else both[0]
+
+    def p(written: Written) -> float | None:
+        return None if (both := found(written)) is None else both[1]
+
+    return (
+        Measure(
+            f"energy_{kind}", heading, "distance", "number",
+            f"The energy distance to held-out text on {about}; 0 for texts of the same kind, and a "
+            "little around it by chance.",
+            distance, "low",
+        ),
+        Measure(
+            f"energy_{kind}_p", f"{heading}, p", "chance", "number",
+            "The chance of such a distance between two random halves of both sets of texts: small "
+            "where they are told apart.",
+            p, "high", brief=False,
+        ),
+    )  # fmt: skip
 
 
 MEASURES: dict[str, Measure] = {
@@ -141,13 +184,44 @@ MEASURES: dict[str, Measure] = {
             "Sample entropy: the entropy, in nats, of the token frequencies within one text, "
             "averaged over texts. Repetition lowers it and buys a low NLL, so the two are one "
             "result: compare NLL at equal entropy.",
-            _sample_entropy, "near",
+            _entropies, "near",
             chart="Sample entropy: a low NLL counts only where this stays up.",
         ),
         Measure(
             "unique", "Unique", "share", "share",
             "Different texts as a share of all texts of the row.", _unique,
         ),
+        Measure(
+            "corpus_entropy", "Corpus entropy", "nats", "nats",
+            "The entropy, in nats, of the token frequencies of all texts together. It is low where "
+            "all texts say the same.",
+            _corpus_entropy, "near", brief=False,
+        ),
+        *map(_repetition, (1, 2, 3, 4)),
+        *map(_distinct, (1, 2, 3, 4)),
+        Measure(
+            "self_bleu", "Self-BLEU", "share", "share",
+            "BLEU-4 of a text against other texts of the row, averaged over texts: high where they "
+            "share their phrases. Blind to the order of words within a row of word salad.",
+            _self_bleu, "near", brief=False,
+        ),
+        Measure(
+            "zipf", "Zipf", "exponent", "number",
+            "Minus the slope of log frequency over log rank of the most frequent tokens. Only "
+            "a truncated vocabulary shows in it.",
+            _zipf, "near", brief=False,
+        ),
+        *map(_novelty, (4, 8, 16, 32)),
+        Measure(
+            "longest_run", "Longest copy", "tokens", "count",
+            "The longest stretch of any text that stands in the training text token for token.",
+            _longest, brief=False,
+        ),
+        *_energy(
+            "hand", "Energy", "fourteen figures of a text that need no model: lengths of words and "
+            "sentences, repetition, kinds of words and signs",
+        ),
+        *_energy("bigram", "Energy of bigrams", "hashed counts of neighbouring tokens"),
         Measure(
             "evaluations", "Evaluations", "per text", "count",
             "The forward passes of the network that one text costs.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
 from flowlm.core.oracle import Language
 from flowlm.core.types import Tokens
 
@@ -10,11 +13,6 @@ FLIP_PROBABILITY = 0.01
 9 nats for a wrong word, and it costs the language's own sentences 0.01 nats a word."""
 
 
-def valid_share(language: Language, tokens: Tokens) -> float:
-    """Share of texts that are sentences of the language."""
-    return float(language.valid(tokens).double().mean())
-
-
-def noisy_channel_nll(language: Language, tokens: Tokens) -> float:
-    """Exact nats per token of texts under the language, heard with `FLIP_PROBABILITY`."""
-    return float(-language.log_prob(tokens, FLIP_PROBABILITY).mean()) / language.length
+def noisy_channel_nll(language: Language, tokens: Tokens) -> Float[Tensor, " b"]:
+    """Exact nats per token of each text under the language, heard with `FLIP_PROBABILITY`."""
+    return -language.log_prob(tokens, FLIP_PROBABILITY) / language.length

@@ -22,10 +22,10 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
 from flowlm.data.language import demo_language
 from flowlm.errors import Refusal
-from flowlm.evaluate.controls import draw_marginals, marginals_valid
 from flowlm.evaluate.held_out import HeldOut
-from flowlm.evaluate.likelihood import DRAWS, mean_nll
-from flowlm.evaluate.measures import MEASURES, Written, figures
+from flowlm.evaluate.likelihood import AT_ONCE, DRAWS, mean_nll
+from flowlm.evaluate.measures import Written, figures
+from flowlm.evaluate.real import RealText
 from flowlm.experiment import Generated
 from flowlm.machine.limits import cores
 from flowlm.model.language_model import LanguageModel
@@ -54,18 +54,18 @@ def rows(
     num: int,
     seed: int,
     sampler: Sampler,
-    judge: LanguageModel | None = None,
+    judge: Callable[[Tokens], Tensor] | None = None,
+    real: RealText | None = None,
     done: Callable[[int], None] = lambda evaluations: None,
 ) -> Iterator[dict[str, Any]]:
     """One row of figures for each number of steps, from `num` texts each, as it is measured.
 
     On the generated language quality is exact (share valid, nats per token). On other text it is
-    nats per token under `judge` (see `require_judge`), if there is one. `done` hears of the
-    evaluations of the network, a text each, as they are done. A method whose steps are its tokens
-    has one row.
+    nats per token under `judge`, if there is one, and the distance to `real` text. `done` hears of
+    the evaluations of the network, a text each, as they are done. A method whose steps are its
+    tokens has one row.
     """
     method, language = model.experiment.method, exact_language(model)
-    hearing = None if judge is None else partial(_judged, judge)
     for wanted in steps if sampler.counts_steps else ("full",):
         count = counted(wanted)
         evaluations = sampler.evaluations(count, model.length)
@@ -74,7 +74,7 @@ def rows(
             done(texts * each)
 
         tokens, seconds = _timed(model, count, num, seed, sampler, batch)
-        written = Written(tokens, language, hearing, evaluations, seconds)
+        written = Written(tokens, language, judge, real, evaluations, seconds)
         yield {"method": method.label, "steps": wanted} | figures(written)
 
 
@@ -99,20 +99,6 @@ def _timed(
         written(len(batch))
         began = time.perf_counter()
     return torch.cat(texts), statistics.median(seconds)
-
-
-def reference(num: int, seed: int) -> dict[str, float]:
-    """The demo's language itself, and a writer who knows its words but not how they depend."""
-    language, _ = demo_language()
-    true = _of_texts(Written(language.sample(Streams.of(seed, 2, count=num)), language))
-    chance = _of_texts(Written(draw_marginals(language, Streams.of(seed, 3, count=num)), language))
-    chance["valid"] = marginals_valid(language)  # exactly, where that is known
-    found = {f"marginals_{key}": value for key, value in chance.items()}
-    return {"entropy": language.entropy} | true | found
-
-
-def _of_texts(written: Written) -> dict[str, float]:
-    return {key: v for key, v in figures(written).items() if MEASURES[key].of_texts}
 
 
 def exact_language(model: LanguageModel) -> Language | None:
@@ -196,13 +182,16 @@ def film(model: LanguageModel, steps: int, seed: int, sampler: Sampler) -> dict[
     return {"title": title, "frames": frames}
 
 
-def _judged(judge: LanguageModel, tokens: Tokens) -> float:
-    """Nats per token of texts under an autoregressive model."""
-    texts = Batch(tokens, torch.ones(tokens.shape))
-    nll = partial(judge.experiment.method.nll, judge.network)
-    value = mean_nll(nll, texts, device=judge.device)
-    assert value is not None
-    return value.mean
+def judged(judge: LanguageModel, tokens: Tokens) -> Tensor:
+    """Nats per token of each text under an autoregressive model (n,)."""
+    method, device, nats = judge.experiment.method, judge.device, []
+    for part in tokens.split(AT_ONCE):
+        texts = Batch(part.to(device), torch.ones(part.shape, device=device))
+        with torch.no_grad():
+            value = method.nll(judge.network, texts, Streams.of(0, count=len(part), device=device))
+        assert value is not None
+        nats.append(value.double().mean(1).cpu())
+    return torch.cat(nats)
 
 
 def require_judge(judge: LanguageModel, model: LanguageModel) -> None:

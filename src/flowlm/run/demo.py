@@ -100,7 +100,7 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
     """Compose the report of the four finished models and write it into `out`."""
     from flowlm.evaluate import reports
     from flowlm.model.loading import load
-    from flowlm.run import assess
+    from flowlm.run import assess, comparison
 
     parts = {part: json.loads((out / part / ROWS).read_text()) for part in RECIPES}
     rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
@@ -108,6 +108,9 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
     rows += json.loads((out / PERFECT).read_text())
     models = {part: load(out / part) for part in RECIPES}
     names = {part: model.experiment.method.label for part, model in models.items()}
+    tokenizer = models["flow"].tokenizer
+    assert tokenizer is not None
+    compared = comparison.of_language(NUM, seed, tokenizer)
     one, eight = figures[names["flow-map"], 1], figures[names["masked"], 8]
     report = {
         "title": "Writing a sentence in one step",
@@ -115,7 +118,8 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         f"{one['nll']:.2f} nats per token, eight steps of masked diffusion {eight['valid']:.1%} at "
         f"{eight['nll']:.2f}, after the same training compute.",
         "rows": rows,
-        "reference": assess.reference(NUM, seed),
+        "reference": compared.reference(None),
+        "controls": compared.controls(None, seed),
         "held_out": [
             row
             for part in ("flow", "flow-map", "masked", "autoregressive")
@@ -158,7 +162,7 @@ def _work(chain: tuple[str, ...], out: Path, seed: int) -> None:
 def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
     """Train and measure the models of a chain, one after the other."""
     from flowlm.model.loading import load
-    from flowlm.run import assess
+    from flowlm.run import assess, comparison
     from flowlm.run.inputs import open_inputs
     from flowlm.run.training import Interrupted, train_run
     from flowlm.train.checkpoint import found
@@ -185,7 +189,10 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
         model = load(directory)
         text = open_inputs(wanted, directory).valid
         write_text(json.dumps(assess.held_out(model, text)), directory / HELD_OUT)
-        table = list(assess.rows(model, STEPS, NUM, seed, model.experiment.sampler))
+        assert model.tokenizer is not None
+        real = comparison.of_language(NUM, seed, model.tokenizer).real
+        sampler = model.experiment.sampler
+        table = list(assess.rows(model, STEPS, NUM, seed, sampler, None, real))
         write_text(json.dumps(table), directory / ROWS)
     if chain == CHAINS[-1]:  # the shortest: it is measured while the others still learn
         write_text(json.dumps(assess.perfect_masked_rows(FEW, NUM, seed)), out / PERFECT)

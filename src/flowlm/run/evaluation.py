@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import glob
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from flowlm.core.types import Batch
+from torch import Tensor
+
+from flowlm.core.types import Tokens
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
@@ -16,9 +20,10 @@ from flowlm.evaluate import reports
 from flowlm.experiment import Generated, Text, settings_of
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
-from flowlm.run import assess
+from flowlm.run import assess, comparison
 from flowlm.run.assess import Steps
-from flowlm.run.inputs import open_inputs, text_name
+from flowlm.run.comparison import Comparison
+from flowlm.run.inputs import Inputs, open_inputs, text_name
 from flowlm.sampling import PointSampler, Sampler
 
 SAMPLES = 8
@@ -122,7 +127,8 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
     """
     model, num, seed, settings = wanted.model, wanted.num, wanted.seed, wanted.settings
     with reports.writing(out):
-        text = _held_out(wanted, watch)
+        inputs = _inputs(wanted, watch)
+        compared, judge = _comparison(wanted, inputs), _judge(wanted)
         label = model.experiment.method.label
         report: dict[str, Any] = {
             "title": f"{label}: {wanted.run}",
@@ -131,6 +137,9 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
             "facts": assess.facts(seed) | {"weights": settings["weights"]},
             "settings": settings,
         }
+        if compared is not None:
+            report["reference"] = compared.reference(judge)
+            report["controls"] = compared.controls(judge, seed)
         if not isinstance(model.experiment.data, Generated):
             report["judge"] = "an autoregressive flowlm run" if wanted.judge else "nobody"
         table = report["rows"]
@@ -138,7 +147,8 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         if table:
             watch.say(f"{len(table)} of {len(wanted.steps)} rows are measured already: going on.")
             watch.work(wanted.work - replace(wanted, steps=left).work)
-        for row in assess.rows(model, left, num, seed, wanted.sampler, wanted.judge, watch.work):
+        real = None if compared is None else compared.real
+        for row in assess.rows(model, left, num, seed, wanted.sampler, judge, real, watch.work):
             table.append(row)
             report["summary"] = f"Unfinished: {len(table)} of {len(wanted.steps)} rows."
             reports.write_unfinished(report, out)
@@ -149,7 +159,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
             "unique."
         )
         report |= _shown(wanted)
-        report["held_out"] = [] if text is None else assess.held_out(model, text)
+        report["held_out"] = [] if inputs is None else assess.held_out(model, inputs.valid)
         reports.write(report, out)
     return report
 
@@ -167,22 +177,31 @@ def _shown(wanted: Evaluation) -> dict[str, Any]:
             for steps in wanted.steps
         },
     }
-    if isinstance(model.experiment.data, Generated):
-        shown["reference"] = assess.reference(wanted.num, seed)
     if isinstance(sampler, PointSampler):
         shown["film"] = assess.film(model, FILM, seed, sampler)
     return shown
 
 
-def _held_out(wanted: Evaluation, watch: Watch) -> Batch | None:
-    """The held-out text of a model that has a likelihood, where the text is at hand.
+def _judge(wanted: Evaluation) -> Callable[[Tokens], Tensor] | None:
+    return None if wanted.judge is None else partial(assess.judged, wanted.judge)
+
+
+def _comparison(wanted: Evaluation, inputs: Inputs | None) -> Comparison | None:
+    """Texts to compare with; None where the model's text is not at hand."""
+    model = wanted.model
+    assert model.tokenizer is not None
+    if isinstance(model.experiment.data, Generated):
+        return comparison.of_language(wanted.num, wanted.seed, model.tokenizer)
+    return None if inputs is None else comparison.of_text(inputs, wanted.num)
+
+
+def _inputs(wanted: Evaluation, watch: Watch) -> Inputs | None:
+    """The text of a model, where it is at hand.
 
     A run's own tokens are read; other text is prepared into a directory that does not stay.
     """
     model, own = wanted.model, Path(wanted.run) / "tokens"
     experiment, tokenizer = model.experiment, model.tokenizer
-    if experiment.method.likelihood is None:
-        return None
     if isinstance(experiment.data, Text):
         path = experiment.data.path or ""
         if is_prepared(path) or is_prepared(own):
@@ -208,7 +227,7 @@ def _held_out(wanted: Evaluation, watch: Watch) -> Batch | None:
             "tokens have changed): put that one back, or move this one away to do without "
             "held-out text."
         )
-    return source.valid
+    return source
 
 
 def _require_own(prepared: str | Path, tokenizer: Tokenizer | None, run: str) -> None:

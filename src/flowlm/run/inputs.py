@@ -10,7 +10,7 @@ from typing import assert_never
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
 from flowlm.core.rng import Streams
@@ -40,6 +40,8 @@ class Inputs:
     """How often every token comes up in the text to learn from, or in a long beginning of it."""
     valid: Batch
     """The held-out texts: the same whatever the training batch and the number of processes."""
+    text: Integer[np.ndarray, " n"] | None
+    """All tokens to learn from, one after another; None where they are drawn anew."""
     tokenizer: Tokenizer
     length: int
     fingerprint: str
@@ -74,7 +76,7 @@ def open_inputs(
                 return tokens.flatten().bincount(minlength=language.vocab)
 
             return Inputs(
-                batches, drawn_counts, valid, Tokenizer.words(words), language.length,
+                batches, drawn_counts, valid, None, Tokenizer.words(words), language.length,
                 demo_fingerprint(),
             )  # fmt: skip
         case Text() as text:
@@ -97,8 +99,9 @@ def open_inputs(
                 return beginning.bincount(minlength=vocab)
 
             return Inputs(
-                batches, read_counts, valid, prepared.tokenizer, text.length, prepared.fingerprint
-            )
+                batches, read_counts, valid, prepared.train, prepared.tokenizer, text.length,
+                prepared.fingerprint,
+            )  # fmt: skip
         case other:
             assert_never(other)
 

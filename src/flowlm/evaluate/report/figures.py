@@ -84,12 +84,14 @@ def _measure(report: Report, measure: Measure, caption: str) -> Html | None:
     if not lines:
         return None
     reference, share = report.get("reference") or {}, measure.form == "share"
-    level = measured(reference.get(f"marginals_{measure.key}" if share else measure.key))
+    chance = [measured(row.get(measure.key)) for row in report.get("controls") or []]
+    best = max((value for value in chance if value is not None), default=None)
+    level = best if share else measured(reference.get(measure.key))
     itself = "real text" if report.get("judge") else "the language"
-    name = "independent words" if share else itself
+    name = "best control" if share else itself
     rules = [] if level is None else [Rule(level, name)]
     if rules:
-        caption += f" Dashed: {'words drawn independently' if share else itself}."
+        caption += f" Dashed: {'the best writer without a model' if share else itself}."
     if share:
         y = linear_axis(0, 1, measure.heading.lower(), lambda part: f"{100 * part:.0f}{THIN}%")
     else:

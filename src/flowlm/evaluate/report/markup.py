@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
-from flowlm.evaluate.measures import Form
+from flowlm.evaluate.measure import Form
 
 _VOID = frozenset({"br", "input"})
 THIN = "\u202f"  # a narrow space that does not break
@@ -65,6 +65,11 @@ def nats(value: float) -> str:
     return "∞" if math.isinf(value) else f"{value:.2f}"
 
 
+def number(value: float) -> str:
+    """Three significant digits."""
+    return "∞" if math.isinf(value) else f"{value:.3g}"
+
+
 def duration(seconds: float) -> str:
     """Two significant digits, in the unit that suits."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
@@ -88,7 +93,7 @@ def whole(value: float) -> Html:
 
 
 FORMS: dict[Form, Callable[[float], str]] = {
-    "share": percent, "nats": nats, "seconds": duration, "count": whole,
+    "share": percent, "nats": nats, "number": number, "seconds": duration, "count": whole,
 }  # fmt: skip
 """How the page writes values."""
 

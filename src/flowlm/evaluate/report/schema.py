@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from flowlm.errors import Refusal
 from flowlm.evaluate.held_out import HeldOut
-from flowlm.evaluate.measures import MEASURES
+from flowlm.evaluate.measures import INTERVALS, MEASURES
 
 Steps = int | Literal["full"]
 """Steps of a sampler; "full" where the method itself says how many (one per word, say)."""
@@ -20,9 +20,8 @@ Row = Mapping[str, Any]
 figures that were measured, by the keys of `evaluate.measures.MEASURES`."""
 
 Reference = Mapping[str, Any]
-"""What the texts themselves score, by the same keys, and what a writer scores who draws every token
-from its own distribution: with `marginals_` before the key. `entropy` is that of the language, in
-nats per token, where it is known."""
+"""Figures of real text beside other real text, by the same keys. `entropy` is that of the language,
+in nats per token, where it is known."""
 
 
 class Sample(TypedDict):
@@ -56,6 +55,8 @@ class Report(TypedDict):
     """The finding, in one sentence."""
     rows: list[Row]
     reference: NotRequired[Reference | None]
+    controls: NotRequired[list[Row] | None]
+    """Figures of writers without a model, each with `method`, its name on the page."""
     facts: NotRequired[dict[str, str | float | int] | None]
     """Commit, seed, machine, parameters, ...: shown as they are, in this order."""
     held_out: NotRequired[list[HeldOut] | None]
@@ -75,10 +76,12 @@ class Report(TypedDict):
 def checked(report: Mapping[str, Any]) -> Report:
     """The same report, or a refusal that names the key which is missing, unknown or misshapen."""
     _keys(report, Report, "report")
-    chance = {f"marginals_{key}" for key in MEASURES}
-    _known(report.get("reference") or {}, set(), {"entropy", *MEASURES, *chance}, "reference")
+    figures = {*MEASURES, INTERVALS}
+    _known(report.get("reference") or {}, set(), {"entropy", *figures}, "reference")
+    for i, row in enumerate(report.get("controls") or []):
+        _known(row, {"method"}, figures, f"controls[{i}]")
     for i, row in enumerate(report["rows"]):
-        _known(row, {"method", "steps"}, {*MEASURES}, f"rows[{i}]")
+        _known(row, {"method", "steps"}, figures, f"rows[{i}]")
         steps = row["steps"]
         if steps != "full" and not (isinstance(steps, int) and steps >= 1):
             raise Refusal(f'report.rows[{i}].steps is {steps!r}; give a whole number or "full".')

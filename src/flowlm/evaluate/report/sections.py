@@ -141,10 +141,13 @@ def definitions(report: Report) -> Html:
     judge = report.get("judge")
     named = {"judge": judge or _LANGUAGE, "aim": "real text" if judge else "the language itself"}
     terms = {"Steps": _STEPS}
-    for measure in present([*report["rows"], report.get("reference") or {}]):
+    controls = report.get("controls") or []
+    for measure in present([*report["rows"], report.get("reference") or {}, *controls]):
         terms[measure.heading] = measure.definition.format_map(named)
-    if (report.get("reference") or {}).get("marginals_valid") is not None:
+    if any(row["method"] == "Words drawn independently" for row in controls):
         terms["Words drawn independently"] = _CHANCE
+    if controls:
+        terms["To compare with"] = _CONTROLS
     return element("dl", *_pairs(terms), class_="terms")
 
 
@@ -153,6 +156,10 @@ _LANGUAGE = (
     "the language itself, heard through a channel that replaces each word, with a small "
     "probability, by one drawn from the whole vocabulary (so it is exact, and finite for wrong "
     "sentences too)"
+)
+_CONTROLS = (
+    "Writers without a model, made of training text in milliseconds: each fools some measure, and "
+    "is caught by another. A measure on which one of them is as good as a model says nothing of it."
 )
 _CHANCE = (
     "A control without a model: each word is drawn alone, with the exact probability that it has "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flowlm.evaluate.measures import Measure, present
+from flowlm.evaluate.measures import INTERVALS, Measure, present
 from flowlm.evaluate.report.charts import marker
 from flowlm.evaluate.report.figures import styles
 from flowlm.evaluate.report.markup import (
@@ -33,16 +33,19 @@ COLLAPSE = 0.9
 
 def results_table(report: Report) -> Html:
     """Steps by method, with the language itself and independent words to compare with."""
-    reference = report.get("reference") or {}
-    columns = present([*report["rows"], reference])
+    reference, controls = report.get("reference") or {}, list(report.get("controls") or [])
+    columns = present([*report["rows"], reference, *controls])
     if len({row.get("samples") for row in report["rows"]}) == 1:
         columns = [column for column in columns if column.key != "samples"]  # in the note
     groups: dict[Steps, list[Row]] = {}
     for row in sorted(report["rows"], key=lambda row: _order(row["steps"])):
         groups.setdefault(row["steps"], []).append(row)
     known = styles(report)
-    bodies = [_controls(report, reference, columns)]
-    bodies += [_group(steps, rows, columns, reference, known) for steps, rows in groups.items()]
+    least = {column.key: _least_fault(column, controls, reference) for column in columns}
+    bodies = [_controls(report, reference, controls, columns)]
+    bodies += [
+        _group(steps, rows, columns, reference, least, known) for steps, rows in groups.items()
+    ]
     head = element(
         "tr",
         element("th", "Method", scope="col"),
@@ -55,14 +58,20 @@ def results_table(report: Report) -> Html:
     caption = element("caption", name, class_="spoken")
     table = element("table", caption, element("thead", head), *bodies, class_="results")
     scroll = element("div", table, class_="scroll", role="region", aria_label=name, tabindex="0")
-    return joined([scroll, element("p", _note(report, columns, reference), class_="note")])
+    note = _note(report, columns, reference, least)
+    return joined([scroll, element("p", note, class_="note")])
 
 
 def _order(steps: Steps) -> tuple[bool, int]:
     return (False, steps) if isinstance(steps, int) else (True, 0)
 
 
-def _note(report: Report, columns: list[Measure], reference: Reference) -> str:
+def _note(
+    report: Report,
+    columns: list[Measure],
+    reference: Reference,
+    least: dict[str, float | None],
+) -> str:
     """The texts behind a row, and the meaning of the marks."""
     rows = report["rows"]
     counts = {row.get("samples") for row in rows} - {None}
@@ -80,26 +89,47 @@ def _note(report: Report, columns: list[Measure], reference: Reference) -> str:
             f"↓ marks an entropy below {100 * COLLAPSE:.0f} % of {target}'s: "
             "such texts repeat themselves, and their other numbers do not compete."
         )
+    if any(_beaten(c, row, reference, least) for c in columns for row in rows):
+        parts.append(
+            "Grey: a writer without a model scores as well or better, so the figure proves nothing."
+        )
     return " ".join(parts)
 
 
-def _controls(report: Report, reference: Reference, columns: list[Measure]) -> Html:
-    """Scores of the texts themselves, and of chance, as the first rows."""
-    prefix = "marginals_"
-    chance = {k.removeprefix(prefix): v for k, v in reference.items() if k.startswith(prefix)}
+def _least_fault(column: Measure, controls: list[Row], reference: Reference) -> float | None:
+    """How far the best control is from the best value; None where none says anything."""
+    if not column.of_texts:
+        return None
+    values = [measured(row.get(column.key)) for row in controls]
+    faults = [_fault(column, value, reference) for value in values if value is not None]
+    return min((fault for fault in faults if fault is not None), default=None)
+
+
+def _beaten(
+    column: Measure, row: Row, reference: Reference, least: dict[str, float | None]
+) -> bool:
+    """Whether a control is as good as a row."""
+    value, best = measured(row.get(column.key)), least[column.key]
+    if value is None or best is None:
+        return False
+    fault = _fault(column, value, reference)
+    return fault is not None and fault >= best
+
+
+def _controls(
+    report: Report, reference: Reference, controls: list[Row], columns: list[Measure]
+) -> Html:
+    """Figures of real text, and of writers without a model, as the first rows."""
     itself = "Real text" if report.get("judge") else "The language itself"
-    controls: list[Row] = [
-        {**reference, "method": itself},
-        {**chance, "method": "Words drawn independently"},
-    ]
+    listed: list[Row] = [{**reference, "method": itself}, *controls]
     title = element("th", "To compare with", scope="rowgroup", colspan=len(columns) + 1)
     rows = [
         element(
             "tr",
             element("th", row["method"], scope="row"),
-            *(_cell(column, row, False, False) for column in columns),
+            *(_cell(column, row) for column in columns),
         )
-        for row in controls
+        for row in listed
         if any(measured(row.get(column.key)) is not None for column in columns)
     ]
     if not rows:
@@ -112,6 +142,7 @@ def _group(
     rows: list[Row],
     columns: list[Measure],
     reference: Reference,
+    least: dict[str, float | None],
     known: dict[str, int],
 ) -> Html:
     """The methods at one number of steps."""
@@ -127,7 +158,8 @@ def _group(
             value = measured(row.get(column.key))
             shown = None if value is None or collapsed else _show(column, value)
             wins = shown in best[column.key]
-            cells.append(_cell(column, row, wins, collapsed and column.key == "sample_entropy"))
+            low = collapsed and column.key == "sample_entropy"
+            cells.append(_cell(column, row, wins, low, _beaten(column, row, reference, least)))
         method = element("th", marker(known[row["method"]]), row["method"], scope="row")
         lines.append(element("tr", method, *cells))
     return element("tbody", element("tr", title, class_="group"), *lines)
@@ -179,13 +211,26 @@ def _collapsed(row: Row, reference: Reference) -> bool:
     return level is not None and value is not None and value < COLLAPSE * level
 
 
-def _cell(column: Measure, row: Row, wins: bool, low: bool) -> Html:
+def _cell(
+    column: Measure, row: Row, wins: bool = False, low: bool = False, beaten: bool = False
+) -> Html:
     value = measured(row.get(column.key))
     if value is None:
         dash = element("span", "–", aria_hidden="true")
         return element("td", dash, spoken("not measured"), class_="none")
-    if wins:
-        return element("td", element("strong", _show(column, value)), class_="best")
+    shown, title = _show(column, value), _interval(column, row)
     if low:
-        return element("td", "↓ ", _show(column, value), spoken(" far too low"), class_="low")
-    return element("td", _show(column, value))
+        return element("td", "↓ ", shown, spoken(" far too low"), class_="low", title=title)
+    if beaten:
+        return element("td", shown, spoken(" no better than a control"), class_="grey", title=title)
+    if wins:
+        return element("td", element("strong", shown), class_="best", title=title)
+    return element("td", shown, title=title)
+
+
+def _interval(column: Measure, row: Row) -> str | None:
+    """The 95 % interval of a figure, in words; None where none is known."""
+    ends = (row.get(INTERVALS) or {}).get(column.key)
+    if ends is None:
+        return None
+    return f"95 %: {_show(column, ends[0])} to {_show(column, ends[1])}"

@@ -1,0 +1,89 @@
+"""A measure of generated texts, and what it measures. This file imports no torch by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flowlm.core.oracle import Language
+    from flowlm.core.types import Tokens
+    from flowlm.evaluate.real import RealText
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """Texts that one sampler has written, and who can judge them."""
+
+    tokens: Tokens
+    language: Language | None = None
+    """The language that they are to be of, where it is known exactly."""
+    judge: Callable[[Tokens], Tensor] | None = None
+    """Nats per token of each text (n,), by a model that has exact likelihoods."""
+    real: RealText | None = None
+    """Texts to compare with, where some are at hand."""
+    evaluations: int | None = None
+    """Of the network, for a text."""
+    seconds: float | None = None
+    """For a text."""
+
+
+Form = Literal["share", "nats", "number", "count", "seconds"]
+"""How a value is written."""
+
+Best = Literal["high", "low", "near", "near or low"]
+"""Where the best value lies: high, low, near that of real text; or low where that is not known."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a row."""
+
+    key: str
+    """In report.json."""
+    heading: str
+    unit: str
+    form: Form
+    definition: str
+    """A sentence for readers. `{judge}` stands for who judges, `{aim}` for real text."""
+    compute: Callable[[Written], float | Tensor | None]
+    """A number, or a value of each text (n,) whose mean it is; None where it does not apply."""
+    best: Best | None = None
+    """None where no value is better than another."""
+    brief: bool = True
+    """Whether it has a column where there is little room: on the console and a card."""
+    chart: str | None = None
+    """The sentence below its chart over steps; None for no chart."""
+    of_texts: bool = True
+    """Whether it is of texts, real ones too; else it says what they cost, or how many they are."""
+
+    def plain(self, value: float | None) -> str:
+        """The value for a console or a card."""
+        if value is None or math.isnan(value):
+            return "-"
+        match self.form:
+            case "share":
+                # What is above 0 never reads as 0.
+                return format(value, ".2%" if 0 < value < 0.1 else ".1%")
+            case "nats":
+                return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
+            case "number":
+                return f"{value:.3g}"
+            case "count":
+                return f"{round(value):,}"
+            case "seconds":
+                return f"{1000 * value:.2f} ms"
+
+
+def interval(values: Tensor, draws: int = 1000) -> list[float]:
+    """95 % interval of a mean over texts: percentiles of `draws` bootstrap draws of the texts."""
+    import torch
+
+    rng = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(values), (draws, len(values)), generator=rng)
+    means = values.double()[chosen].mean(1)
+    return torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
