@@ -18,6 +18,7 @@ from stub import Hub, commit_of
 import flowlm
 from flowlm.cli import main
 from flowlm.errors import Refusal
+from flowlm.evaluate.measures import MEASURES
 from flowlm.hub.names import hub_id
 from flowlm.hub.transfer import locate
 from flowlm.model.language_model import LanguageModel
@@ -241,7 +242,8 @@ def test_a_run_is_published_with_its_card(
     assert card.startswith("---\nlibrary_name: flowlm\n")
     report = json.loads(REPORT.read_text())
     for row in report["rows"]:
-        cells = [str(row["steps"]), f"{row['sample_entropy']:.3f}", f"{row['unique']:.1%}"]
+        cells = [str(row["steps"]), f"{row['sample_entropy']:.3f}"]
+        cells.append(MEASURES["rep_2"].plain(row["rep_2"]))
         cells.append(f"{1000 * row['seconds']:.2f} ms")
         assert f"| {' | '.join(cells)} |" in card
     assert "20 texts a row" in card

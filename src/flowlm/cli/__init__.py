@@ -30,6 +30,8 @@ commands:
   train --resume RUN   continue a run that was stopped
   sample RUN           write texts
   evaluate RUN         measure quality and diversity
+  compare RUN RUN ...  measure several models side by side, on the same noise
+  runs                 list the runs: method, data, size, steps, last validation
   convert RUN DIR      from the released format to a flowlm export, and back
   publish RUN HUB_ID   share a model, with a card written from its report
 

@@ -41,11 +41,18 @@ def run_command(command: str, words: Sequence[str]) -> int:
             return sample(sampling_options(options.Sample, command, words))
         case "evaluate":
             return evaluate(sampling_options(options.Evaluate, command, words))
+        case "compare":
+            return compare(parsed(options.Compare, command, words))
+        case "runs":
+            return runs(parsed(options.Runs, command, words))
         case "convert":
             return convert(parsed(options.Convert, command, words))
         case "publish":
             return publish(parsed(options.Publish, command, words))
-    known = ("demo", "recipes", "prepare", "train", "sample", "evaluate", "convert", "publish")
+    known = (
+        "demo", "recipes", "prepare", "train", "sample", "evaluate", "compare", "runs", "convert",
+        "publish",
+    )  # fmt: skip
     raise Refusal(f"There is no command {command}{meant(command, known)}; see flowlm --help.")
 
 
@@ -161,7 +168,7 @@ def evaluate(chosen: options.Evaluate) -> int:
     keep_to_cores()
     wanted = evaluation.opened(
         chosen.run, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device,
-        chosen.tokenizer, way,
+        chosen.tokenizer, way, chosen.frontier,
     )  # fmt: skip
     out, console = chosen.out or reports.place_of(chosen.run), show.console()
     if not way.counts_steps:
@@ -181,6 +188,44 @@ def evaluate(chosen: options.Evaluate) -> int:
     show.results(console, report)
     written = f"{out / reports.REPORT}, {out / reports.PAGE}"
     console.print(f"Written: {written}", soft_wrap=True)
+    return 0
+
+
+def compare(chosen: options.Compare) -> int:
+    """Measure several models side by side."""
+    _require_amounts(chosen.num, chosen.steps, chosen.seed)
+    device_name(chosen.device)
+    if len(chosen.runs) < 2 or len(set(chosen.runs)) < len(chosen.runs):
+        raise Refusal("Name at least two different models to compare.")
+    if chosen.num < 2:
+        raise Refusal("Ask for at least two texts: --num 2.")
+    for name in (*chosen.runs, *([] if chosen.judge is None else [chosen.judge])):
+        find_model(name)
+    from flowlm.cli import show
+    from flowlm.evaluate import reports
+    from flowlm.machine.hardware import keep_to_cores
+    from flowlm.run import evaluation
+    from flowlm.run.compare import compare as compared
+
+    keep_to_cores()
+    plans = [
+        evaluation.opened(name, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device)
+        for name in chosen.runs
+    ]
+    console = show.console()
+    with show.Measuring(console, sum(plan.work for plan in plans)) as watch:
+        report = compared(plans, chosen.out, watch)
+    show.results(console, report)
+    console.print(f"Written: {chosen.out / reports.REPORT}, {chosen.out / reports.PAGE}")
+    return 0
+
+
+def runs(chosen: options.Runs) -> int:
+    """List runs with their method, data, size, steps and last validation."""
+    from flowlm.cli import show
+    from flowlm.run.listing import listed
+
+    show.runs(show.console(), listed(chosen.directory))
     return 0
 
 

@@ -134,6 +134,8 @@ class Evaluate:
     """How to write, as in `flowlm sample`."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The settings of the sampler, as words."""
+    frontier: Literal["temperature", "gamma", "top_p"] | None = None
+    """A setting of the sampler to turn: quality against diversity at equal entropy."""
     judge: str | None = None
     """An autoregressive run with the same tokenizer, under which samples are scored; not for the
     demo's language, which is known exactly."""
@@ -144,6 +146,34 @@ class Evaluate:
     """Where to compute: cpu, cuda, cuda:1 and so on, mps, or auto for the fastest of them."""
     tokenizer: str | None = None
     """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Measure several models on the same noise, side by side: one table, one page, one JSON."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Models, as in `flowlm sample`; the others are compared with the first."""
+    steps: tuple[int, ...] = (1, 2, 4, 8, 32)
+    """Numbers of steps; those of an autoregressive model are its tokens."""
+    num: int = 1024
+    """Texts for each."""
+    seed: int = 0
+    """Names the texts."""
+    judge: str | None = None
+    """As in `flowlm evaluate`."""
+    out: Path = Path("reports/compare")
+    """Where the report goes."""
+    device: str = "cpu"
+    """As in `flowlm evaluate`."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a directory."""
+
+    directory: tyro.conf.Positional[Path] = Path("runs")
+    """It is searched two levels deep."""
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,23 @@ def results(console: Console, report: Mapping[str, Any]) -> None:
     console.print(report["summary"], soft_wrap=True)
 
 
+def runs(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line a run."""
+    table = Table(header_style="bold")
+    for name, side in (
+        ("run", "left"), ("method", "left"), ("data", "left"), ("size", "right"),
+        ("steps", "right"), ("held-out loss", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify=side)  # pyright: ignore[reportArgumentType]
+    for row in rows:
+        loss = "-" if row["valid"] is None else f"{row['valid']:.4f}"
+        table.add_row(
+            row["run"], row["method"], row["data"], row["size"],
+            f"{row['step']:,} / {row['steps']:,}", loss,
+        )  # fmt: skip
+    console.print(table)
+
+
 class Measuring:
     """Rows of figures as they come: above a bar on a terminal, else a plain line each.
 

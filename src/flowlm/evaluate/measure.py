@@ -72,7 +72,7 @@ class Measure:
             case "nats":
                 return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
             case "number":
-                return f"{value:.3g}"
+                return f"{value:.2f}" if abs(value) >= 1 else f"{round(value, 3) + 0.0:.3f}"
             case "count":
                 return f"{round(value):,}"
             case "seconds":

@@ -22,12 +22,20 @@ INTERVALS = "intervals"
 
 def figures(written: Written) -> dict[str, Any]:
     """Every measure that applies, by key, and 95 % intervals of those that are means over texts."""
+    return summed(values(written))
+
+
+def values(written: Written) -> dict[str, float | Tensor]:
+    """Every measure that applies, by key: a number, or one of each text."""
+    found = {key: measure.compute(written) for key, measure in MEASURES.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def summed(measured: Mapping[str, float | Tensor]) -> dict[str, Any]:
+    """The figures of `values`."""
     found: dict[str, Any] = {}
     intervals: dict[str, list[float]] = {}
-    for key, measure in MEASURES.items():
-        value = measure.compute(written)
-        if value is None:
-            continue
+    for key, value in measured.items():
         if isinstance(value, int | float):
             found[key] = value
             continue
@@ -152,7 +160,7 @@ def _energy(kind: str, heading: str, about: str) -> tuple[Measure, Measure]:
             f"energy_{kind}", heading, "distance", "number",
             f"The energy distance to held-out text on {about}; 0 for texts of the same kind, and a "
             "little around it by chance.",
-            distance, "low",
+            distance, "low", brief=kind == "hand",
         ),
         Measure(
             f"energy_{kind}_p", f"{heading}, p", "chance", "number",
@@ -189,7 +197,7 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "unique", "Unique", "share", "share",
-            "Different texts as a share of all texts of the row.", _unique,
+            "Different texts as a share of all texts of the row.", _unique, brief=False,
         ),
         Measure(
             "corpus_entropy", "Corpus entropy", "nats", "nats",

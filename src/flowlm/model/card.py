@@ -61,7 +61,8 @@ def _measured(report: Mapping[str, Any]) -> list[str]:
         lines.append("| " + " | ".join(cells) + " |")
     counts = {row.get("samples") for row in rows} - {None}
     facts = report.get("facts") or {}
-    said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    # Paths of a machine are nobody else's.
+    said = ", ".join(f"{k} {v}" for k, v in facts.items() if k not in ("data", "command"))
     texts = f", {min(counts):,} texts a row" if counts else ""
     remarks = [f"By `flowlm evaluate` ({said}{texts})."]
     if any(m.key == "nll" for m in known) and report.get("judge"):

@@ -37,6 +37,8 @@ FULL = 32
 Steps = int | Literal["full"]
 """Steps of a sampler; "full" for enough of them."""
 
+Judge = Callable[[Tokens], Tensor]
+"""Nats per token of each text (n,)."""
 
 BATCHES = 5
 """Batches in which the texts of a row are written at least, where there are as many texts: the time
@@ -54,7 +56,7 @@ def rows(
     num: int,
     seed: int,
     sampler: Sampler,
-    judge: Callable[[Tokens], Tensor] | None = None,
+    judge: Judge | None = None,
     real: RealText | None = None,
     done: Callable[[int], None] = lambda evaluations: None,
 ) -> Iterator[dict[str, Any]]:
@@ -65,7 +67,23 @@ def rows(
     the evaluations of the network, a text each, as they are done. A method whose steps are its
     tokens has one row.
     """
-    method, language = model.experiment.method, exact_language(model)
+    label = model.experiment.method.label
+    for wanted, written in writings(model, steps, num, seed, sampler, judge, real, done):
+        yield {"method": label, "steps": wanted} | figures(written)
+
+
+def writings(
+    model: LanguageModel,
+    steps: Sequence[Steps],
+    num: int,
+    seed: int,
+    sampler: Sampler,
+    judge: Judge | None = None,
+    real: RealText | None = None,
+    done: Callable[[int], None] = lambda evaluations: None,
+) -> Iterator[tuple[Steps, Written]]:
+    """The texts of `rows` and who judges them, for each number of steps, as they are written."""
+    language = exact_language(model)
     for wanted in steps if sampler.counts_steps else ("full",):
         count = counted(wanted)
         evaluations = sampler.evaluations(count, model.length)
@@ -74,8 +92,7 @@ def rows(
             done(texts * each)
 
         tokens, seconds = _timed(model, count, num, seed, sampler, batch)
-        written = Written(tokens, language, judge, real, evaluations, seconds)
-        yield {"method": method.label, "steps": wanted} | figures(written)
+        yield wanted, Written(tokens, language, judge, real, evaluations, seconds)
 
 
 def _timed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -21,9 +20,8 @@ from flowlm.evaluate.measures import MEASURES, Written, figures
 from flowlm.evaluate.ngrams import KnownText
 from flowlm.evaluate.real import RealText
 from flowlm.evaluate.writers import controls
+from flowlm.run.assess import Judge
 from flowlm.run.inputs import Inputs
-
-Judge = Callable[[Tokens], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

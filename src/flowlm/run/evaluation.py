@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import glob
+import shlex
+import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
-
-from flowlm.core.types import Tokens
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
+from flowlm.evaluate.frontier import VALUES
 from flowlm.experiment import Generated, Text, settings_of
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
-from flowlm.run import assess, comparison
-from flowlm.run.assess import Steps
+from flowlm.run import assess, comparison, sweep
+from flowlm.run.assess import Judge, Steps
 from flowlm.run.comparison import Comparison
 from flowlm.run.inputs import Inputs, open_inputs, text_name
 from flowlm.sampling import PointSampler, Sampler
@@ -61,6 +61,8 @@ class Evaluation:
     num: int
     """Texts behind every row."""
     seed: int
+    knob: str | None = None
+    """The setting of the sampler that is turned, for a frontier."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -77,14 +79,19 @@ class Evaluation:
             "sampler": settings_of(self.sampler),
             "tokenizer": model.tokenizer.fingerprint,
             "device": str(model.device),
-        }
+        } | ({} if self.knob is None else {"frontier": self.knob})
+
+    @property
+    def turned(self) -> tuple[float, ...]:
+        """The values of the knob."""
+        return () if self.knob is None else VALUES[self.knob]
 
     @property
     def work(self) -> int:
         """Evaluations of the network for all texts of all rows."""
         length = self.model.length
         each = (self.sampler.evaluations(assess.counted(steps), length) for steps in self.steps)
-        return self.num * sum(each)
+        return self.num * sum(each) * (1 + len(self.turned))
 
 
 def opened(
@@ -96,6 +103,7 @@ def opened(
     device: str = "cpu",
     tokenizer: str | None = None,
     sampler: Sampler | None = None,
+    knob: str | None = None,
 ) -> Evaluation:
     """Load the model that `run` names, and the judge. A Refusal if they cannot be compared.
 
@@ -115,7 +123,11 @@ def opened(
     hearing = None if judge is None else load(judge, device)
     if hearing is not None:
         assess.require_judge(hearing, model)
-    return Evaluation(run, model, way, hearing, taken, num, seed)
+    if knob is not None:
+        sweep.require_knob(knob, way)
+        if hearing is None and not isinstance(model.experiment.data, Generated):
+            raise Refusal("A frontier needs somebody who scores the texts: give --judge RUN.")
+    return Evaluation(run, model, way, hearing, taken, num, seed, knob)
 
 
 def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
@@ -127,14 +139,14 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
     """
     model, num, seed, settings = wanted.model, wanted.num, wanted.seed, wanted.settings
     with reports.writing(out):
-        inputs = _inputs(wanted, watch)
-        compared, judge = _comparison(wanted, inputs), _judge(wanted)
+        inputs = inputs_of(wanted, watch)
+        compared, judge = comparison_of(wanted, inputs), judge_of(wanted)
         label = model.experiment.method.label
         report: dict[str, Any] = {
             "title": f"{label}: {wanted.run}",
             "summary": "",
             "rows": reports.unfinished_rows(out, settings),
-            "facts": assess.facts(seed) | {"weights": settings["weights"]},
+            "facts": assess.facts(seed) | _about(wanted),
             "settings": settings,
         }
         if compared is not None:
@@ -158,10 +170,33 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
             f"{table[0]['sample_entropy']:.3f} nats, {table[0]['unique']:.1%} of {num} texts "
             "unique."
         )
+        if wanted.knob is not None:
+            known = report.get("reference") or {}
+            report["frontier"] = [
+                sweep.sweep(
+                    model, wanted.sampler, wanted.knob, steps, num, seed, judge, real, known,
+                    watch.work,
+                )
+                for steps in wanted.steps
+            ]  # fmt: skip
         report |= _shown(wanted)
         report["held_out"] = [] if inputs is None else assess.held_out(model, inputs.valid)
         reports.write(report, out)
     return report
+
+
+def _about(wanted: Evaluation) -> dict[str, str | int]:
+    """The model, its text and the command."""
+    model, data = wanted.model, wanted.model.experiment.data
+    told: dict[str, str | int] = {
+        "data": (data.path or "text") if isinstance(data, Text) else "the demo's language",
+        "parameters": sum(weight.numel() for weight in model.weights.values()),
+        "sampler": type(wanted.sampler).__name__,
+        "weights": model.fingerprint,
+        "date": date.today().isoformat(),
+        "command": shlex.join(["flowlm", *sys.argv[1:]]),
+    }
+    return told if wanted.judge is None else told | {"judge": wanted.judge.fingerprint}
 
 
 def _shown(wanted: Evaluation) -> dict[str, Any]:
@@ -182,11 +217,12 @@ def _shown(wanted: Evaluation) -> dict[str, Any]:
     return shown
 
 
-def _judge(wanted: Evaluation) -> Callable[[Tokens], Tensor] | None:
+def judge_of(wanted: Evaluation) -> Judge | None:
+    """Who scores texts, if anybody does."""
     return None if wanted.judge is None else partial(assess.judged, wanted.judge)
 
 
-def _comparison(wanted: Evaluation, inputs: Inputs | None) -> Comparison | None:
+def comparison_of(wanted: Evaluation, inputs: Inputs | None) -> Comparison | None:
     """Texts to compare with; None where the model's text is not at hand."""
     model = wanted.model
     assert model.tokenizer is not None
@@ -195,7 +231,7 @@ def _comparison(wanted: Evaluation, inputs: Inputs | None) -> Comparison | None:
     return None if inputs is None else comparison.of_text(inputs, wanted.num)
 
 
-def _inputs(wanted: Evaluation, watch: Watch) -> Inputs | None:
+def inputs_of(wanted: Evaluation, watch: Watch) -> Inputs | None:
     """The text of a model, where it is at hand.
 
     A run's own tokens are read; other text is prepared into a directory that does not stay.

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from flowlm.evaluate.report import figures, sections
+from flowlm.evaluate.report import figures, frontiers, sections
 from flowlm.evaluate.report.markup import Html, element, joined
 from flowlm.evaluate.report.schema import Report, checked
 from flowlm.evaluate.report.table import results_table
@@ -40,6 +40,8 @@ def _body(report: Report) -> Html:
     parts = {
         "Results": (results_table(report) if report["rows"] else Html("")),
         "Quality and diversity over steps": figures.results(report),
+        "Differences, text by text": sections.differences(report),
+        "Quality against diversity": frontiers.frontiers(report),
         "Likelihood of held-out text": sections.held_out(report),
         "Training": figures.training(report),
         "Samples": sections.samples(report),
@@ -48,6 +50,11 @@ def _body(report: Report) -> Html:
         "Where the numbers come from": sections.facts(report) if report.get("facts") else Html(""),
     }
     remarks = {
+        "Differences, text by text": "Texts of one number begin from the same noise in all models, "
+        "so their differences vary less than the texts do. An interval that holds 0 decides "
+        "nothing.",
+        "Quality against diversity": "Lower and further to the right is better. Models compare at "
+        "the same entropy; nothing is said beyond the points that were reached.",
         "Likelihood of held-out text": "Of an upper bound the likelihood itself may be better, so "
         "a lower bound wins and a higher one does not lose.",
         "Training": "The losses of different methods are different quantities: "

@@ -47,6 +47,36 @@ class Film(TypedDict):
     frames: list[Frame]
 
 
+class Frontier(TypedDict):
+    """Quality and diversity of a sampler as one of its settings is turned."""
+
+    method: str
+    steps: Steps
+    knob: str
+    points: list[dict[str, float]]
+    """Each with the `value` of the setting, `sample_entropy` and `nll`."""
+    nll_at_real: NotRequired[float | None]
+    """At the sample entropy of real text; null outside what is reached."""
+    nearest: NotRequired[list[float] | None]
+    """(sample entropy, nll) of the point nearest to it."""
+    area: NotRequired[float | None]
+    """Mean nats above real text, over entropies around its own."""
+    reached: NotRequired[float]
+    """The share of these entropies that is reached."""
+
+
+class Difference(TypedDict):
+    """A figure of one model less that of the first, over pairs of texts of one noise."""
+
+    method: str
+    than: str
+    steps: Steps
+    key: str
+    difference: float
+    interval: list[float]
+    """95 %."""
+
+
 class Report(TypedDict):
     """Everything the page shows."""
 
@@ -61,6 +91,8 @@ class Report(TypedDict):
     """Commit, seed, machine, parameters, ...: shown as they are, in this order."""
     held_out: NotRequired[list[HeldOut] | None]
     """Likelihoods of held-out text, a row a model."""
+    frontier: NotRequired[list[Frontier] | None]
+    differences: NotRequired[list[Difference] | None]
     curves: NotRequired[dict[str, list[list[float]]] | None]
     """Training curves: method -> [[step, loss], ...]."""
     samples: NotRequired[dict[str, list[Sample]] | None]
@@ -90,6 +122,10 @@ def checked(report: Mapping[str, Any]) -> Report:
             _keys(sample, Sample, f"report.samples[{name!r}][{i}]")
     for i, row in enumerate(report.get("held_out") or []):
         _keys(row, HeldOut, f"report.held_out[{i}]")
+    for i, entry in enumerate(report.get("frontier") or []):
+        _keys(entry, Frontier, f"report.frontier[{i}]")
+    for i, entry in enumerate(report.get("differences") or []):
+        _keys(entry, Difference, f"report.differences[{i}]")
     film = report.get("film")
     if film is not None:
         _keys(film, Film, "report.film")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from flowlm.evaluate.held_out import described
-from flowlm.evaluate.measures import present
+from flowlm.evaluate.measures import MEASURES, present
 from flowlm.evaluate.report.markup import (
     Html,
     element,
@@ -76,6 +76,28 @@ def held_out(report: Report) -> Html:
         lines.append(element("tr", name, *(element("td", cell) for cell in cells), about))
     head = element("tr", *(element("th", name, scope="col") for name in heads))
     table = element("table", element("thead", head), element("tbody", *lines), class_="results")
+    return element("div", table, class_="scroll")
+
+
+def differences(report: Report) -> Html:
+    """Paired differences to the first model, those that an interval tells from 0 in bold."""
+    entries = report.get("differences") or []
+    if not entries:
+        return Html("")
+    heads = ("Model", "less", "steps", "measure", "difference", "95 %")
+    rows = []
+    for entry in entries:
+        measure, (low, high) = MEASURES[entry["key"]], entry["interval"]
+        value = f"{entry['difference']:+.4g}"
+        decided = element("strong", value) if low > 0 or high < 0 else value
+        cells = (
+            entry["than"], str(entry["steps"]), measure.heading, decided,
+            f"{low:+.4g} to {high:+.4g}",
+        )  # fmt: skip
+        name = element("th", entry["method"], scope="row")
+        rows.append(element("tr", name, *(element("td", cell) for cell in cells)))
+    head = element("thead", element("tr", *(element("th", name, scope="col") for name in heads)))
+    table = element("table", head, element("tbody", *rows), class_="results")
     return element("div", table, class_="scroll")
 
 

@@ -1,0 +1,65 @@
+"""compare, runs and evaluate --frontier, as commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import flowlm as library
+from flowlm.evaluate.measures import MEASURES, Written
+
+FEW = ("--num", 12, "--steps", 1, 2)
+
+
+def test_models_are_compared_on_the_same_noise(
+    flowlm: Callable, runs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    names = [runs / "flow", runs / "masked"]
+    answer = flowlm("compare", *names, *FEW, "--out", out)
+    assert answer.status == 0, answer.err
+    report = json.loads((out / "report.json").read_text())
+    assert [(row["method"].split(" (")[0], row["steps"]) for row in report["rows"]] == [
+        ("FLM", 1), ("FLM", 2), ("Masked diffusion", 1), ("Masked diffusion", 2),
+    ]  # fmt: skip
+    assert len(report["held_out"]) == 2
+    texts = [library.load(name).sample(12, 2) for name in names]
+    flow, masked = (MEASURES["rep_2"].compute(Written(tokens)) for tokens in texts)
+    (told,) = (d for d in report["differences"] if (d["key"], d["steps"]) == ("rep_2", 2))
+    assert told["difference"] == pytest.approx(float((masked - flow).mean()))
+    low, high = told["interval"]
+    assert low <= told["difference"] <= high
+    page = (out / "report.html").read_text()
+    assert "Differences, text by text" in page
+
+
+def test_what_does_not_compare_is_refused(flowlm: Callable, runs: Path) -> None:
+    flowlm("compare", runs / "flow", *FEW).refusal("two")
+    flowlm("compare", runs / "flow", runs / "flow", *FEW).refusal("different")
+    flowlm("compare", runs / "flow", "demo", *FEW).refusal("tokenizers")
+
+
+def test_runs_are_listed(flowlm: Callable, runs: Path, tmp_path: Path) -> None:
+    answer = flowlm("runs", runs)
+    assert answer.status == 0
+    for said in ("flow", "FLM", "masked", "Autoregressive"):
+        assert said in answer.out
+    flowlm("runs", tmp_path).refusal("no run")
+
+
+def test_a_frontier_turns_a_setting(flowlm: Callable, runs: Path, tmp_path: Path) -> None:
+    words = ("evaluate", runs / "flow", "--num", 8, "--steps", 2, "--out", tmp_path / "out")
+    flowlm(*words, "--frontier", "temperature").refusal("--judge")
+    flowlm(*words, "--frontier", "gamma").refusal("temperature")
+    judged = (*words, "--judge", runs / "autoregressive", "--frontier", "temperature")
+    assert flowlm(*judged).status == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (entry,) = report["frontier"]
+    assert entry["knob"] == "temperature"
+    entropies = [point["sample_entropy"] for point in entry["points"]]
+    assert len(entropies) == 11
+    assert entropies[-1] > entropies[0]
+    assert "Quality against diversity" in (tmp_path / "out" / "report.html").read_text()
