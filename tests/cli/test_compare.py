@@ -42,7 +42,10 @@ def test_what_does_not_compare_is_refused(flowlm: Callable, runs: Path) -> None:
     flowlm("compare", runs / "flow", "demo", *FEW).refusal("tokenizers")
 
 
-def test_runs_are_listed(flowlm: Callable, runs: Path, tmp_path: Path) -> None:
+def test_runs_are_listed(
+    flowlm: Callable, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     answer = flowlm("runs", runs)
     assert answer.status == 0
     for said in ("flow", "FLM", "masked", "Autoregressive"):
