@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 
@@ -66,3 +67,30 @@ def test_a_frontier_turns_a_setting(flowlm: Callable, runs: Path, tmp_path: Path
     assert len(entropies) == 11
     assert entropies[-1] > entropies[0]
     assert "Quality against diversity" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_figures_spread_over_seeds(flowlm: Callable, runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("evaluate", runs / "flow", "--num", 9, "--steps", 2, "--seed", 5, "--seeds", 3)
+    assert flowlm(*words, "--out", out).status == 0
+    (row,) = json.loads((out / "report.json").read_text())["rows"]
+    model = library.load(runs / "flow")
+    found = [
+        float(MEASURES["rep_2"].compute(Written(model.sample(9, 2, seed))).mean())
+        for seed in (5, 6, 7)
+    ]
+    assert row["rep_2"] == pytest.approx(found[0])
+    assert row["spread"]["rep_2"] == pytest.approx(stdev(found))
+    assert "over seeds" in (out / "report.html").read_text()
+    flowlm("evaluate", runs / "flow", "--seeds", 0).refusal("--seeds")
+
+
+def test_rows_of_a_sampler_with_a_likelihood_have_its_bound(
+    flowlm: Callable, runs: Path, tmp_path: Path
+) -> None:
+    for name, sampler in (("flow", ("--sampler", "bridge")), ("masked", ()), ("flow", ())):
+        out = tmp_path / f"{name}{len(sampler)}"
+        words = ("evaluate", runs / name, "--num", 4, "--steps", 1, 4, *sampler)
+        assert flowlm(*words, "--out", out).status == 0
+        rows = json.loads((out / "report.json").read_text())["rows"]
+        assert [("bound" in row) for row in rows] == [name == "masked" or bool(sampler)] * 2

@@ -156,6 +156,8 @@ def evaluate(chosen: options.Evaluate) -> int:
     device_name(chosen.device)
     if chosen.num < 2:
         raise Refusal("Ask for at least two texts: --num 2.")
+    if not 1 <= chosen.seeds <= 1000:
+        raise Refusal(f"--seeds must be 1 to 1000, not {chosen.seeds}.")
     place = find_model(chosen.run)
     if chosen.judge is not None:
         find_model(chosen.judge)
@@ -168,7 +170,7 @@ def evaluate(chosen: options.Evaluate) -> int:
     keep_to_cores()
     wanted = evaluation.opened(
         chosen.run, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device,
-        chosen.tokenizer, way, chosen.frontier,
+        chosen.tokenizer, way, chosen.frontier, chosen.seeds,
     )  # fmt: skip
     out, console = chosen.out or reports.place_of(chosen.run), show.console()
     if not way.counts_steps:

@@ -130,6 +130,8 @@ class Evaluate:
     """Texts for each."""
     seed: int = 0
     """Names the texts."""
+    seeds: int = 1
+    """Seeds from `seed` on: how much figures differ between them."""
     sampler: str | None = None
     """How to write, as in `flowlm sample`."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()

@@ -26,6 +26,8 @@ class Written:
     """Nats per token of each text (n,), by a model that has exact likelihoods."""
     real: RealText | None = None
     """Texts to compare with, where some are at hand."""
+    bound: Tensor | None = None
+    """Nats per token of each held-out text, under the sampler in its number of steps."""
     evaluations: int | None = None
     """Of the network, for a text."""
     seconds: float | None = None

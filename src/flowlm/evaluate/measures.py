@@ -6,7 +6,8 @@ report is read and rendered without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from flowlm.evaluate.measure import Measure as Measure
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 
 INTERVALS = "intervals"
 """The key of a row under which the 95 % intervals of its figures stand, by their keys."""
+
+
+SPREAD = "spread"
+"""The key of a row under which standard deviations over seeds stand, by the keys of figures."""
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Standard deviations of figures over rows of one sampler and several seeds."""
+    shared = [key for key in MEASURES if all(key in row for row in rows)]
+    return {key: stdev(row[key] for row in rows) for key in shared if MEASURES[key].of_texts}
 
 
 def figures(written: Written) -> dict[str, Any]:
@@ -230,6 +241,13 @@ MEASURES: dict[str, Measure] = {
             "sentences, repetition, kinds of words and signs",
         ),
         *_energy("bigram", "Energy of bigrams", "hashed counts of neighbouring tokens"),
+        Measure(
+            "bound", "Held-out", "nats/token", "nats",
+            "Nats per token of held-out text under the very sampler of the row: an upper bound on "
+            "its negative log-likelihood in this number of steps, exact from left to right. "
+            "Samplers without noise of their own have none.",
+            lambda written: written.bound, "low", brief=False, of_texts=False,
+        ),
         Measure(
             "evaluations", "Evaluations", "per text", "count",
             "The forward passes of the network that one text costs.",

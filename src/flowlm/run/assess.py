@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flowlm import __version__
@@ -59,16 +60,17 @@ def rows(
     judge: Judge | None = None,
     real: RealText | None = None,
     done: Callable[[int], None] = lambda evaluations: None,
+    held_out: Tokens | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row of figures for each number of steps, from `num` texts each, as it is measured.
 
     On the generated language quality is exact (share valid, nats per token). On other text it is
-    nats per token under `judge`, if there is one, and the distance to `real` text. `done` hears of
-    the evaluations of the network, a text each, as they are done. A method whose steps are its
-    tokens has one row.
+    nats per token under `judge`, if there is one, and the distance to `real` text; of `held_out`
+    texts their likelihood under the sampler. `done` hears of the evaluations of the network, a text
+    each, as they are done. A method whose steps are its tokens has one row.
     """
     label = model.experiment.method.label
-    for wanted, written in writings(model, steps, num, seed, sampler, judge, real, done):
+    for wanted, written in writings(model, steps, num, seed, sampler, judge, real, done, held_out):
         yield {"method": label, "steps": wanted} | figures(written)
 
 
@@ -81,6 +83,7 @@ def writings(
     judge: Judge | None = None,
     real: RealText | None = None,
     done: Callable[[int], None] = lambda evaluations: None,
+    held_out: Tokens | None = None,
 ) -> Iterator[tuple[Steps, Written]]:
     """The texts of `rows` and who judges them, for each number of steps, as they are written."""
     language = exact_language(model)
@@ -92,7 +95,24 @@ def writings(
             done(texts * each)
 
         tokens, seconds = _timed(model, count, num, seed, sampler, batch)
-        yield wanted, Written(tokens, language, judge, real, evaluations, seconds)
+        bound = None if held_out is None else _bound(model, sampler, count, held_out)
+        yield wanted, Written(tokens, language, judge, real, bound, evaluations, seconds)
+
+
+@torch.no_grad()
+def _bound(
+    model: LanguageModel, sampler: Sampler, steps: int, texts: Tokens
+) -> Float[Tensor, " n"] | None:
+    """Nats per token of each text under the sampler, if it has a likelihood."""
+    device, nats = model.device, []
+    for first in range(0, len(texts), AT_ONCE):
+        part = texts[first : first + AT_ONCE].to(device)
+        rng = Streams.of(0, 1, count=len(part), first=first, total=len(texts), device=device)
+        value = sampler.nll(model.experiment.method.denoiser(model.network), part, steps, rng)
+        if value is None:
+            return None
+        nats.append(value.double().mean(1).cpu())
+    return torch.cat(nats)
 
 
 def _timed(

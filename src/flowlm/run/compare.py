@@ -14,7 +14,9 @@ from flowlm.evaluate.measure import interval
 from flowlm.evaluate.measures import MEASURES, summed, values
 from flowlm.run import assess
 from flowlm.run.assess import Steps
-from flowlm.run.evaluation import Evaluation, Watch, comparison_of, inputs_of, judge_of
+from flowlm.run.comparison import unfilled
+from flowlm.run.evaluation import Evaluation, comparison_of, inputs_of, judge_of
+from flowlm.run.watch import Watch
 
 Measured = dict[Steps, dict[str, float | Tensor]]
 
@@ -51,8 +53,9 @@ def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, A
             measured: Measured = {}
             real = None if compared is None else compared.real
             for steps, written in assess.writings(
-                plan.model, plan.steps, plan.num, plan.seed, plan.sampler, judge, real, watch.work
-            ):
+                plan.model, plan.steps, plan.num, plan.seed, plan.sampler, judge, real, watch.work,
+                None if inputs is None else unfilled(inputs.valid),
+            ):  # fmt: skip
                 measured[steps] = values(written)
                 row = {"method": names[plan.run], "steps": steps} | summed(measured[steps])
                 report["rows"].append(row)

@@ -70,7 +70,7 @@ def of_language(num: int, seed: int, tokenizer: Tokenizer) -> Comparison:
 
 def of_text(inputs: Inputs, num: int) -> Comparison | None:
     """Held-out and training texts, `num` in each part where there are as many; None of too few."""
-    whole = _full(inputs.valid)
+    whole = unfilled(inputs.valid)
     held_out, others = whole[0::2][:num], whole[1::2][:num]
     if not len(others):
         return None
@@ -87,6 +87,6 @@ def of_text(inputs: Inputs, num: int) -> Comparison | None:
     return Comparison(RealText(held_out, known, inputs.tokenizer.decode), others, texts)
 
 
-def _full(texts: Batch) -> Tokens:
+def unfilled(texts: Batch) -> Tokens:
     """Those without filling."""
     return texts.tokens[(texts.weight > 0).all(1)]

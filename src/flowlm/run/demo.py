@@ -192,7 +192,9 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
         assert model.tokenizer is not None
         real = comparison.of_language(NUM, seed, model.tokenizer).real
         sampler = model.experiment.sampler
-        table = list(assess.rows(model, STEPS, NUM, seed, sampler, None, real))
+        table = list(
+            assess.rows(model, STEPS, NUM, seed, sampler, None, real, held_out=text.tokens)
+        )
         write_text(json.dumps(table), directory / ROWS)
     if chain == CHAINS[-1]:  # the shortest: it is measured while the others still learn
         write_text(json.dumps(assess.perfect_masked_rows(FEW, NUM, seed)), out / PERFECT)

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
 from flowlm.evaluate.frontier import VALUES
+from flowlm.evaluate.measures import SPREAD, over_seeds
+from flowlm.evaluate.real import RealText
 from flowlm.experiment import Generated, Text, settings_of
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
@@ -24,6 +26,7 @@ from flowlm.run import assess, comparison, sweep
 from flowlm.run.assess import Judge, Steps
 from flowlm.run.comparison import Comparison
 from flowlm.run.inputs import Inputs, open_inputs, text_name
+from flowlm.run.watch import Watch
 from flowlm.sampling import PointSampler, Sampler
 
 SAMPLES = 8
@@ -31,20 +34,6 @@ SAMPLES = 8
 
 FILM = 16
 """Steps of the film in a report."""
-
-
-@runtime_checkable
-class Watch(Protocol):
-    """Whoever shows how far an evaluation is."""
-
-    def say(self, sentence: str) -> None:
-        """Something worth knowing."""
-
-    def work(self, evaluations: int) -> None:
-        """Evaluations of the network that are done, each for one text."""
-
-    def row(self, row: dict[str, Any]) -> None:
-        """A row that is measured."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +52,8 @@ class Evaluation:
     seed: int
     knob: str | None = None
     """The setting of the sampler that is turned, for a frontier."""
+    seeds: int = 1
+    """Seeds from `seed` on; figures are those of the first, and spread over all."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,7 +70,9 @@ class Evaluation:
             "sampler": settings_of(self.sampler),
             "tokenizer": model.tokenizer.fingerprint,
             "device": str(model.device),
-        } | ({} if self.knob is None else {"frontier": self.knob})
+            "frontier": self.knob,
+            "seeds": self.seeds,
+        }
 
     @property
     def turned(self) -> tuple[float, ...]:
@@ -91,7 +84,7 @@ class Evaluation:
         """Evaluations of the network for all texts of all rows."""
         length = self.model.length
         each = (self.sampler.evaluations(assess.counted(steps), length) for steps in self.steps)
-        return self.num * sum(each) * (1 + len(self.turned))
+        return self.num * sum(each) * (self.seeds + len(self.turned))
 
 
 def opened(
@@ -104,6 +97,7 @@ def opened(
     tokenizer: str | None = None,
     sampler: Sampler | None = None,
     knob: str | None = None,
+    seeds: int = 1,
 ) -> Evaluation:
     """Load the model that `run` names, and the judge. A Refusal if they cannot be compared.
 
@@ -127,7 +121,7 @@ def opened(
         sweep.require_knob(knob, way)
         if hearing is None and not isinstance(model.experiment.data, Generated):
             raise Refusal("A frontier needs somebody who scores the texts: give --judge RUN.")
-    return Evaluation(run, model, way, hearing, taken, num, seed, knob)
+    return Evaluation(run, model, way, hearing, taken, num, seed, knob, seeds)
 
 
 def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
@@ -160,7 +154,11 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
             watch.say(f"{len(table)} of {len(wanted.steps)} rows are measured already: going on.")
             watch.work(wanted.work - replace(wanted, steps=left).work)
         real = None if compared is None else compared.real
-        for row in assess.rows(model, left, num, seed, wanted.sampler, judge, real, watch.work):
+        valid = None if inputs is None else comparison.unfilled(inputs.valid)
+        for row in assess.rows(
+            model, left, num, seed, wanted.sampler, judge, real, watch.work, valid
+        ):
+            row |= _spread(wanted, row, judge, real, watch)
             table.append(row)
             report["summary"] = f"Unfinished: {len(table)} of {len(wanted.steps)} rows."
             reports.write_unfinished(report, out)
@@ -183,6 +181,24 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         report["held_out"] = [] if inputs is None else assess.held_out(model, inputs.valid)
         reports.write(report, out)
     return report
+
+
+def _spread(
+    wanted: Evaluation,
+    row: dict[str, Any],
+    judge: Judge | None,
+    real: RealText | None,
+    watch: Watch,
+) -> dict[str, Any]:
+    """How figures of a row differ over seeds, if there are several."""
+    if wanted.seeds == 1:
+        return {}
+    model, steps, sampler = wanted.model, (row["steps"],), wanted.sampler
+    tables = (
+        assess.rows(model, steps, wanted.num, wanted.seed + k, sampler, judge, real, watch.work)
+        for k in range(1, wanted.seeds)
+    )
+    return {SPREAD: over_seeds([row, *(next(table) for table in tables)])}
 
 
 def _about(wanted: Evaluation) -> dict[str, str | int]:

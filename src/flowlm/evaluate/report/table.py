@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flowlm.evaluate.measures import INTERVALS, Measure, present
+from flowlm.evaluate.measures import INTERVALS, SPREAD, Measure, present
 from flowlm.evaluate.report.charts import marker
 from flowlm.evaluate.report.figures import styles
 from flowlm.evaluate.report.markup import (
@@ -229,8 +229,12 @@ def _cell(
 
 
 def _interval(column: Measure, row: Row) -> str | None:
-    """The 95 % interval of a figure, in words; None where none is known."""
+    """The uncertainty of a figure, in words; None where none is known."""
     ends = (row.get(INTERVALS) or {}).get(column.key)
-    if ends is None:
-        return None
-    return f"95 %: {_show(column, ends[0])} to {_show(column, ends[1])}"
+    over_seeds = (row.get(SPREAD) or {}).get(column.key)
+    parts = []
+    if ends is not None:
+        parts.append(f"95 %: {_show(column, ends[0])} to {_show(column, ends[1])}")
+    if over_seeds is not None:
+        parts.append(f"standard deviation over seeds: {over_seeds:.3g}")
+    return "; ".join(parts) or None
