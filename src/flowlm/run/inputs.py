@@ -40,12 +40,12 @@ class Inputs:
     """How often every token comes up in the text to learn from, or in a long beginning of it."""
     valid: Batch
     """The held-out texts: the same whatever the training batch and the number of processes."""
-    text: Integer[np.ndarray, " n"] | None
-    """All tokens to learn from, one after another; None where they are drawn anew."""
     tokenizer: Tokenizer
     length: int
     fingerprint: str
     """sha256, in hex, of all that the text is."""
+    text: Integer[np.ndarray, " n"] | None = None
+    """All tokens to learn from, one after another; None where they are drawn anew."""
 
 
 def open_inputs(
@@ -76,7 +76,7 @@ def open_inputs(
                 return tokens.flatten().bincount(minlength=language.vocab)
 
             return Inputs(
-                batches, drawn_counts, valid, None, Tokenizer.words(words), language.length,
+                batches, drawn_counts, valid, Tokenizer.words(words), language.length,
                 demo_fingerprint(),
             )  # fmt: skip
         case Text() as text:
@@ -99,8 +99,8 @@ def open_inputs(
                 return beginning.bincount(minlength=vocab)
 
             return Inputs(
-                batches, read_counts, valid, prepared.train, prepared.tokenizer, text.length,
-                prepared.fingerprint,
+                batches, read_counts, valid, prepared.tokenizer, text.length,
+                prepared.fingerprint, prepared.train,
             )  # fmt: skip
         case other:
             assert_never(other)
