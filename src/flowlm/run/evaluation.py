@@ -267,6 +267,8 @@ def inputs_of(wanted: Evaluation, watch: Watch) -> Inputs | None:
     with tempfile.TemporaryDirectory(prefix="flowlm-") as scratch:
         tokens = own if is_prepared(own) else Path(scratch) / "tokens"
         source = open_inputs(experiment, tokens, tokenizer)
+    if model.fingerprints is None and isinstance(experiment.data, Generated):
+        return source  # its sentences are judged as that language's as well
     if model.fingerprints is None:
         watch.say(
             f"{wanted.run} does not say which text it has learnt from: its held-out text is left "

@@ -55,8 +55,8 @@ def _body(report: Report) -> Html:
         "nothing.",
         "Quality against diversity": "Lower and further to the right is better. Models compare at "
         "the same entropy; nothing is said beyond the points that were reached.",
-        "Likelihood of held-out text": "Of an upper bound the likelihood itself may be better, so "
-        "a lower bound wins and a higher one does not lose.",
+        "Likelihood of held-out text": "The likelihood itself may be better than an upper bound: "
+        "a lower bound than another number is better, a higher one proves nothing.",
         "Training": "The losses of different methods are different quantities: "
         "compare a curve with itself only.",
     }
