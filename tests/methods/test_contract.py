@@ -466,7 +466,7 @@ def every_sentence() -> core.Batch:
 @torch.no_grad()
 def test_a_likelihood_is_a_bound(learner: Learner, agreement: Language) -> None:
     """No less than the entropy, on average; the same at every number of draws."""
-    n = 5000
+    n = 2000
     batch = batch_of(agreement, 11, count=n)
     nll = learner.method.nll(learner.network, batch, Streams.of(11, count=n), 3)
     assert nll.shape == (n, 3)

@@ -120,7 +120,7 @@ def _repetition(n: int) -> Measure:
         f"rep_{n}", f"Rep-{n}", "share", "share",
         f"Repetition within a text: 1 less the share of different {n}-grams among all of the text, "
         "averaged over texts.",
-        compute, "near", brief=n == 2,
+        compute, "near", brief=False,
     )  # fmt: skip
 
 

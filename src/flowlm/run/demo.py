@@ -172,7 +172,8 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
         os.nice(GIVE_WAY)
     for part in chain:
         directory, wanted = out / part, experiment(part, out, seed)
-        if (directory / ROWS).exists() and read_experiment(directory) == wanted:
+        measured = all((directory / name).exists() for name in (HELD_OUT, ROWS))
+        if measured and read_experiment(directory) == wanted:
             continue
         again = (directory / "experiment.json").exists() and bool(found(directory / "checkpoints"))
         directory.mkdir(exist_ok=True)
