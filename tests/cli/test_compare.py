@@ -81,7 +81,12 @@ def test_figures_spread_over_seeds(flowlm: Callable, runs: Path, tmp_path: Path)
     ]
     assert row["rep_2"] == pytest.approx(found[0])
     assert row["spread"]["rep_2"] == pytest.approx(stdev(found))
-    assert "over seeds" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "over seeds" in page
+    report = json.loads((out / "report.json").read_text())
+    (levels,) = report["levels"].values()
+    assert [tau for tau, _ in levels] == pytest.approx([0.05 + 0.1 * i for i in range(10)])
+    assert "Held-out cross-entropy over time" in page
     flowlm("evaluate", runs / "flow", "--seeds", 0).refusal("--seeds")
 
 

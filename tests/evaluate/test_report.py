@@ -300,3 +300,10 @@ def test_text_stands_out_from_the_paper(theme):
         for ground in ("paper", "panel"):
             dark, light = sorted(luminance(colours[k]) for k in (name, ground))
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, ground)
+
+
+def test_cross_entropy_over_time_is_drawn_where_it_is_known(report):
+    assert "Held-out cross-entropy over time" not in render(report)
+    shown = render(report | {"levels": {"FLM": [[0.05, 5.5], [0.95, 0.25]], "FMLM": []}})
+    assert "Held-out cross-entropy over time" in shown
+    assert "5.5 at 0.05" in shown

@@ -247,6 +247,18 @@ def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
 
 def curve(directory: Path) -> list[tuple[int, float]]:
     """(step, training loss in nats per token) of a run, from its metrics.jsonl."""
+    return [(line["step"], line["loss"]) for line in _metrics(directory) if "loss" in line]
+
+
+def levels(directory: Path) -> list[tuple[float, float]]:
+    """(tau, cross-entropy of held-out text in nats per token) of a run's last validation."""
+    prefix = "valid/tau_"
+    known = [line for line in _metrics(directory) if any(key.startswith(prefix) for key in line)]
+    last = known[-1] if known else {}
+    return [(float(k.removeprefix(prefix)), v) for k, v in last.items() if k.startswith(prefix)]
+
+
+def _metrics(directory: Path) -> list[dict[str, Any]]:
     file = directory / "metrics.jsonl"
     if not file.exists():
         return []  # an export
@@ -254,7 +266,7 @@ def curve(directory: Path) -> list[tuple[int, float]]:
     for line in file.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):  # the line that is being written
             records.append(json.loads(line))
-    return [(record["step"], record["loss"]) for record in records if "loss" in record]
+    return records
 
 
 def facts(seed: int) -> dict[str, str | int]:

@@ -133,6 +133,7 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         }
         | {f"seconds of training, {names[p]}": _seconds(out / p) for p in RECIPES},
         "curves": {names[part]: assess.curve(out / part) for part in RECIPES},
+        "levels": {names[part]: assess.levels(out / part) for part in ("flow", "flow-map")},
         "samples": {
             f"{names[part]} @ {steps}": assess.samples(
                 models[part], steps, 6, seed, models[part].experiment.sampler

@@ -221,6 +221,7 @@ def _shown(wanted: Evaluation) -> dict[str, Any]:
     method = model.experiment.method
     shown: dict[str, Any] = {
         "curves": {method.label: assess.curve(Path(wanted.run))},
+        "levels": {method.label: assess.levels(Path(wanted.run))},
         "samples": {
             f"{method.label} @ {steps}": assess.samples(
                 model, assess.counted(steps), SAMPLES, seed, sampler

@@ -78,6 +78,28 @@ def training(report: Report) -> Html:
     return element("div", *panels, class_="figures panels") if panels else Html("")
 
 
+def levels(report: Report) -> Html:
+    """Cross-entropy of held-out text by clock time, a line a method."""
+    lines = []
+    for style, (name, pairs) in enumerate((report.get("levels") or {}).items()):
+        points = tuple(
+            Point(tau, nats, f"{nats:.3g} at {tau:.2f}")
+            for tau, nats in pairs
+            if math.isfinite(nats)
+        )
+        if points:
+            lines.append(Line(name, styles(report).get(name, style), points))
+    if not lines:
+        return Html("")
+    most = max(point.y for line in lines for point in line.points)
+    axes = (
+        linear_axis(0, 1, "tau", lambda tau: f"{tau:g}"),
+        linear_axis(0, most, "nats per held-out token", lambda y: f"{y:.3g}"),
+    )
+    drawn = chart("levels", "Held-out cross-entropy over clock time", axes, lines)
+    return element("figure", drawn)
+
+
 def _measure(report: Report, measure: Measure, caption: str) -> Html | None:
     """A measure over steps, with what real text scores, or for a share what chance scores."""
     lines = _lines(report, lambda row: _point(measure, row))

@@ -44,12 +44,15 @@ def _body(report: Report) -> Html:
         "Quality against diversity": frontiers.frontiers(report),
         "Likelihood of held-out text": sections.held_out(report),
         "Training": figures.training(report),
+        "Held-out cross-entropy over time": figures.levels(report),
         "Samples": sections.samples(report),
         "One text being written": sections.film(report),
         "How to read the numbers": sections.definitions(report),
         "Where the numbers come from": sections.facts(report) if report.get("facts") else Html(""),
     }
     remarks = {
+        "Held-out cross-entropy over time": "Of the clean tokens, seen in noise at each clock time "
+        "tau: no likelihood, and low values alone do not make good text.",
         "Differences, text by text": "Texts of one number begin from the same noise in all models, "
         "so their differences vary less than the texts do. An interval that holds 0 decides "
         "nothing.",

@@ -95,6 +95,8 @@ class Report(TypedDict):
     differences: NotRequired[list[Difference] | None]
     curves: NotRequired[dict[str, list[list[float]]] | None]
     """Training curves: method -> [[step, loss], ...]."""
+    levels: NotRequired[dict[str, list[list[float]]] | None]
+    """Cross-entropy of held-out text by clock time: method -> [[tau, nats per token], ...]."""
     samples: NotRequired[dict[str, list[Sample]] | None]
     """Texts by "method @ steps"."""
     film: NotRequired[Film | None]
