@@ -7,13 +7,20 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from flowlm import core
 from flowlm.chunked import HeadPrediction, LazyOneHot
+from flowlm.chunked.points import chunk_numel
+from flowlm.chunked.tiles import tile_side
 from flowlm.core import Batch, Dense, OneHot, Projected, Streams
 from flowlm.data.language import demo_language
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.methods.bound import largest_lift, likelihood_bound
+from flowlm.methods.flow import Flow
+from flowlm.methods.input import BayesInput, Input, ProjectedInput
+from flowlm.nn import Size
 from flowlm.sampling import Bridge, Denoiser, Euler, LeftToRight, MaskedDenoiser, Unmask
 from flowlm.sampling.left_to_right import NextToken
 
@@ -240,3 +247,35 @@ def test_the_error_is_that_of_a_weighted_mean() -> None:
     assert single is not None
     assert single.mean == 1
     assert math.isnan(single.error)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers of any tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        self.numbers = max(self.numbers, *made, 0)
+        return out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("input", [ProjectedInput(), BayesInput()], ids=str)
+def test_no_tensor_grows_with_tokens_times_words(input: Input) -> None:
+    """Of the bound in the limit and of that in K steps."""
+    vocab, count, length = 30_000, 4, 64
+    method = Flow(input=input)
+    size = Size(1, 16, 2, 8, 0.0, None, None)
+    denoiser = method.denoiser(method.network(size, vocab, length).eval())
+    texts = torch.randint(vocab, (count, length))
+    most = max(chunk_numel("cpu"), tile_side("cpu") ** 2)
+    assert most < count * length * vocab
+    for read in (
+        lambda rng: likelihood_bound(denoiser, texts, rng, 1),
+        lambda rng: Bridge().nll(denoiser, texts, 2, rng),
+    ):
+        with Largest() as largest:
+            assert read(Streams.of(0, count=count)).shape == texts.shape
+        assert largest.numbers <= most

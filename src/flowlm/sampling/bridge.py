@@ -90,7 +90,7 @@ class Bridge(PointSampler):
 
 
 def _divergence(
-    logp: core.Probs,
+    logp: Float[Tensor, "n m v"],
     patch: core.Patch,
     tokens: core.Tokens,
     noise: chunked.LazyPoint,
