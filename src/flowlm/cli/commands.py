@@ -150,12 +150,16 @@ def _require_amounts(num: int, steps: Sequence[int], seed: int) -> None:
         amounts(num, count, seed)
 
 
-def evaluate(chosen: options.Evaluate) -> int:
-    """Measure a run and write its report."""
+def _require_several(chosen: options.Evaluate | options.Compare) -> None:
     _require_amounts(chosen.num, chosen.steps, chosen.seed)
     device_name(chosen.device)
     if chosen.num < 2:
         raise Refusal("Ask for at least two texts: --num 2.")
+
+
+def evaluate(chosen: options.Evaluate) -> int:
+    """Measure a run and write its report."""
+    _require_several(chosen)
     if not 1 <= chosen.seeds <= 1000:
         raise Refusal(f"--seeds must be 1 to 1000, not {chosen.seeds}.")
     place = find_model(chosen.run)
@@ -195,12 +199,9 @@ def evaluate(chosen: options.Evaluate) -> int:
 
 def compare(chosen: options.Compare) -> int:
     """Measure several models side by side."""
-    _require_amounts(chosen.num, chosen.steps, chosen.seed)
-    device_name(chosen.device)
+    _require_several(chosen)
     if len(chosen.runs) < 2 or len(set(chosen.runs)) < len(chosen.runs):
         raise Refusal("Name at least two different models to compare.")
-    if chosen.num < 2:
-        raise Refusal("Ask for at least two texts: --num 2.")
     for name in (*chosen.runs, *([] if chosen.judge is None else [chosen.judge])):
         find_model(name)
     from flowlm.cli import show

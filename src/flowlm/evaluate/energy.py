@@ -38,23 +38,19 @@ _PIECES = re.compile(r"\w+|[^\w\s]")
 _STOPS = frozenset(".!?")
 
 
-def energy_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, without the pairs of a text with itself (unbiased)."""
-    return float(_statistics(_distances(x, y), len(x), torch.arange(len(x) + len(y))[None]))
+def energy_distance(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], seed: int = 0
+) -> tuple[float, float]:
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, without the pairs of a text with itself (unbiased).
 
-
-def permutation_p(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], seed: int = 0) -> float:
-    """Chance of a distance as large between random halves of both sets together."""
+    And p, the chance of one as large between random halves of both sets together.
+    """
     rng = np.random.default_rng(seed)
-    whole = len(x) + len(y)
-    orders = [np.arange(whole)] + [rng.permutation(whole) for _ in range(PERMUTATIONS)]
-    found = _statistics(_distances(x, y), len(x), torch.from_numpy(np.stack(orders)))
-    return float((found >= found[0]).double().mean())
-
-
-def _distances(x: Tensor, y: Tensor) -> Float[Tensor, "k k"]:
     both = torch.cat([x, y]).double()
-    return torch.cdist(both, both)
+    orders = [np.arange(len(both))]
+    orders += [rng.permutation(len(both)) for _ in range(PERMUTATIONS)]
+    found = _statistics(torch.cdist(both, both), len(x), torch.from_numpy(np.stack(orders)))
+    return float(found[0]), float((found >= found[0]).double().mean())
 
 
 def _statistics(d: Tensor, n: int, orders: Tensor) -> Float[Tensor, " k"]:

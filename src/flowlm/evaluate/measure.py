@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ class Written:
     """Of the network, for a text."""
     seconds: float | None = None
     """For a text."""
+
+    @cached_property
+    def energies(self) -> dict[str, tuple[float, float] | None]:
+        """Energy distances to real text with their p-values, by kind of features."""
+        if self.real is None:
+            return {}
+        return {kind: self.real.energy(self.tokens, kind) for kind in ("hand", "bigram")}
 
 
 Form = Literal["share", "nats", "number", "count", "seconds"]

@@ -157,14 +157,11 @@ def _longest(written: Written) -> float | None:
 
 
 def _energy(kind: str, heading: str, about: str) -> tuple[Measure, Measure]:
-    def found(written: Written) -> tuple[float, float] | None:
-        return None if written.real is None else written.real.energy(written.tokens, kind)
-
     def distance(written: Written) -> float | None:
-        return None if (both := found(written)) is None else both[0]
+        return None if (both := written.energies.get(kind)) is None else both[0]
 
     def p(written: Written) -> float | None:
-        return None if (both := found(written)) is None else both[1]
+        return None if (both := written.energies.get(kind)) is None else both[1]
 
     return (
         Measure(

@@ -42,7 +42,7 @@ class RealText:
         else:
             features = energy.hand_features(self._read(tokens), self._frequent)
             x, y = energy.standardised(features, self._hand)
-        return energy.energy_distance(x, y), energy.permutation_p(x, y)
+        return energy.energy_distance(x, y)
 
     @cached_property
     def _texts(self) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import platform
 import statistics
@@ -30,6 +28,7 @@ from flowlm.evaluate.real import RealText
 from flowlm.experiment import Generated
 from flowlm.machine.limits import cores
 from flowlm.model.language_model import LanguageModel
+from flowlm.run.metrics import records
 from flowlm.sampling import MaskedDenoiser, Sampler, Unmask
 
 FULL = 32
@@ -99,16 +98,27 @@ def writings(
         yield wanted, Written(tokens, language, judge, real, bound, evaluations, seconds)
 
 
-@torch.no_grad()
 def _bound(
     model: LanguageModel, sampler: Sampler, steps: int, texts: Tokens
 ) -> Float[Tensor, " n"] | None:
     """Nats per token of each text under the sampler, if it has a likelihood."""
-    device, nats = model.device, []
+
+    def nll(part: Tokens, rng: Streams) -> Tensor | None:
+        return sampler.nll(model.experiment.method.denoiser(model.network), part, steps, rng)
+
+    return _by_text(nll, texts, model.device)
+
+
+@torch.no_grad()
+def _by_text(
+    nll: Callable[[Tokens, Streams], Tensor | None], texts: Tokens, device: torch.device
+) -> Float[Tensor, " n"] | None:
+    """Nats per token of each text, some at a time; None where there are none."""
+    nats = []
     for first in range(0, len(texts), AT_ONCE):
         part = texts[first : first + AT_ONCE].to(device)
         rng = Streams.of(0, 1, count=len(part), first=first, total=len(texts), device=device)
-        value = sampler.nll(model.experiment.method.denoiser(model.network), part, steps, rng)
+        value = nll(part, rng)
         if value is None:
             return None
         nats.append(value.double().mean(1).cpu())
@@ -221,14 +231,14 @@ def film(model: LanguageModel, steps: int, seed: int, sampler: Sampler) -> dict[
 
 def judged(judge: LanguageModel, tokens: Tokens) -> Tensor:
     """Nats per token of each text under an autoregressive model (n,)."""
-    method, device, nats = judge.experiment.method, judge.device, []
-    for part in tokens.split(AT_ONCE):
-        texts = Batch(part.to(device), torch.ones(part.shape, device=device))
-        with torch.no_grad():
-            value = method.nll(judge.network, texts, Streams.of(0, count=len(part), device=device))
-        assert value is not None
-        nats.append(value.double().mean(1).cpu())
-    return torch.cat(nats)
+
+    def nll(part: Tokens, rng: Streams) -> Tensor | None:
+        texts = Batch(part, torch.ones(part.shape, device=part.device))
+        return judge.experiment.method.nll(judge.network, texts, rng)
+
+    nats = _by_text(nll, tokens, judge.device)
+    assert nats is not None
+    return nats
 
 
 def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
@@ -247,26 +257,15 @@ def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
 
 def curve(directory: Path) -> list[tuple[int, float]]:
     """(step, training loss in nats per token) of a run, from its metrics.jsonl."""
-    return [(line["step"], line["loss"]) for line in _metrics(directory) if "loss" in line]
+    return [(line["step"], line["loss"]) for line in records(directory) if "loss" in line]
 
 
 def levels(directory: Path) -> list[tuple[float, float]]:
     """(tau, cross-entropy of held-out text in nats per token) of a run's last validation."""
     prefix = "valid/tau_"
-    known = [line for line in _metrics(directory) if any(key.startswith(prefix) for key in line)]
+    known = [line for line in records(directory) if any(key.startswith(prefix) for key in line)]
     last = known[-1] if known else {}
     return [(float(k.removeprefix(prefix)), v) for k, v in last.items() if k.startswith(prefix)]
-
-
-def _metrics(directory: Path) -> list[dict[str, Any]]:
-    file = directory / "metrics.jsonl"
-    if not file.exists():
-        return []  # an export
-    records = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # the line that is being written
-            records.append(json.loads(line))
-    return records
 
 
 def facts(seed: int) -> dict[str, str | int]:

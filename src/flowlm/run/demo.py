@@ -16,6 +16,7 @@ from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, read_experiment
 from flowlm.files import LOCK, locked, write_text
 from flowlm.recipes import demo
+from flowlm.run.metrics import records
 
 FEW = (1, 2, 4, 8)
 STEPS = (*FEW, "full")
@@ -217,8 +218,7 @@ def _require_success(worker: BaseProcess, out: Path) -> None:
 
 
 def _seconds(run: Path) -> int:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return round(sum(json.loads(line).get("seconds", 0.0) for line in lines))
+    return round(sum(record.get("seconds", 0.0) for record in records(run)))
 
 
 def _steps_done(directory: Path) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flowlm.errors import Refusal
 from flowlm.experiment import Text, read_experiment
+from flowlm.run.metrics import records
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:
@@ -32,11 +31,8 @@ def _row(place: Path, directory: Path) -> dict[str, Any] | None:
     except Refusal:
         return None
     step, valid = 0, None
-    with suppress(OSError):
-        for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the line that is being written
-                record = json.loads(line)
-                step, valid = record.get("step", step), record.get("valid", valid)
+    for record in records(place):
+        step, valid = record.get("step", step), record.get("valid", valid)
     data, size = experiment.data, experiment.size
     return {
         "run": "." if place == directory else str(place.relative_to(directory)),

@@ -77,16 +77,18 @@ class Bridge(PointSampler):
             return None
         grid, (count, length) = denoiser.clock.grid(steps, tokens.device), tokens.shape
         total = 0.0
-        for k in range(steps):
+
+        def prediction(k: int) -> core.TokenDistribution:
             now, then = (tau.expand(count, 1) for tau in grid[k : k + 2])
-            t, t_next = denoiser.clock.t(now), denoiser.clock.t(then)
-            prediction = self.predict(denoiser, denoiser.noisy(tokens, now, rng), now, then)
-            if k == steps - 1:
-                return total + prediction.nll(tokens)
-            delta = (t_next / (1 - t_next)) ** 2 - (t / (1 - t)) ** 2
+            return self.predict(denoiser, denoiser.noisy(tokens, now, rng), now, then)
+
+        t = denoiser.clock.t(grid[:steps].expand(count, -1))
+        delta = ((t / (1 - t)) ** 2).diff(dim=1)
+        for k in range(steps - 1):
+            answer = prediction(k)
             noise = chunked.LazyOneHot(denoiser.space.vocab).noise(rng, length)
-            total = total + prediction.reduce(_divergence, tokens, noise, delta)
-        raise ValueError(f"a sampler takes at least one step, not {steps}")
+            total = total + answer.reduce(_divergence, tokens, noise, delta[:, k : k + 1])
+        return total + prediction(steps - 1).nll(tokens)
 
 
 def _divergence(
