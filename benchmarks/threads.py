@@ -64,19 +64,20 @@ def cell(width: int, threads: int) -> list[float]:
     """Seconds of each of a few training steps of a 6-block flow on 32 texts of 16 words."""
     import torch
 
-    from flowlm.data.language import Sentences, demo_language
     from flowlm.methods.flow import Flow
     from flowlm.methods.input import PosteriorInput
     from flowlm.nn import Size
+    from flowlm.tasks.drawn import Drawn
+    from flowlm.tasks.generated import Generated
     from flowlm.train import Plan, State, train
 
     torch.set_num_threads(threads)
-    language, _ = demo_language()
+    task = Generated()
     size = Size(6, width, 4, 32, dropout=0.0, attention_cap=None, output_cap=None)
     method = Flow(input=PosteriorInput())
     plan = Plan(steps=STEPS + 3, batch=32, warmup=1)
-    network = method.network(size, language.vocab, language.length)
-    steps = train(State(network, plan), method.loss, Sentences(language, 32, 0), plan)
+    network = method.network(size, task.vocab, task.length)
+    steps = train(State(network, plan), method.loss, Drawn(task, 32, 0), plan)
     seconds = []
     began = time.perf_counter()
     for _ in steps:

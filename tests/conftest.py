@@ -19,7 +19,7 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from flowlm.core import Language  # noqa: E402
+from flowlm.core import Automaton  # noqa: E402
 
 torch.set_num_threads(1)
 # What fails today fails tomorrow, on slow machines too.
@@ -42,9 +42,9 @@ Arc = tuple[int, int, int, float]
 """Source, word, target, weight."""
 
 
-def automaton(vocab: int, length: int, arcs: Sequence[Arc], final: Sequence[bool]) -> Language:
+def automaton(vocab: int, length: int, arcs: Sequence[Arc], final: Sequence[bool]) -> Automaton:
     source, word, target, chance = zip(*arcs)
-    return Language(
+    return Automaton(
         vocab,
         length,
         torch.tensor(source),

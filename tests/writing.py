@@ -1,16 +1,19 @@
-"""Texts of a method and a network, without a `LanguageModel` around them."""
+"""Texts of a method and a network without a `LanguageModel`, and of any language as a task."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flowlm import experiment
-from flowlm.core import Streams
+from flowlm.core import Language, Streams
 from flowlm.experiment.kinds import spelt
 from flowlm.methods.method import Method
 from flowlm.nn import DiT
 from flowlm.sampling import Euler, Frame, Jumps, LeftToRight, PointSampler, Sampler, Unmask
+from flowlm.tasks.sentences import Sentences
 
 INPUTS = {spelt(name): kind() for name, kind in experiment.INPUTS.items()}
 """By the words of the command line: projected, linear, posterior, bayes."""
@@ -38,3 +41,22 @@ def frames(
 
 def film(*arguments: object, **options: object) -> list[Tensor]:
     return [frame.tokens() for frame in frames(*arguments, **options)]
+
+
+@dataclass(frozen=True, eq=False)
+class Spoken(Sentences):
+    """Any language as a task."""
+
+    about = "sentences of a small language"
+    itself = "The language itself"
+    known: Language
+
+    @property
+    def language(self) -> Language:
+        """The language."""
+        return self.known
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Numbers."""
+        return tuple(map(str, range(self.known.vocab)))

@@ -183,7 +183,7 @@ def write(
     seconds = (time.perf_counter() - began) / texts
     torch.save(tokens, place / written_file(steps, warmth))
     told = {"steps": steps, "temperature": warmth}
-    told |= figures(Written(tokens, where.language, seconds=seconds))
+    told |= figures(Written(tokens, where.task, seconds=seconds))
     print(place.name, told, flush=True)
     return told
 

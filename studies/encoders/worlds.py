@@ -6,17 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowlm.core import Batch, Language, Streams
+from flowlm.core import Automaton, Batch, Streams
 from flowlm.data.finding import find_corpus, make_tokenizer
-from flowlm.data.language import AHEAD, Sentences, demo_language
+from flowlm.data.language import demo_language
 from flowlm.data.loader import Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokens import is_prepared, open_tokens
+from flowlm.tasks.drawn import AHEAD, Drawn
+from flowlm.tasks.generated import Generated
+from flowlm.tasks.sentences import Sentences
+from flowlm.tasks.task import Task
 
 DIALECTS = 4
 VOCABULARIES = {"text": 8192, "text-2048": 2048, "text-512": 512, "characters": None}
@@ -28,14 +33,14 @@ HELD_OUT = 128
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A text to learn from, and its exact language where it has one."""
+    """A text to learn from, and its task where it is one."""
 
     vocab: int
     length: int
     batches: Callable[[int], Batch]
     counts: Tensor
     valid: Batch
-    language: Language | None
+    task: Task | None
 
 
 def world(name: str, batch: int, seed: int, folder: Path) -> World:
@@ -46,19 +51,19 @@ def world(name: str, batch: int, seed: int, folder: Path) -> World:
         counts = torch.from_numpy(text.train.astype(np.int64)).bincount(minlength=vocab)
         valid = next(sequential(text.valid, LENGTH, HELD_OUT))
         return World(vocab, LENGTH, Windows(text.train, LENGTH, batch, seed), counts, valid, None)
-    language = demo_language()[0] if name == "demo" else dialects()
-    batches = Sentences(language, batch, seed)
+    task = Generated() if name == "demo" else Dialects()
+    batches = Drawn(task, batch, seed)
     # A seed of their own, the same for every run: held-out sentences.
-    held_out = language.sample(Streams.of(977, 0, 1, count=HELD_OUT))
+    held_out = task.sample(Streams.of(977, 0, 1, count=HELD_OUT), "held out")
     counts = torch.cat([batches(step).tokens for step in range(AHEAD)]).flatten()
     return World(
-        language.vocab, language.length, batches, counts.bincount(minlength=language.vocab),
-        Batch(held_out, torch.ones(held_out.shape)), language,
+        task.vocab, task.length, batches, counts.bincount(minlength=task.vocab),
+        Batch(held_out, torch.ones(held_out.shape)), task,
     )  # fmt: skip
 
 
 @cache
-def dialects() -> Language:
+def dialects() -> Automaton:
     """The demo's language in DIALECTS dialects that share no word, each sentence in one of them."""
     one, _ = demo_language()
     # All begin in state 0; the copies' own states 0 are never reached.
@@ -71,7 +76,25 @@ def dialects() -> Language:
         )
         for k in range(DIALECTS)
     ]  # fmt: skip
-    return Language(DIALECTS * one.vocab, one.length, *map(torch.cat, zip(*parts)))
+    return Automaton(DIALECTS * one.vocab, one.length, *map(torch.cat, zip(*parts)))
+
+
+@dataclass(frozen=True)
+class Dialects(Sentences):
+    """The language in dialects as a task."""
+
+    about: ClassVar[str] = "sentences of the demo's language in dialects"
+    itself: ClassVar[str] = "The language itself"
+
+    @property
+    def language(self) -> Automaton:
+        """The language."""
+        return dialects()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Numbers: nobody reads them."""
+        return tuple(map(str, range(dialects().vocab)))
 
 
 def prepare_text(text: Path, folder: Path) -> None:

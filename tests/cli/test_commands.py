@@ -267,7 +267,7 @@ def test_sentences_of_the_demo_train_and_are_measured(flowlm: Callable, tmp_path
     assert flowlm("train", "demo-flow", *words.split(), "--out", out).status == 0
     answer = flowlm("evaluate", out, "--steps", 1, "--num", 20)
     assert answer.status == 0
-    assert "Entropy of the language" in answer.out
+    assert "Entropy of the language itself" in answer.out
     row = json.loads((out / "report.json").read_text())["rows"][0]
     assert 0 <= row["valid"] <= 1
     assert row["nll"] > 3, "an untrained model writes sentences of the language"

@@ -90,7 +90,7 @@ def test_the_demo_trains_measures_and_reports(
     assert (out / "report-1.json").read_text() == "of somebody"
     assert demo.CHAINS[0] == ("flow", "flow-map"), "the longest chain"
     assert given_way == [demo.GIVE_WAY] * 2, "the two others give way to it"
-    for shown in ("FMLM", "FLM", "Autoregressive", "Entropy of the language"):
+    for shown in ("FMLM", "FLM", "Autoregressive", "Entropy of the language itself"):
         assert shown in answer.out
     report = json.loads((out / "report.json").read_text())
     rows = [(row["method"], row["steps"]) for row in report["rows"]]

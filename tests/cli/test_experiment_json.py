@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Generated, Text, from_json, to_json
+from flowlm.experiment import Experiment, Text, from_json, to_json
 from flowlm.experiment.kinds import spelt
 from flowlm.experiment.older import FORMAT
 from flowlm.methods.autoregressive import Autoregressive
@@ -24,6 +24,7 @@ from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
 from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Unmask
+from flowlm.tasks.generated import Generated
 from flowlm.train.plan import Plan
 
 FILE = Path("experiment.json")

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowlm.data import loader
-from flowlm.data.language import Sentences, demo_language
 from flowlm.data.loader import Ahead, Windows, sequential
+from flowlm.tasks.drawn import Drawn
+from flowlm.tasks.generated import Generated
 
 
 def row(n: int) -> np.ndarray:
@@ -162,16 +163,14 @@ def test_a_process_reads_its_own_rows_and_no_other(monkeypatch) -> None:
 
 
 def test_sentences_are_shared_in_the_same_way() -> None:
-    language, _ = demo_language()
     for step in (0, 33):
-        whole = Sentences(language, 6, 1)(step).tokens
-        parts = [Sentences(language, 6, 1, rank, 3)(step).tokens for rank in range(3)]
+        whole = Drawn(Generated(), 6, 1)(step).tokens
+        parts = [Drawn(Generated(), 6, 1, rank, 3)(step).tokens for rank in range(3)]
         assert torch.equal(torch.cat(parts), whole)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(refused) -> None:
-    language, _ = demo_language()
-    for make in (lambda *a: Windows(row(99), 3, *a), lambda *a: Sentences(language, *a)):
+    for make in (lambda *a: Windows(row(99), 3, *a), lambda *a: Drawn(Generated(), *a)):
         with refused("batch of 10", "4 processes", "--train.batch"):
             make(10, 0, 0, 4)
         for rank, world in ((2, 2), (-1, 2), (0, 0)):

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from flowlm.core import Batch, Language, Streams
 from flowlm.data import language as module
-from flowlm.data.language import Sentences, demo_language
-from flowlm.evaluate.controls import draw_marginals, marginals_valid
+from flowlm.data.language import demo_language
+from flowlm.evaluate.controls import draw_marginals
 from flowlm.evaluate.diversity import distinct, sample_entropy, unique_share
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.measures import MEASURES, Written, figures, present
@@ -27,6 +27,9 @@ from flowlm.evaluate.ngrams import KnownText
 from flowlm.evaluate.quality import FLIP_PROBABILITY, noisy_channel_nll
 from flowlm.evaluate.real import RealText
 from flowlm.evaluate.report import render
+from flowlm.tasks.drawn import Drawn
+from flowlm.tasks.generated import Generated
+from writing import Spoken
 
 TOKENS = st.tuples(st.integers(1, 6), st.integers(3, 12)).flatmap(
     lambda shape: arrays.arrays(np.int64, shape, elements=st.integers(0, 4))
@@ -86,25 +89,28 @@ def by_enumeration(language: Language) -> float:
 def test_marginals_valid_is_the_sum_over_sentences(agreement: Language) -> None:
     expected = by_enumeration(agreement)
     assert 0.1 < expected < 0.9
-    assert marginals_valid(agreement) == pytest.approx(expected, rel=1e-12)
+    assert Spoken(agreement).marginals_valid == pytest.approx(expected, rel=1e-12)
 
 
 def test_marginals_valid_is_what_independent_words_achieve(agreement: Language) -> None:
     n = 20_000
-    drawn = draw_marginals(agreement, Streams.of(0, count=n))
-    share, expected = float(agreement.valid(drawn).double().mean()), marginals_valid(agreement)
+    drawn = draw_marginals(Spoken(agreement), Streams.of(0, count=n))
+    share, expected = (
+        float(agreement.valid(drawn).double().mean()),
+        Spoken(agreement).marginals_valid,
+    )
     assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / n))
 
 
 def test_marginals_of_an_ambiguous_automaton_are_refused(ambiguous: Language) -> None:
     with pytest.raises(ValueError, match="path"):
-        marginals_valid(ambiguous)
+        _ = Spoken(ambiguous).marginals_valid
 
 
 def test_words_are_drawn_from_their_marginals(
     language: Language, fits: Callable[[torch.Tensor, torch.Tensor], None]
 ) -> None:
-    drawn = draw_marginals(language, Streams.of(1, count=5000))
+    drawn = draw_marginals(Spoken(language), Streams.of(1, count=5000))
     sentences, chances = language.support()
     for place in range(language.length):
         marginal = torch.zeros(language.vocab, dtype=torch.float64)
@@ -292,13 +298,8 @@ def test_the_demos_language_has_every_sentence_that_parses() -> None:
     assert all(parses(" ".join(sentence)) for sentence in sentences)
     tokens = torch.tensor([[ids[word] for word in sentence] for sentence in sentences])
     assert bool(language.valid(tokens).all())
-    # As many as there are paths, each of weight one: so the language holds these and no others.
-    alike = Language(
-        language.vocab, language.length, language.source, language.token, language.target,
-        torch.ones_like(language.chance), language.final,
-    )  # fmt: skip
-    paths = alike.log_weight(torch.ones(1, language.length, language.vocab)).exp()
-    assert float(paths) == pytest.approx(count)
+    # As many as there are: so the language holds these and no others.
+    assert Generated().solutions == count
 
 
 def test_a_word_changed_is_valid_only_if_it_parses() -> None:
@@ -318,8 +319,7 @@ def test_the_example_of_the_demos_language_is_one_of_its_sentences() -> None:
 
 
 def test_words_without_each_other_are_almost_never_a_sentence() -> None:
-    language, _ = demo_language()
-    assert 0 < marginals_valid(language) < 1e-4
+    assert 0 < Generated().marginals_valid < 1e-4
 
 
 def test_the_demos_entropy_is_what_sentences_cost() -> None:
@@ -333,8 +333,8 @@ def test_the_demos_entropy_is_what_sentences_cost() -> None:
 @pytest.mark.parametrize("steps", [[0, 1, 2, 31, 32, 33, 1000], [1000, 33, 2, 0, 32, 1, 31]])
 def test_batches_of_sentences_depend_on_seed_and_step_alone(steps: list[int]) -> None:
     language, _ = demo_language()
-    inorder = {step: Sentences(language, 4, 3)(step) for step in sorted(steps)}
-    again = Sentences(language, 4, 3)
+    inorder = {step: Drawn(Generated(), 4, 3)(step) for step in sorted(steps)}
+    again = Drawn(Generated(), 4, 3)
     for step in steps:
         batch = again(step)
         assert torch.equal(batch.tokens, inorder[step].tokens)
@@ -342,7 +342,7 @@ def test_batches_of_sentences_depend_on_seed_and_step_alone(steps: list[int]) ->
         assert bool(language.valid(batch.tokens).all())
     every = torch.cat([batch.tokens for batch in inorder.values()])
     assert len(every.unique(dim=0)) == len(every)
-    assert not torch.equal(Sentences(language, 4, 2)(0).tokens, inorder[0].tokens)
+    assert not torch.equal(Drawn(Generated(), 4, 2)(0).tokens, inorder[0].tokens)
 
 
 # --- the list of measures -------------------------------------------------------------------------
@@ -372,15 +372,15 @@ def test_only_what_applies_is_measured(agreement: Language) -> None:
     # Three tokens make no BLEU-4.
     grams = {f"{name}_{n}" for name in ("rep", "distinct") for n in (1, 2, 3)}
     assert plain.keys() - {"intervals"} == alone | grams
-    known = figures(Written(tokens, agreement, seconds=0.5, evaluations=3))
-    assert known.keys() - plain.keys() == {"valid", "nll", "seconds", "evaluations"}
+    known = figures(Written(tokens, Spoken(agreement), seconds=0.5, evaluations=3))
+    assert known.keys() - plain.keys() == {"valid", "coverage", "nll", "seconds", "evaluations"}
     assert known["valid"] == 1
     assert known["intervals"]["valid"] == [1, 1]
     assert (known["seconds"], known["evaluations"], known["samples"]) == (0.5, 3, 9)
     assert figures(Written(tokens, judge=lambda texts: torch.full((len(texts),), 9.0)))["nll"] == 9
     training = np.arange(100) % 4
     real = RealText(agreement.sample(Streams.of(3, count=9)), KnownText(training), str)
-    compared = figures(Written(tokens, agreement, None, real)).keys() - known.keys()
+    compared = figures(Written(tokens, Spoken(agreement), None, real)).keys() - known.keys()
     assert compared == {
         "longest_run", *(f"energy_{k}{p}" for k in ("hand", "bigram") for p in ("", "_p"))
     }  # fmt: skip

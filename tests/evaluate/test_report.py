@@ -24,8 +24,14 @@ from flowlm.errors import Refusal
 from flowlm.evaluate.report import render, write_report
 from flowlm.evaluate.report.charts import decades_axis, linear_axis, powers_axis, spread, thinned
 
-REFERENCE = {"entropy": 1.2, "valid": 1, "nll": 1.25, "sample_entropy": 3}
-CONTROLS = [{"method": "Words drawn independently", "valid": 1e-4}]
+REFERENCE = {
+    "method": "The language itself",
+    "entropy": 1.2,
+    "valid": 1,
+    "nll": 1.25,
+    "sample_entropy": 3,
+}
+CONTROLS = [{"method": "Tokens drawn independently", "valid": 1e-4}]
 EVIL = "<script>alert('x')</script> & \"more\""
 
 
@@ -122,13 +128,13 @@ def rows_of(page: Node) -> dict[tuple[str, str], list[str]]:
 def test_every_row_is_in_the_table_and_what_was_not_measured_is_a_dash(report):
     found = rows_of(read(report))
     assert [f"{group}: {method}" for group, method in found] == [
-        *("To compare with: The language itself", "To compare with: Words drawn independently"),
+        *("To compare with: The language itself", "To compare with: Tokens drawn independently"),
         *("1 step: FMLM", "1 step: FLM", "1 step: Masked diffusion"),
         *("2 steps: FMLM", "2 steps: FLM", f"4 steps: {EVIL}", "Full: Autoregressive"),
     ]
     full = [cell.replace("\u202f", " ") for cell in found["Full", "Autoregressive"]]
     assert full == ["97.0 %", "1.30", "3.00", "99.0 %", "24", "240 ms", "1024"]
-    assert found["To compare with", "Words drawn independently"][0].startswith("<0.1")
+    assert found["To compare with", "Tokens drawn independently"][0].startswith("<0.1")
     assert found["4 steps", EVIL] == ["–not measured"] * 7
 
 

@@ -11,13 +11,14 @@ import flowlm
 from flowlm.core import Batch, Streams
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Generated
+from flowlm.experiment import Experiment
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.model.language_model import LanguageModel
 from flowlm.nn import Size
 from flowlm.sampling import LeftToRight, Unmask
+from flowlm.tasks.generated import Generated
 from flowlm.train import Plan
 
 TOKENIZER = Tokenizer.characters(["abcdefgh"])

@@ -20,12 +20,13 @@ from flowlm.cli import main
 from flowlm.data.corpora.tables import Table
 from flowlm.data.finding import find_corpus, find_tokenizer, hub_corpus
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Generated, Text, require_places, rooted
+from flowlm.experiment import Experiment, Text, require_places, rooted
 from flowlm.hub.names import HubId, hub_id, located
 from flowlm.hub.transfer import locate, pinned
 from flowlm.methods.flow_map import FlowMap
 from flowlm.model.language_model import LanguageModel
 from flowlm.recipes import RECIPES
+from flowlm.tasks.generated import Generated
 
 
 def distilled(teacher: str | None, path: str = "text.txt", tokenizer: str | None = None):

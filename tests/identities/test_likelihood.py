@@ -23,6 +23,7 @@ from flowlm.methods.input import BayesInput, Input, ProjectedInput
 from flowlm.nn import Size
 from flowlm.sampling import Bridge, Denoiser, Euler, LeftToRight, MaskedDenoiser, Unmask
 from flowlm.sampling.left_to_right import NextToken
+from flowlm.tasks.queens import Queens
 
 TEXTS = 1500
 
@@ -77,6 +78,14 @@ def test_the_bound_of_the_demos_language() -> None:
     mean, error = estimated(nats)
     assert mean == pytest.approx(demo.entropy, abs=2 * error)
     assert error < 0.04
+
+
+def test_the_bound_of_a_list_of_solutions() -> None:
+    queens = Queens(8).language
+    nats = bound(exact(queens), queens, 8)
+    mean, error = estimated(nats)
+    assert mean == pytest.approx(math.log(92), abs=2 * error)
+    assert error < 0.15
 
 
 def test_the_bound_of_each_text_is_its_own_likelihood(agreement: core.Language) -> None:

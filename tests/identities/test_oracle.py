@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowlm.core import Language, Streams
+from flowlm.core import Automaton, Language, Streams
 
 
 def all_sentences(language: Language) -> Tensor:
@@ -234,4 +234,4 @@ def test_chain_rule(language: Language) -> None:
 def test_weights_must_be_positive(agreement: Language) -> None:
     parts = (agreement.source, agreement.token, agreement.target)
     with pytest.raises(ValueError, match="positive"):
-        Language(4, 3, *parts, agreement.chance - 0.25, agreement.final)
+        Automaton(4, 3, *parts, agreement.chance - 0.25, agreement.final)

@@ -342,7 +342,7 @@ def test_of_independent_words_it_is_the_exact_denoiser(t: float) -> None:
     chance = torch.tensor([4.0, 1.0, 0.5, 2.0, 9.0])
     vocab = len(chance)
     places = torch.arange(L).repeat_interleave(vocab)
-    language = core.Language(
+    language = core.Automaton(
         vocab, L, source=places, token=torch.arange(vocab).repeat(L), target=places + 1,
         chance=chance.double().repeat(L), final=torch.arange(L + 1) == L,
     )  # fmt: skip

@@ -13,17 +13,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowlm.cli.parse import train_options
 from flowlm.core import Batch, Loss, Streams
-from flowlm.data.language import Sentences, demo_language
-from flowlm.experiment import Experiment, Generated, Text
+from flowlm.experiment import Experiment, Text
 from flowlm.machine.accelerators import accelerator
 from flowlm.nn import DiT, Size
 from flowlm.recipes import RECIPES
 from flowlm.run.forecast import work
 from flowlm.run.vocabulary import vocabulary
+from flowlm.tasks.drawn import Drawn
+from flowlm.tasks.generated import Generated
+from flowlm.tasks.task import Task
 from flowlm.train import State, train
 from writing import INPUTS, film
 
 VOCAB = 40
+TASKS = ("demo", "queens", "sudoku", "addition")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -55,8 +58,7 @@ def network(experiment: Experiment) -> tuple[DiT, int, int]:
     if isinstance(experiment.data, Text):
         vocab, length = VOCAB, experiment.data.length
     else:
-        language, _ = demo_language()
-        vocab, length = language.vocab, language.length
+        vocab, length = experiment.data.vocab, experiment.data.length
     return experiment.method.network(experiment.size, vocab, length), vocab, length
 
 
@@ -157,17 +159,17 @@ def test_the_hours_of_a_recipe_are_those_of_its_dry_run(name: str) -> None:
 
 
 def operations(name: str, teacher: DiT | None = None) -> tuple[float, DiT]:
-    """Floating-point operations of a whole training of a demo recipe, and its network."""
+    """Floating-point operations of a whole training of a task's recipe, and its network."""
     experiment = RECIPES[name]()
-    language, _ = demo_language()
-    method, plan = experiment.method, experiment.train
-    model = method.network(experiment.size, language.vocab, language.length, teacher)
+    task, method, plan = experiment.data, experiment.method, experiment.train
+    assert isinstance(task, Task)
+    model = method.network(experiment.size, task.vocab, task.length, teacher)
     state = State(model, plan)
 
     def loss(network: DiT, batch: Batch, rng: Streams) -> Loss:
         return method.loss(network, batch, rng, teacher)
 
-    loop = train(state, loss, Sentences(language, plan.batch, plan.seed), plan)
+    loop = train(state, loss, Drawn(task, plan.batch, plan.seed), plan)
     next(loop)  # what is built once, in the first step, is not counted
     # Attention as plain matrix products: they are counted on every machine, masked or not.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -188,19 +190,22 @@ def test_the_counter_counts() -> None:
     assert total == pytest.approx(6 * tokens * (products + attention), rel=0.03)
 
 
-def test_the_demo_compares_models_of_equal_compute() -> None:
-    flow, teacher = operations("demo-flow")
-    flow_map, _ = operations("demo-flow-map", teacher.requires_grad_(False).eval())
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_compares_models_of_equal_compute(task: str) -> None:
+    flow, teacher = operations(f"{task}-flow")
+    flow_map, _ = operations(f"{task}-flow-map", teacher.requires_grad_(False).eval())
     both = flow + flow_map
-    for name in ("demo-masked", "demo-autoregressive"):
+    for name in (f"{task}-masked", f"{task}-autoregressive"):
         other, _ = operations(name)
         assert both == pytest.approx(other, rel=0.05), (
             f"flow and flow map take {both:.4g} operations, {name} {other:.4g}: {both / other:.3f}"
         )
 
 
-def test_the_demo_compares_models_of_equal_size() -> None:
-    sizes = {name: RECIPES[name]().size for name in RECIPES if name.startswith("demo-")}
-    assert len(set(sizes.values())) == 1
-    plans = [replace(RECIPES[name]().train, steps=1) for name in sizes]
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_compares_models_of_equal_size(task: str) -> None:
+    experiments = [RECIPES[name]() for name in RECIPES if name.startswith(f"{task}-")]
+    assert len(experiments) == 4
+    assert len({experiment.size for experiment in experiments}) == 1
+    plans = [experiment.train for experiment in experiments]
     assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)

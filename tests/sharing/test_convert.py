@@ -18,13 +18,14 @@ import flowlm
 from flowlm.cli import main
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Generated, Text, read_experiment
+from flowlm.experiment import Experiment, Text, read_experiment
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.masked import Masked
 from flowlm.model.language_model import LanguageModel
 from flowlm.nn.size import Size
+from flowlm.tasks.generated import Generated
 from writing import usual
 
 SIZE = Size(blocks=2, width=16, heads=2, condition=8)

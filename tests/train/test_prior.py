@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from flowlm.data.language import demo_language
 from flowlm.data.tokens import open_tokens
-from flowlm.experiment import Experiment, Generated
+from flowlm.experiment import Experiment
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import PosteriorInput
 from flowlm.run.inputs import open_inputs
+from flowlm.tasks.generated import Generated
 
 
 def prior(directory: Path) -> torch.Tensor:

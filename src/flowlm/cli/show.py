@@ -17,6 +17,7 @@ from rich.text import Text
 from flowlm.cli import leads
 from flowlm.evaluate.held_out import in_words
 from flowlm.evaluate.measures import present
+from flowlm.evaluate.report.schema import aim
 
 if TYPE_CHECKING:
     from flowlm.data.tokenizer import Tokenizer
@@ -65,7 +66,7 @@ def one_way(method: Method, length: int) -> str:
 
 
 def results(console: Console, report: Mapping[str, Any]) -> None:
-    """The table of a report, grouped by steps; the language itself and the controls below."""
+    """The table of a report, grouped by steps; what is to compare with below."""
     table = Table(title=report["title"], title_justify="left", header_style="bold")
     reference = report.get("reference") or {}
     controls = report.get("controls") or []
@@ -82,12 +83,11 @@ def results(console: Console, report: Mapping[str, Any]) -> None:
         table.add_row(str(row["steps"]), row["method"], *(m.plain(row.get(m.key)) for m in known))
     if reference:
         table.add_section()
-        itself = "real text" if report.get("judge") else "the language"
-        for row in ({**reference, "method": itself}, *controls):
+        for row in ({**reference, "method": aim(report)}, *controls):
             table.add_row("", row["method"], *(m.plain(row.get(m.key)) for m in known))
     console.print(table)
     if "entropy" in reference:
-        console.print(f"Entropy of the language: {reference['entropy']:.3f} nats/token.")
+        console.print(f"Entropy of {aim(report).lower()}: {reference['entropy']:.3f} nats/token.")
     for row in report.get("held_out") or []:
         console.print(in_words(row) + ".", soft_wrap=True)
     console.print(report["summary"], soft_wrap=True)

@@ -20,7 +20,9 @@ from .flow_map import aim as aim
 from .flow_map import jump as jump
 from .flow_map import semigroup_target as semigroup_target
 from .flow_map import semigroup_weight as semigroup_weight
+from .oracle import Automaton as Automaton
 from .oracle import Language as Language
+from .oracle import Listed as Listed
 from .rng import Streams as Streams
 from .space import OneHot as OneHot
 from .space import Projected as Projected

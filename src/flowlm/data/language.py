@@ -12,14 +12,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 
-from flowlm.core.oracle import Language
-from flowlm.core.rng import Streams
-from flowlm.core.types import Batch
-from flowlm.data.loader import share
+from flowlm.core.oracle import Automaton
 
 Choice = tuple[str, tuple]
 """A word, and what the rest of the sentence must remember once it is written."""
@@ -94,7 +91,7 @@ SENTENCE: tuple[Slot, ...] = (
 
 
 @cache
-def demo_language() -> tuple[Language, tuple[str, ...]]:
+def demo_language() -> tuple[Automaton, tuple[str, ...]]:
     """The language, and its words in the order of their ids."""
     return compiled(SENTENCE, ())
 
@@ -110,7 +107,7 @@ def demo_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Language, tuple[str, ...]]:
+def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Automaton, tuple[str, ...]]:
     """The automaton whose states are (place, memory), and its words in the order of their ids."""
     states: dict[Hashable, int] = {(0, start): 0}
     arcs: list[tuple[int, str, int, float]] = []
@@ -128,7 +125,7 @@ def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Language, tuple[str, 
     ids = {word: i for i, word in enumerate(words)}
     final = torch.zeros(len(states), dtype=torch.bool)
     final[[states[len(slots), memory] for memory in layer]] = True
-    language = Language(
+    language = Automaton(
         vocab=len(words),
         length=len(slots),
         source=torch.tensor([arc[0] for arc in arcs]),
@@ -138,40 +135,3 @@ def compiled(slots: Sequence[Slot], start: tuple) -> tuple[Language, tuple[str, 
         final=final,
     )
     return language, words
-
-
-AHEAD = 32
-"""Batches drawn at once: walking the automaton costs nearly as much for one batch as for many."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sentences:
-    """Fresh exact samples of a language as batches: a pure function of (seed, step).
-
-    Process `rank` of `world` holds its `share` of the global batch. It draws the others' as well:
-    every sentence has a stream of its own, but drawing many costs little more than drawing few.
-    """
-
-    language: Language
-    batch: int
-    seed: int
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self) -> None:
-        share(self.batch, self.rank, self.world)
-
-    def __call__(self, step: int) -> Batch:
-        """The rows of a step; nothing is ever seen twice on purpose."""
-        block, place = divmod(step, AHEAD)
-        tokens = _drawn(self.language, self.batch * AHEAD, self.seed, block)
-        rows = share(self.batch, self.rank, self.world)
-        first = place * self.batch
-        tokens = tokens[first + rows.start : first + rows.stop]
-        return Batch(tokens, torch.ones(tokens.shape))
-
-
-@lru_cache(maxsize=2)
-def _drawn(language: Language, count: int, seed: int, block: int) -> torch.Tensor:
-    # The third word keeps these streams apart from the noise of a step of the same number.
-    return language.sample(Streams.of(seed, block, 1, count=count))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flowlm.core.oracle import Language
     from flowlm.core.types import Tokens
     from flowlm.evaluate.real import RealText
+    from flowlm.tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +21,8 @@ class Written:
     """Texts that one sampler has written, and who can judge them."""
 
     tokens: Tokens
-    language: Language | None = None
-    """The language that they are to be of, where it is known exactly."""
+    task: Task | None = None
+    """The task that they are to be of, if they are of one."""
     judge: Callable[[Tokens], Tensor] | None = None
     """Nats per token of each text (n,), by a model that has exact likelihoods."""
     real: RealText | None = None

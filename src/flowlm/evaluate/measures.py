@@ -24,6 +24,12 @@ INTERVALS = "intervals"
 SPREAD = "spread"
 """The key of a row under which standard deviations over seeds stand, by the keys of figures."""
 
+CHANCE = "Tokens drawn independently"
+"""The name of the control of a task."""
+
+KINDS = "kinds"
+"""The key of a row under which its texts stand by kind, where a task has kinds."""
+
 
 def over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Standard deviations of figures over rows of one sampler and several seeds."""
@@ -69,14 +75,27 @@ def present(rows: list[Mapping[str, Any]], brief: bool = False) -> list[Measure]
 
 
 def _valid(written: Written) -> Tensor | None:
-    return None if written.language is None else written.language.valid(written.tokens)
+    return None if written.task is None else written.task.valid(written.tokens)
+
+
+def _novel(written: Written) -> Tensor | None:
+    return None if written.task is None else written.task.novel(written.tokens)
+
+
+def _coverage(written: Written) -> float | None:
+    # Of more solutions than these a share of next to nothing would be reached, whoever writes.
+    task, most = written.task, 100 * len(written.tokens)
+    if task is None or task.solutions > most:
+        return None
+    valid = task.valid(written.tokens)
+    return len(written.tokens.cpu()[valid].unique(dim=0)) / task.solutions
 
 
 def _nll(written: Written) -> Tensor | None:
     from flowlm.evaluate.quality import noisy_channel_nll
 
-    if written.language is not None:
-        return noisy_channel_nll(written.language, written.tokens)
+    if written.task is not None and written.task.language is not None:
+        return noisy_channel_nll(written.task.language, written.tokens)
     return None if written.judge is None else written.judge(written.tokens)
 
 
@@ -184,9 +203,20 @@ MEASURES: dict[str, Measure] = {
     for measure in (
         Measure(
             "valid", "Valid", "share", "share",
-            "The share of texts that are sentences of the language, that is, to which it gives a "
-            "positive probability. This is decided exactly, not by a model.",
+            "The share of texts that are right: sentences of the language, solutions of the task. "
+            "This is decided exactly, not by a model.",
             _valid, "high", chart="Valid texts, with 95 % intervals.",
+        ),
+        Measure(
+            "novel", "Novel", "share", "share",
+            "The share of texts that are valid and were not to learn from.",
+            _novel, "high",
+        ),
+        Measure(
+            "coverage", "Coverage", "share", "share",
+            "Different valid texts as a share of all that there are. It grows with the number of "
+            "texts: compare rows of equally many, real text among them.",
+            _coverage, "high",
         ),
         Measure(
             "nll", "NLL", "nats/token", "nats",

@@ -31,7 +31,8 @@ class RealText:
     def energy(self, tokens: Tokens, kind: str) -> tuple[float, float] | None:
         """Energy distance to the held-out texts and its p-value, on `hand` or `bigram` features.
 
-        None of too few texts, and of hand-made features of ids alone.
+        None of too few texts; of hand-made features of ids alone, or that are all the same in all
+        held-out texts.
         """
         if min(len(tokens), len(self.held_out)) < FEWEST or tokens.shape[1] < 2:
             return None
@@ -42,6 +43,8 @@ class RealText:
         else:
             features = energy.hand_features(self._read(tokens), self._frequent)
             x, y = energy.standardised(features, self._hand)
+            if not y.shape[1]:
+                return None
         return energy.energy_distance(x, y)
 
     @cached_property

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from flowlm.checks import require_fields, whole
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 from flowlm.sampling.sampler import Sampler
+from flowlm.tasks.task import Task
 from flowlm.train.plan import Plan
 
 LENGTH = 2**24
@@ -40,18 +41,19 @@ class Text:
     unknown: float = 0.01
     """Share of the text that the tokenizer may not know."""
 
+    def require(self) -> None:
+        """Refuse lengths, sizes and shares that make no text."""
+        whole("--data.length", self.length, 2, LENGTH)
+        whole("--data.vocab", self.vocab, 2, VOCAB)
+        if not 0 < self.valid < 1:
+            raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
+        if not 0 <= self.unknown <= 1:
+            raise Refusal("--data.unknown is a share: choose one from 0 to 1, such as 0.01.")
+        if self.tokenizer == "bpe" and self.vocab < 300:
+            raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
 
-@dataclass(frozen=True)
-class Generated:
-    """Sentences of the demo's language, for which everything can be measured exactly."""
 
-    length: ClassVar[int] = 18
-    """Tokens in a sentence."""
-    vocab: ClassVar[int] = 61
-    """Its words."""
-
-
-AnyData = Text | Generated
+AnyData = Text | Task
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,8 @@ class Experiment:
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything is built."""
         require_fields(self, "experiment.")
-        if isinstance(self.data, Text):
-            require_fields(self.data, "--data.")
-            whole("--data.length", self.data.length, 2, LENGTH)
-            whole("--data.vocab", self.data.vocab, 2, VOCAB)
-            self.size.require_reach(self.data.length)
-            if not 0 < self.data.valid < 1:
-                raise Refusal("--data.valid is a share: choose one between 0 and 1, such as 0.05.")
-            if not 0 <= self.data.unknown <= 1:
-                raise Refusal("--data.unknown is a share: choose one from 0 to 1, such as 0.01.")
-            if self.data.tokenizer == "bpe" and self.data.vocab < 300:
-                raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
+        require_fields(self.data, "--data.")
+        self.data.require()
+        self.size.require_reach(self.data.length)
         self.method.require_size(self.size)
         self.method.require_sampler(self.sampler)

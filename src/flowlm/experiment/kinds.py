@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TypeVar
 
+from flowlm.experiment.experiment import AnyData, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -23,6 +24,10 @@ from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler, Heun
 from flowlm.sampling.sampler import Sampler
+from flowlm.tasks.addition import Addition
+from flowlm.tasks.generated import Generated
+from flowlm.tasks.queens import Queens
+from flowlm.tasks.sudoku import Sudoku
 
 Kind = TypeVar("Kind")
 Kinds = dict[str, type[Kind]]
@@ -36,6 +41,7 @@ METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, Autoregressive)
 SAMPLERS: Kinds[Sampler] = _by_name(Euler, Heun, Jumps, Bridge, Unmask, LeftToRight)
 RULES: Kinds[Rule] = _by_name(Semigroup)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)
+DATA: Kinds[AnyData] = _by_name(Text, Generated, Queens, Sudoku, Addition)
 
 
 def spelt(name: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flowlm.errors import Refusal
-from flowlm.experiment.experiment import AnyData, Experiment, Generated, Text
-from flowlm.experiment.kinds import INPUTS, METHODS, RULES, SAMPLERS, Kinds
+from flowlm.experiment.experiment import AnyData, Experiment
+from flowlm.experiment.kinds import DATA, INPUTS, METHODS, RULES, SAMPLERS, Kinds
 from flowlm.experiment.older import FORMAT, upgraded
 from flowlm.hub.names import SHIPPED, located
 from flowlm.methods.input import Input
@@ -94,8 +94,6 @@ def _require_known(stated: Any, source: Path) -> None:
         if kind not in list(kinds):
             raise Refusal(f"{source}: this version of flowlm knows no {part} of the kind {kind!r}.")
 
-
-DATA = {kind.__name__: kind for kind in (Text, Generated)}
 
 TABLES: dict[Any, Kinds[Any]] = {
     Method: METHODS, Input: INPUTS, Rule: RULES, Sampler: SAMPLERS, AnyData: DATA,

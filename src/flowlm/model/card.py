@@ -7,7 +7,7 @@ from typing import Any
 
 from flowlm.evaluate.held_out import in_words
 from flowlm.evaluate.measures import present
-from flowlm.experiment import Experiment, Generated
+from flowlm.experiment import Experiment, Text
 
 TEXTS = 3
 """Samples that a card shows."""
@@ -87,9 +87,11 @@ def _training(experiment: Experiment) -> str:
     if experiment.name.startswith("released-"):
         return "Converted from an officially released checkpoint, with its averaged weights."
     plan = experiment.train
-    text = "generated sentences of the demo's language"
-    if not isinstance(experiment.data, Generated):
-        text = f"`{experiment.data.path}`" if experiment.data.path else "text"
+    data = experiment.data
+    if isinstance(data, Text):
+        text = f"`{data.path}`" if data.path else "text"
+    else:
+        text = f"generated {data.about}"
     return (
         f"Recipe `{experiment.name}` on {text}: {plan.steps:,} steps of {plan.batch:,} texts, "
         f"learning rate {plan.lr:g}, averaged weights, seed {plan.seed}. experiment.json holds "

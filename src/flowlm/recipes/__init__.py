@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flowlm.experiment import Experiment
-from flowlm.recipes import demo, lm1b, openwebtext, text, text8
+from flowlm.recipes import addition, demo, lm1b, openwebtext, queens, sudoku, text, text8
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "text-flow": text.flow,
@@ -16,6 +16,18 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "demo-flow-map": demo.flow_map,
     "demo-masked": demo.masked,
     "demo-autoregressive": demo.autoregressive,
+    "queens-flow": queens.flow,
+    "queens-flow-map": queens.flow_map,
+    "queens-masked": queens.masked,
+    "queens-autoregressive": queens.autoregressive,
+    "sudoku-flow": sudoku.flow,
+    "sudoku-flow-map": sudoku.flow_map,
+    "sudoku-masked": sudoku.masked,
+    "sudoku-autoregressive": sudoku.autoregressive,
+    "addition-flow": addition.flow,
+    "addition-flow-map": addition.flow_map,
+    "addition-masked": addition.masked,
+    "addition-autoregressive": addition.autoregressive,
     "lm1b-flow": lm1b.flow,
     "lm1b-flow-map": lm1b.flow_map,
     "lm1b-flow-bayes": lm1b.flow_bayes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowlm.experiment import Experiment, Generated
+from flowlm.experiment import Experiment
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -17,6 +17,7 @@ from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
 from flowlm.sampling.sampler import Sampler
+from flowlm.tasks.generated import Generated
 from flowlm.train.plan import Plan
 
 SIZE = Size(

@@ -16,20 +16,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowlm import __version__
-from flowlm.core.oracle import Language
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
-from flowlm.data.language import demo_language
 from flowlm.errors import Refusal
+from flowlm.evaluate.groups import valid_by_group
 from flowlm.evaluate.held_out import HeldOut
 from flowlm.evaluate.likelihood import AT_ONCE, DRAWS, mean_nll
-from flowlm.evaluate.measures import Written, figures
+from flowlm.evaluate.measures import KINDS, Written, figures
 from flowlm.evaluate.real import RealText
-from flowlm.experiment import Generated
+from flowlm.experiment import Text
 from flowlm.machine.limits import cores
 from flowlm.model.language_model import LanguageModel
 from flowlm.run.metrics import records
 from flowlm.sampling import MaskedDenoiser, Sampler, Unmask
+from flowlm.tasks.generated import Generated
+from flowlm.tasks.task import Task
 
 FULL = 32
 """Steps of the row "full": more than the words of the demo's sentences."""
@@ -63,14 +64,16 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """One row of figures for each number of steps, from `num` texts each, as it is measured.
 
-    On the generated language quality is exact (share valid, nats per token). On other text it is
+    Of a task quality is exact (share valid, nats per token where its law is known). Of text it is
     nats per token under `judge`, if there is one, and the distance to `real` text; of `held_out`
     texts their likelihood under the sampler. `done` hears of the evaluations of the network, a text
     each, as they are done. A method whose steps are its tokens has one row.
     """
     label = model.experiment.method.label
     for wanted, written in writings(model, steps, num, seed, sampler, judge, real, done, held_out):
-        yield {"method": label, "steps": wanted} | figures(written)
+        row = {"method": label, "steps": wanted} | figures(written)
+        kinds = [] if written.task is None else valid_by_group(written.task, written.tokens)
+        yield row | ({KINDS: kinds} if kinds else {})
 
 
 def writings(
@@ -85,7 +88,7 @@ def writings(
     held_out: Tokens | None = None,
 ) -> Iterator[tuple[Steps, Written]]:
     """The texts of `rows` and who judges them, for each number of steps, as they are written."""
-    language = exact_language(model)
+    task = task_of(model)
     for wanted in steps if sampler.counts_steps else ("full",):
         count = counted(wanted)
         evaluations = sampler.evaluations(count, model.length)
@@ -95,7 +98,7 @@ def writings(
 
         tokens, seconds = _timed(model, count, num, seed, sampler, batch)
         bound = None if held_out is None else _bound(model, sampler, count, held_out)
-        yield wanted, Written(tokens, language, judge, real, bound, evaluations, seconds)
+        yield wanted, Written(tokens, task, judge, real, bound, evaluations, seconds)
 
 
 def _bound(
@@ -148,9 +151,10 @@ def _timed(
     return torch.cat(texts), statistics.median(seconds)
 
 
-def exact_language(model: LanguageModel) -> Language | None:
-    """The language of which a model is to write, where it is known exactly."""
-    return demo_language()[0] if isinstance(model.experiment.data, Generated) else None
+def task_of(model: LanguageModel) -> Task | None:
+    """The task that a model has learnt, if it is one."""
+    data = model.experiment.data
+    return None if isinstance(data, Text) else data
 
 
 def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[str, Any]]:
@@ -159,7 +163,8 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
     No training reaches further: what is missing is lost by drawing the words of a step
     independently of each other.
     """
-    language, _ = demo_language()
+    task = Generated()
+    language = task.language
     prompt = torch.full((num, language.length), FREE)
     table = []
     for count in steps:
@@ -170,7 +175,7 @@ def perfect_masked_rows(steps: Sequence[int], num: int, seed: int) -> list[dict[
         tokens = last.tokens()
         table.append(
             {"method": "Masked, perfect", "steps": count}
-            | figures(Written(tokens, language, evaluations=count))
+            | figures(Written(tokens, task, evaluations=count))
         )
     return table
 
@@ -208,8 +213,8 @@ def samples(
     tokens = model.sample(num, steps, seed, sampler=sampler).cpu()
     assert model.tokenizer is not None
     texts = [model.tokenizer.decode(row) for row in tokens.tolist()]
-    if (language := exact_language(model)) is not None:
-        valid = language.valid(tokens).tolist()
+    if (task := task_of(model)) is not None:
+        valid = task.valid(tokens).tolist()
         return [{"text": text, "valid": ok} for text, ok in zip(texts, valid)]
     return [{"text": text} for text in texts]
 

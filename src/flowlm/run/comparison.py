@@ -10,18 +10,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from flowlm.core.oracle import Language
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Tokens
-from flowlm.data.language import demo_language
-from flowlm.data.tokenizer import Tokenizer
-from flowlm.evaluate.controls import draw_marginals, marginals_valid
-from flowlm.evaluate.measures import MEASURES, Written, figures
+from flowlm.evaluate.controls import draw_marginals
+from flowlm.evaluate.measures import CHANCE, MEASURES, Written, figures
 from flowlm.evaluate.ngrams import KnownText
 from flowlm.evaluate.real import RealText
 from flowlm.evaluate.writers import controls
 from flowlm.run.assess import Judge
 from flowlm.run.inputs import Inputs
+from flowlm.tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,39 +31,39 @@ class Comparison:
     """Held-out texts again: what a perfect model would write."""
     training: Int[Tensor, "k l"]
     """Training texts, of which the controls are made."""
-    language: Language | None = None
+    task: Task | None = None
 
     def reference(self, judge: Judge | None) -> dict[str, Any]:
         """Figures of real text beside other real text."""
         found = self._measured(self.others, judge)
-        return found if self.language is None else {"entropy": self.language.entropy} | found
+        if self.task is None:
+            return {"method": "Real text"} | found
+        return {"method": self.task.itself, "entropy": self.task.entropy} | found
 
     def controls(self, judge: Judge | None, seed: int) -> list[dict[str, Any]]:
         """A row of figures for every control."""
         texts = controls(self.training, seed)
         rows = []
-        if self.language is not None:
-            drawn = draw_marginals(self.language, Streams.of(seed, 3, count=len(self.training)))
-            exact = {"valid": marginals_valid(self.language)}
+        if self.task is not None:
+            drawn = draw_marginals(self.task, Streams.of(seed, 3, count=len(self.training)))
+            exact = {"valid": self.task.marginals_valid}
             found = self._measured(drawn, judge)
             found.get("intervals", {}).pop("valid", None)
-            rows.append({"method": "Words drawn independently"} | found | exact)
+            rows.append({"method": CHANCE} | found | exact)
         return rows + [
             {"method": name} | self._measured(tokens, judge) for name, tokens in texts.items()
         ]
 
     def _measured(self, tokens: Tokens, judge: Judge | None) -> dict[str, Any]:
-        found = figures(Written(tokens, self.language, judge, self.real))
+        found = figures(Written(tokens, self.task, judge, self.real))
         return {k: v for k, v in found.items() if k not in MEASURES or MEASURES[k].of_texts}
 
 
-def of_language(num: int, seed: int, tokenizer: Tokenizer) -> Comparison:
-    """`num` sentences of the demo's language in each part."""
-    language, _ = demo_language()
-    others, held_out, training = (
-        language.sample(Streams.of(seed, part, count=num)) for part in (2, 4, 5)
-    )
-    return Comparison(RealText(held_out, None, tokenizer.decode), others, training, language)
+def of_task(task: Task, num: int, seed: int) -> Comparison:
+    """`num` texts of a task in each part."""
+    others, held_out = (task.sample(Streams.of(seed, k, count=num), "all") for k in (2, 4))
+    training = task.sample(Streams.of(seed, 5, count=num), "learnt")
+    return Comparison(RealText(held_out, None, task.tokenizer().decode), others, training, task)
 
 
 def of_text(inputs: Inputs, num: int) -> Comparison | None:

@@ -17,6 +17,7 @@ from flowlm.experiment import Experiment, read_experiment
 from flowlm.files import LOCK, locked, write_text
 from flowlm.recipes import demo
 from flowlm.run.metrics import records
+from flowlm.tasks.generated import Generated
 
 FEW = (1, 2, 4, 8)
 STEPS = (*FEW, "full")
@@ -109,9 +110,7 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
     rows += json.loads((out / PERFECT).read_text())
     models = {part: load(out / part) for part in RECIPES}
     names = {part: model.experiment.method.label for part, model in models.items()}
-    tokenizer = models["flow"].tokenizer
-    assert tokenizer is not None
-    compared = comparison.of_language(NUM, seed, tokenizer)
+    compared = comparison.of_task(Generated(), NUM, seed)
     one, eight = figures[names["flow-map"], 1], figures[names["masked"], 8]
     report = {
         "title": "Writing a sentence in one step",
@@ -192,8 +191,7 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
         model = load(directory)
         text = open_inputs(wanted, directory).valid
         write_text(json.dumps(assess.held_out(model, text)), directory / HELD_OUT)
-        assert model.tokenizer is not None
-        real = comparison.of_language(NUM, seed, model.tokenizer).real
+        real = comparison.of_task(Generated(), NUM, seed).real
         sampler = model.experiment.sampler
         table = list(
             assess.rows(model, STEPS, NUM, seed, sampler, None, real, held_out=text.tokens)

@@ -19,7 +19,7 @@ from flowlm.evaluate import reports
 from flowlm.evaluate.frontier import VALUES
 from flowlm.evaluate.measures import SPREAD, over_seeds
 from flowlm.evaluate.real import RealText
-from flowlm.experiment import Generated, Text, settings_of
+from flowlm.experiment import Text, settings_of
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
 from flowlm.run import assess, comparison, sweep
@@ -106,10 +106,11 @@ def opened(
     model = load(run, device, tokenizer=tokenizer)
     if model.tokenizer is None:
         raise Refusal(f"{run} has no tokenizer: its texts cannot be read without one.")
-    if judge is not None and isinstance(model.experiment.data, Generated):
+    task = assess.task_of(model)
+    exact = task is not None and task.language is not None
+    if judge is not None and task is not None and exact:
         raise Refusal(
-            f"{run} writes sentences of the demo's language, whose likelihoods are known exactly: "
-            "leave --judge out."
+            f"{run} writes {task.about}, whose likelihoods are known exactly: leave --judge out."
         )
     way = model.experiment.sampler if sampler is None else sampler
     model.experiment.method.require_sampler(way)
@@ -119,7 +120,7 @@ def opened(
         assess.require_judge(hearing, model)
     if knob is not None:
         sweep.require_knob(knob, way)
-        if hearing is None and not isinstance(model.experiment.data, Generated):
+        if hearing is None and not exact:
             raise Refusal("A frontier needs somebody who scores the texts: give --judge RUN.")
     return Evaluation(run, model, way, hearing, taken, num, seed, knob, seeds)
 
@@ -146,7 +147,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         if compared is not None:
             report["reference"] = compared.reference(judge)
             report["controls"] = compared.controls(judge, seed)
-        if not isinstance(model.experiment.data, Generated):
+        if isinstance(model.experiment.data, Text):
             report["judge"] = "an autoregressive flowlm run" if wanted.judge else "nobody"
         table = report["rows"]
         left = wanted.steps[len(table) :]
@@ -205,7 +206,7 @@ def _about(wanted: Evaluation) -> dict[str, str | int]:
     """The model, its text and the command."""
     model, data = wanted.model, wanted.model.experiment.data
     told: dict[str, str | int] = {
-        "data": (data.path or "text") if isinstance(data, Text) else "the demo's language",
+        "data": (data.path or "text") if isinstance(data, Text) else data.about,
         "parameters": sum(weight.numel() for weight in model.weights.values()),
         "sampler": type(wanted.sampler).__name__,
         "weights": model.fingerprint,
@@ -242,9 +243,8 @@ def judge_of(wanted: Evaluation) -> Judge | None:
 def comparison_of(wanted: Evaluation, inputs: Inputs | None) -> Comparison | None:
     """Texts to compare with; None where the model's text is not at hand."""
     model = wanted.model
-    assert model.tokenizer is not None
-    if isinstance(model.experiment.data, Generated):
-        return comparison.of_language(wanted.num, wanted.seed, model.tokenizer)
+    if (task := assess.task_of(model)) is not None:
+        return comparison.of_task(task, wanted.num, wanted.seed)
     return None if inputs is None else comparison.of_text(inputs, wanted.num)
 
 
@@ -268,8 +268,8 @@ def inputs_of(wanted: Evaluation, watch: Watch) -> Inputs | None:
     with tempfile.TemporaryDirectory(prefix="flowlm-") as scratch:
         tokens = own if is_prepared(own) else Path(scratch) / "tokens"
         source = open_inputs(experiment, tokens, tokenizer)
-    if model.fingerprints is None and isinstance(experiment.data, Generated):
-        return source  # its sentences are judged as that language's as well
+    if model.fingerprints is None and not isinstance(experiment.data, Text):
+        return source  # its texts are judged as the task's as well
     if model.fingerprints is None:
         watch.say(
             f"{wanted.run} does not say which text it has learnt from: its held-out text is left "

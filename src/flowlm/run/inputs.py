@@ -16,13 +16,14 @@ from torch import Tensor
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
 from flowlm.data.finding import find_corpus, make_tokenizer
-from flowlm.data.language import AHEAD, Sentences, demo_fingerprint, demo_language
 from flowlm.data.loader import Ahead, Windows, sequential
 from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import Prepared, is_prepared, open_tokens
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, Generated, Text
+from flowlm.experiment import Experiment, Text
+from flowlm.tasks.drawn import AHEAD, Drawn
+from flowlm.tasks.task import Task
 
 HELD_OUT = 512
 """Texts on which a run validates: the first of the held-out part, or all if there are fewer."""
@@ -64,21 +65,20 @@ def open_inputs(
     """
     plan = experiment.train
     match experiment.data:
-        case Generated():
-            language, words = demo_language()
-            drawn = language.sample(Streams.of(plan.seed + 1, 0, 1, count=HELD_OUT))
+        case Task() as task:
+            streams = Streams.of(plan.seed + 1, 0, 1, count=HELD_OUT)
+            drawn = task.sample(streams, "held out")
             valid = Batch(drawn, torch.ones(drawn.shape))
-            batches = Sentences(language, plan.batch, plan.seed, rank, world)
+            batches = Drawn(task, plan.batch, plan.seed, rank, world)
 
             def drawn_counts() -> Tensor:
-                whole = Sentences(language, plan.batch, plan.seed)
+                whole = Drawn(task, plan.batch, plan.seed)
                 tokens = torch.cat([whole(step).tokens for step in range(AHEAD)])
-                return tokens.flatten().bincount(minlength=language.vocab)
+                return tokens.flatten().bincount(minlength=task.vocab)
 
             return Inputs(
-                batches, drawn_counts, valid, Tokenizer.words(words), language.length,
-                demo_fingerprint(),
-            )  # fmt: skip
+                batches, drawn_counts, valid, task.tokenizer(), task.length, task.fingerprint
+            )
         case Text() as text:
             prepared = _prepared(text, tokens, teacher_tokenizer, verify=rank == 0)
             _require_length(prepared, text)
@@ -109,7 +109,9 @@ def open_inputs(
 def text_name(experiment: Experiment) -> str:
     """Name of the text that an experiment trains on, to begin a sentence."""
     data = experiment.data
-    return f"{data.path}" if isinstance(data, Text) else "The demo's language"
+    if isinstance(data, Text):
+        return f"{data.path}"
+    return f"The task ({data.about})"
 
 
 def _prepared(

@@ -37,7 +37,7 @@ def _row(place: Path, directory: Path) -> dict[str, Any] | None:
     return {
         "run": "." if place == directory else str(place.relative_to(directory)),
         "method": experiment.method.label,
-        "data": Path(data.path or "text").name if isinstance(data, Text) else "the demo's language",
+        "data": Path(data.path or "text").name if isinstance(data, Text) else data.about,
         "size": f"{size.blocks} x {size.width}",
         "step": step,
         "steps": experiment.train.steps,

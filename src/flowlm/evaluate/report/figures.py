@@ -28,7 +28,7 @@ from flowlm.evaluate.report.markup import (
     measured,
     steps_text,
 )
-from flowlm.evaluate.report.schema import Report, Row
+from flowlm.evaluate.report.schema import Report, Row, aim
 
 _STYLES = ("FMLM", "FLM", "Masked diffusion", "Autoregressive", "Uniform diffusion")
 _BINS = 240
@@ -109,7 +109,7 @@ def _measure(report: Report, measure: Measure, caption: str) -> Html | None:
     chance = [measured(row.get(measure.key)) for row in report.get("controls") or []]
     best = max((value for value in chance if value is not None), default=None)
     level = best if share else measured(reference.get(measure.key))
-    itself = "real text" if report.get("judge") else "the language"
+    itself = aim(report).lower()
     name = "best control" if share else itself
     rules = [] if level is None else [Rule(level, name)]
     if rules:

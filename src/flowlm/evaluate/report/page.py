@@ -39,6 +39,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 def _body(report: Report) -> Html:
     parts = {
         "Results": (results_table(report) if report["rows"] else Html("")),
+        "Valid texts by kind": sections.kinds(report),
         "Quality and diversity over steps": figures.results(report),
         "Differences, text by text": sections.differences(report),
         "Quality against diversity": frontiers.frontiers(report),

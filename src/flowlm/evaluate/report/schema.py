@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from flowlm.errors import Refusal
 from flowlm.evaluate.held_out import HeldOut
-from flowlm.evaluate.measures import INTERVALS, MEASURES, SPREAD
+from flowlm.evaluate.measures import INTERVALS, KINDS, MEASURES, SPREAD
 
 Steps = int | Literal["full"]
 """Steps of a sampler; "full" where the method itself says how many (one per word, say)."""
@@ -20,8 +20,8 @@ Row = Mapping[str, Any]
 figures that were measured, by the keys of `evaluate.measures.MEASURES`."""
 
 Reference = Mapping[str, Any]
-"""Figures of real text beside other real text, by the same keys. `entropy` is that of the language,
-in nats per token, where it is known."""
+"""Figures of real text beside other real text, by the same keys, and `method`, the name of such
+texts on the page. `entropy` is that of the task, in nats per token, where it is known."""
 
 
 class Sample(TypedDict):
@@ -107,15 +107,30 @@ class Report(TypedDict):
     """What scores `nll` where the language is not known exactly (gpt2-large, say)."""
 
 
+class Kind(TypedDict):
+    """Texts of one kind in a row, where a task has kinds: how many, and which share is valid."""
+
+    kind: str
+    texts: int
+    valid: float | None
+
+
+def aim(report: Mapping[str, Any]) -> str:
+    """The name of the texts that a perfect model would write."""
+    return (report.get("reference") or {}).get("method", "Real text")
+
+
 def checked(report: Mapping[str, Any]) -> Report:
     """The same report, or a refusal that names the key which is missing, unknown or misshapen."""
     _keys(report, Report, "report")
-    figures = {*MEASURES, INTERVALS, SPREAD}
-    _known(report.get("reference") or {}, set(), {"entropy", *figures}, "reference")
+    figures = {*MEASURES, INTERVALS, SPREAD, KINDS}
+    _known(report.get("reference") or {}, set(), {"method", "entropy", *figures}, "reference")
     for i, row in enumerate(report.get("controls") or []):
         _known(row, {"method"}, figures, f"controls[{i}]")
     for i, row in enumerate(report["rows"]):
         _known(row, {"method", "steps"}, figures, f"rows[{i}]")
+        for k, entry in enumerate(row.get(KINDS) or []):
+            _keys(entry, Kind, f"report.rows[{i}].{KINDS}[{k}]")
         steps = row["steps"]
         if steps != "full" and not (isinstance(steps, int) and steps >= 1):
             raise Refusal(f'report.rows[{i}].steps is {steps!r}; give a whole number or "full".')

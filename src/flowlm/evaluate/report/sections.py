@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from flowlm.evaluate.held_out import described
-from flowlm.evaluate.measures import MEASURES, present
+from flowlm.evaluate.measures import CHANCE, KINDS, MEASURES, present
 from flowlm.evaluate.report.markup import (
     Html,
     element,
@@ -13,7 +13,7 @@ from flowlm.evaluate.report.markup import (
     steps_text,
     whole,
 )
-from flowlm.evaluate.report.schema import Frame, Report, Sample
+from flowlm.evaluate.report.schema import Frame, Report, Sample, aim
 
 _OPEN = 4
 """Texts of one sampler that are shown at once; the rest unfolds."""
@@ -76,6 +76,26 @@ def held_out(report: Report) -> Html:
         lines.append(element("tr", name, *(element("td", cell) for cell in cells), about))
     head = element("tr", *(element("th", name, scope="col") for name in heads))
     table = element("table", element("thead", head), element("tbody", *lines), class_="results")
+    return element("div", table, class_="scroll")
+
+
+def kinds(report: Report) -> Html:
+    """Valid texts by kind of text, where a task has kinds."""
+    rows = [row for row in report["rows"] if row.get(KINDS)]
+    if not rows:
+        return Html("")
+    heads = ["Method", "steps", *(entry["kind"] for entry in rows[0][KINDS])]
+    lines = []
+    for row in rows:
+        cells = [
+            "–" if entry["valid"] is None else f"{entry['valid']:.1%} of {entry['texts']:,}"
+            for entry in row[KINDS]
+        ]
+        name = element("th", row["method"], scope="row")
+        cells = (element("td", cell) for cell in (steps_text(str(row["steps"])), *cells))
+        lines.append(element("tr", name, *cells))
+    head = element("thead", element("tr", *(element("th", name, scope="col") for name in heads)))
+    table = element("table", head, element("tbody", *lines), class_="results")
     return element("div", table, class_="scroll")
 
 
@@ -161,13 +181,13 @@ def _words(frame: Frame) -> Html:
 def definitions(report: Report) -> Html:
     """The exact meaning of each number."""
     judge = report.get("judge")
-    named = {"judge": judge or _LANGUAGE, "aim": "real text" if judge else "the language itself"}
+    named = {"judge": judge or _LANGUAGE, "aim": aim(report).lower()}
     terms = {"Steps": _STEPS}
     controls = report.get("controls") or []
     for measure in present([*report["rows"], report.get("reference") or {}, *controls]):
         terms[measure.heading] = measure.definition.format_map(named)
-    if any(row["method"] == "Words drawn independently" for row in controls):
-        terms["Words drawn independently"] = _CHANCE
+    if any(row["method"] == CHANCE for row in controls):
+        terms[CHANCE] = _CHANCE
     if controls:
         terms["To compare with"] = _CONTROLS
     return element("dl", *_pairs(terms), class_="terms")
@@ -184,8 +204,8 @@ _CONTROLS = (
     "is caught by another. A measure on which one of them is as good as a model says nothing of it."
 )
 _CHANCE = (
-    "A control without a model: each word is drawn alone, with the exact probability that it has "
-    "at its place. A sampler that gets single words right and ignores what binds them scores this."
+    "A control without a model: each token is drawn alone, with the exact probability that it has "
+    "at its place. A sampler that gets single tokens right and ignores what binds them scores this."
 )
 
 

@@ -15,7 +15,7 @@ from flowlm.evaluate.report.markup import (
     measured,
     spoken,
 )
-from flowlm.evaluate.report.schema import Reference, Report, Row, Steps
+from flowlm.evaluate.report.schema import Reference, Report, Row, Steps, aim
 
 FEW = 8
 """Up to here a sampler counts as few-step, and the best entries are marked."""
@@ -32,7 +32,7 @@ COLLAPSE = 0.9
 
 
 def results_table(report: Report) -> Html:
-    """Steps by method, with the language itself and independent words to compare with."""
+    """Steps by method, with what a perfect model would write and the controls to compare with."""
     reference, controls = report.get("reference") or {}, list(report.get("controls") or [])
     columns = present([*report["rows"], reference, *controls])
     if len({row.get("samples") for row in report["rows"]}) == 1:
@@ -120,8 +120,7 @@ def _controls(
     report: Report, reference: Reference, controls: list[Row], columns: list[Measure]
 ) -> Html:
     """Figures of real text, and of writers without a model, as the first rows."""
-    itself = "Real text" if report.get("judge") else "The language itself"
-    listed: list[Row] = [{**reference, "method": itself}, *controls]
+    listed: list[Row] = [{**reference, "method": aim(report)}, *controls]
     title = element("th", "To compare with", scope="rowgroup", colspan=len(columns) + 1)
     rows = [
         element(

@@ -1,0 +1,1 @@
+"""Tasks: texts that a program writes and checks."""
