@@ -379,7 +379,8 @@ def test_only_what_applies_is_measured(agreement: Language) -> None:
     assert (known["seconds"], known["evaluations"], known["samples"]) == (0.5, 3, 9)
     assert figures(Written(tokens, judge=lambda texts: torch.full((len(texts),), 9.0)))["nll"] == 9
     training = np.arange(100) % 4
-    real = RealText(agreement.sample(Streams.of(3, count=9)), KnownText(training), str)
+    held_out = agreement.sample(Streams.of(3, count=9))
+    real = RealText(held_out, KnownText(training), lambda ids: " ".join("x" * (i + 1) for i in ids))
     compared = figures(Written(tokens, Spoken(agreement), None, real)).keys() - known.keys()
     assert compared == {
         "longest_run", *(f"energy_{k}{p}" for k in ("hand", "bigram") for p in ("", "_p"))

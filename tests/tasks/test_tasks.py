@@ -231,8 +231,8 @@ def test_right_new_and_all_are_counted() -> None:
 
 
 def test_texts_that_differ_in_nothing_have_no_distance() -> None:
-    """All grids have the same digits, so figures of their words cannot tell them apart."""
-    task = Sudoku()
+    """All placements have the same rows, so figures of their words cannot tell them apart."""
+    task = Queens(8)
     one, two = (task.sample(Streams.of(seed, count=9), "all") for seed in (1, 2))
     real = RealText(one, None, task.tokenizer().decode)
     found = figures(Written(two, task, real=real))
