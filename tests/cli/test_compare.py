@@ -37,6 +37,23 @@ def test_models_are_compared_on_the_same_noise(
     assert "Differences, text by text" in page
 
 
+def test_frontiers_of_models_stand_in_one_chart(
+    flowlm: Callable, runs: Path, tmp_path: Path
+) -> None:
+    out, names = tmp_path / "out", [runs / "flow", runs / "masked"]
+    words = ("compare", *names, "--num", 8, "--steps", 2, "--frontier", "temperature", "--out", out)
+    flowlm(*words).refusal("--judge")
+    flowlm("compare", *names, *FEW, "--frontier", "gamma").refusal("temperature")
+    answer = flowlm(*words, "--judge", runs / "autoregressive")
+    assert answer.status == 0, answer.err
+    report = json.loads((out / "report.json").read_text())
+    assert [entry["method"] for entry in report["frontier"]] == [
+        f"FLM ({names[0]})", f"Masked diffusion ({names[1]})",
+    ]  # fmt: skip
+    assert {len(entry["points"]) for entry in report["frontier"]} == {11}
+    assert (out / "report.html").read_text().count("NLL over sample entropy") == 1
+
+
 def test_what_does_not_compare_is_refused(flowlm: Callable, runs: Path) -> None:
     flowlm("compare", runs / "flow", *FEW).refusal("two")
     flowlm("compare", runs / "flow", runs / "flow", *FEW).refusal("different")

@@ -177,3 +177,17 @@ def test_pieces_are_cut_where_words_begin() -> None:
     assert len(cut) > 20
     assert [id for ids in BPE.encode_many(cut) for id in ids] == BPE.encode(text)
     assert list(pieces("x" * 25, 10)) == ["x" * 10, "x" * 10, "x" * 5]
+
+
+def test_pieces_are_what_each_token_adds() -> None:
+    words = Tokenizer.words(("old", "boats", "a"))
+    assert words.pieces([2, 0, 1]) == ["a", " old", " boats"]
+    letters = Tokenizer.characters(["ab c\n"])
+    ids = letters.encode("a bc\na")
+    assert letters.pieces(ids) == [*"a bc\na"]
+    assert letters.pieces([*ids, 0, *letters.encode("b")])[-2:] == ["\n", "b"]
+    parts = Tokenizer.bpe(["so many small boats, so many words"] * 20, 300)
+    ids = parts.encode("so many boats, small words")
+    assert "".join(parts.pieces(ids)) == "so many boats, small words"
+    assert [parts.pieces(ids)[0], *(p for p in parts.pieces(ids) if p.startswith(" "))]
+    assert parts.pieces([]) == []

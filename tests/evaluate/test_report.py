@@ -224,6 +224,46 @@ def test_the_film_needs_no_script(report):
     assert [w.attrs["style"] for w in words] == ["--p:0.25", "--p:0.50", "--p:1.00"]
 
 
+def test_tokens_of_a_word_stand_together(report):
+    frame = {"time": 1.0, "words": ["un", "like", " ly", "\n", " "], "confidence": [0.5] * 5}
+    report["film"]["frames"] = [frame]
+    page = read(report)
+    (cell,) = page.find("td", "words")
+    assert cell.text == "unlike ly ⏎ ␣"
+    assert [w.text for w in cell.find("span", "word")] == ["un", "like", "ly", "⏎", "␣"]
+    assert page.find("p", "stage")
+    assert not page.find("p", "cells")
+    report["film"]["frames"] = [frame | {"words": ["a", " b", " c", " d", " e"]}]
+    assert read(report).find("p", "cells")
+
+
+def test_the_reader_chooses_whose_texts_to_see(report):
+    page = read(report)
+    (chosen,) = page.find("p", "chosen")
+    assert "hidden" in chosen.attrs  # without a script all are there
+    names = [option.text for option in chosen.find("option")]
+    assert names == ["all samplers", "FMLM @ 1", "FLM @ full"]
+    assert len(page.find("section", "card")) == 2
+
+
+@pytest.mark.parametrize("low", [0.0, 2.341, 99.7])
+@pytest.mark.parametrize("span", [1e-4, 0.003, 0.04, 7.0])
+def test_marks_of_a_narrow_range_read_differently(low, span):
+    for axis in (linear_axis(low, low + span, ""), decades_axis([1 + low, 1 + low + span], "")):
+        labels = [label for _, label in axis.ticks]
+        assert len(labels) == len({*labels}) >= 2
+
+
+def test_texts_by_kind_have_a_table(report):
+    kinds = [{"kind": "no carry", "texts": 9, "valid": 1.0}, {"kind": "long", "texts": 0}]
+    with pytest.raises(Refusal, match="valid"):
+        read(report | {"rows": [report["rows"][0] | {"kinds": kinds}]})
+    kinds[1]["valid"] = None
+    page = read(report | {"rows": [report["rows"][0] | {"kinds": kinds}]})
+    (table,) = [t for t in page.find("table") if "no carry" in t.text]
+    assert [cell.text for cell in table.find("td")][1:] == ["100.0% of 9", "–"]
+
+
 def test_an_ordinary_corpus_needs_little():
     row = {"method": "FMLM", "steps": 1, "nll": 4.78, "sample_entropy": 4.16}
     reference = {"nll": 4.0, "sample_entropy": 4.31, "entropy": None}
@@ -278,7 +318,11 @@ def test_labels_are_spread_in_order(wanted):
 
 @given(st.floats(-100, 100), st.floats(1e-3, 1000))
 def test_axes_hold_their_data(low, span):
-    axis = linear_axis(low, low + span, "", str)
+    axis = linear_axis(low, low + span, "")
+    labels = [label for _, label in axis.ticks]
+    assert len({*labels}) == len(labels)
+    for value, label in axis.ticks:
+        assert float(label) == pytest.approx(value, abs=2e-3 * span)
     assert -1e-9 <= axis.at(low) <= axis.at(low + span) <= 1 + 1e-9
     assert 3 <= len(axis.ticks) <= 8
     for log in (powers_axis([1, 1 + span], ""), decades_axis([span, 30 * span], "")):

@@ -161,7 +161,9 @@ def evaluate(chosen: options.Evaluate) -> int:
     """Measure a run and write its report."""
     _require_several(chosen)
     if not 1 <= chosen.seeds <= 1000:
-        raise Refusal(f"--seeds must be 1 to 1000, not {chosen.seeds}.")
+        raise Refusal(
+            f"--seeds counts seeds from --seed on, and {chosen.seeds} is none: choose 1 to 1000."
+        )
     place = find_model(chosen.run)
     if chosen.judge is not None:
         find_model(chosen.judge)
@@ -212,7 +214,15 @@ def compare(chosen: options.Compare) -> int:
 
     keep_to_cores()
     plans = [
-        evaluation.opened(name, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device)
+        evaluation.opened(
+            name,
+            chosen.steps,
+            chosen.num,
+            chosen.seed,
+            chosen.judge,
+            chosen.device,
+            knob=chosen.frontier,
+        )
         for name in chosen.runs
     ]
     console = show.console()

@@ -162,6 +162,8 @@ class Compare:
     """Texts for each."""
     seed: int = 0
     """Names the texts."""
+    frontier: Literal["temperature", "gamma", "top_p"] | None = None
+    """A setting of every sampler to turn: quality against diversity, all models in one chart."""
     judge: str | None = None
     """As in `flowlm evaluate`."""
     out: Path = Path("reports/compare")

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, final
 
@@ -173,6 +174,20 @@ class Tokenizer:
             else:
                 documents[-1].append(id)
         return "\n".join(self._library.decode_batch(documents, skip_special_tokens=False))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The characters that each token adds to the text of those before it, one string a token.
+
+        One that begins a word has its space in front. Together they are `decode(ids)`, unless a
+        token changes what stands before it.
+        """
+        found, done = [], ""
+        for count in range(1, len(ids) + 1):
+            text = self.decode(ids[:count])
+            kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(done, text)))
+            found.append(text[kept:])
+            done = text
+        return found
 
     def id_of(self, token: str) -> int | None:
         """The id of the token of this spelling, special ones included, or None."""

@@ -26,6 +26,7 @@ from flowlm.evaluate.measures import KINDS, Written, figures
 from flowlm.evaluate.real import RealText
 from flowlm.experiment import Text
 from flowlm.machine.limits import cores
+from flowlm.machine.source import commit
 from flowlm.model.language_model import LanguageModel
 from flowlm.run.metrics import records
 from flowlm.sampling import MaskedDenoiser, Sampler, Unmask
@@ -226,7 +227,7 @@ def film(model: LanguageModel, steps: int, seed: int, sampler: Sampler) -> dict[
     frames = []
     for frame in model.film(1, steps, seed, sampler=sampler):
         confidence, best = frame.prediction.log_probs()[0].exp().max(-1)
-        words = [model.tokenizer.decode([token]) for token in best.tolist()]
+        words = model.tokenizer.pieces(best.tolist())
         frames.append(
             {"time": float(frame.tau[0, 0]), "words": words} | {"confidence": confidence.tolist()}
         )
@@ -276,7 +277,7 @@ def levels(directory: Path) -> list[tuple[float, float]]:
 def facts(seed: int) -> dict[str, str | int]:
     """Where and with what numbers were made."""
     return {
-        "flowlm": __version__,
+        "flowlm": __version__ if (at := commit()) is None else f"{__version__}, commit {at}",
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {cores()} CPUs",
         "seed": seed,

@@ -15,7 +15,8 @@ from flowlm.evaluate.measures import MEASURES, summed, values
 from flowlm.run import assess
 from flowlm.run.assess import Steps
 from flowlm.run.comparison import unfilled
-from flowlm.run.evaluation import Evaluation, comparison_of, inputs_of, judge_of
+from flowlm.run.evaluation import Evaluation, comparison_of, judge_of, swept
+from flowlm.run.own_text import own_inputs
 from flowlm.run.watch import Watch
 
 Measured = dict[Steps, dict[str, float | Tensor]]
@@ -31,7 +32,7 @@ def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, A
     _require_alike(plans)
     names = {plan.run: f"{plan.model.experiment.method.label} ({plan.run})" for plan in plans}
     with reports.writing(out):
-        inputs, judge = inputs_of(first, watch), judge_of(first)
+        inputs, judge = own_inputs(first.run, first.model, watch), judge_of(first)
         compared = comparison_of(first, inputs)
         report: dict[str, Any] = {
             "title": "Compared: " + ", ".join(plan.run for plan in plans),
@@ -67,6 +68,14 @@ def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, A
             if inputs is not None:
                 found = assess.held_out(plan.model, inputs.valid)
                 report["held_out"] += [row | {"method": names[plan.run]} for row in found]
+        if first.knob is not None:
+            real = None if compared is None else compared.real
+            known = report.get("reference") or {}
+            report["frontier"] = [
+                entry | {"method": names[plan.run]}
+                for plan in plans
+                for entry in swept(plan, judge, real, known, watch)
+            ]
         report["summary"] = (
             f"{len(plans)} models, {first.num:,} texts a row, from the same noise (seed "
             f"{first.seed}); differences are to {first.run}."

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import shlex
 import sys
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowlm.data.tokenizer import Tokenizer
-from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
 from flowlm.evaluate.frontier import VALUES
@@ -25,11 +22,12 @@ from flowlm.model.loading import load
 from flowlm.run import assess, comparison, sweep
 from flowlm.run.assess import Judge, Steps
 from flowlm.run.comparison import Comparison
-from flowlm.run.inputs import Inputs, open_inputs, text_name
+from flowlm.run.inputs import Inputs
+from flowlm.run.own_text import own_inputs
 from flowlm.run.watch import Watch
 from flowlm.sampling import PointSampler, Sampler
 
-SAMPLES = 8
+SAMPLES = 24
 """Texts of each row that a report shows."""
 
 FILM = 16
@@ -134,7 +132,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
     """
     model, num, seed, settings = wanted.model, wanted.num, wanted.seed, wanted.settings
     with reports.writing(out):
-        inputs = inputs_of(wanted, watch)
+        inputs = own_inputs(wanted.run, model, watch)
         compared, judge = comparison_of(wanted, inputs), judge_of(wanted)
         label = model.experiment.method.label
         report: dict[str, Any] = {
@@ -171,17 +169,29 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         )
         if wanted.knob is not None:
             known = report.get("reference") or {}
-            report["frontier"] = [
-                sweep.sweep(
-                    model, wanted.sampler, wanted.knob, steps, num, seed, judge, real, known,
-                    watch.work,
-                )
-                for steps in wanted.steps
-            ]  # fmt: skip
+            report["frontier"] = swept(wanted, judge, real, known, watch)
         report |= _shown(wanted)
         report["held_out"] = [] if inputs is None else assess.held_out(model, inputs.valid)
         reports.write(report, out)
     return report
+
+
+def swept(
+    wanted: Evaluation,
+    judge: Judge | None,
+    real: RealText | None,
+    reference: Mapping[str, Any],
+    watch: Watch,
+) -> list[dict[str, Any]]:
+    """A frontier for each number of steps."""
+    assert wanted.knob is not None
+    return [
+        sweep.sweep(
+            wanted.model, wanted.sampler, wanted.knob, steps, wanted.num, wanted.seed, judge, real,
+            reference, watch.work,
+        )
+        for steps in wanted.steps
+    ]  # fmt: skip
 
 
 def _spread(
@@ -246,49 +256,3 @@ def comparison_of(wanted: Evaluation, inputs: Inputs | None) -> Comparison | Non
     if (task := assess.task_of(model)) is not None:
         return comparison.of_task(task, wanted.num, wanted.seed)
     return None if inputs is None else comparison.of_text(inputs, wanted.num)
-
-
-def inputs_of(wanted: Evaluation, watch: Watch) -> Inputs | None:
-    """The text of a model, where it is at hand.
-
-    A run's own tokens are read; other text is prepared into a directory that does not stay.
-    """
-    model, own = wanted.model, Path(wanted.run) / "tokens"
-    experiment, tokenizer = model.experiment, model.tokenizer
-    if isinstance(experiment.data, Text):
-        path = experiment.data.path or ""
-        if is_prepared(path) or is_prepared(own):
-            _require_own(path if is_prepared(path) else own, tokenizer, wanted.run)
-        elif glob.glob(path):
-            watch.say(f"Preparing {path} for its held-out text.")
-        else:
-            return None
-        # The text is read as the model reads it, whoever made its tokenizer.
-        experiment = replace(experiment, data=replace(experiment.data, tokenizer=None))
-    with tempfile.TemporaryDirectory(prefix="flowlm-") as scratch:
-        tokens = own if is_prepared(own) else Path(scratch) / "tokens"
-        source = open_inputs(experiment, tokens, tokenizer)
-    if model.fingerprints is None and not isinstance(experiment.data, Text):
-        return source  # its texts are judged as the task's as well
-    if model.fingerprints is None:
-        watch.say(
-            f"{wanted.run} does not say which text it has learnt from: its held-out text is left "
-            "out."
-        )
-        return None
-    if source.fingerprint != model.fingerprints.data:
-        raise Refusal(
-            f"{text_name(experiment)} is not the text that {wanted.run} has learnt from (its "
-            "tokens have changed): put that one back, or move this one away to do without "
-            "held-out text."
-        )
-    return source
-
-
-def _require_own(prepared: str | Path, tokenizer: Tokenizer | None, run: str) -> None:
-    theirs = Tokenizer.load(Path(prepared) / "tokenizer.json")
-    if tokenizer is None or theirs.fingerprint != tokenizer.fingerprint:
-        raise Refusal(
-            f"{prepared}, the text of {run}, has another tokenizer than the model: leave "
-            "--tokenizer out, or give the one that the model was trained with."
-        )

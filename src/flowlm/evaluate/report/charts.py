@@ -83,6 +83,11 @@ PANEL = Size(width=260, height=176, right=12)
 """A small chart that names itself: no labels at the ends."""
 
 
+def plain(value: float, digits: int) -> str:
+    """A value with so many digits behind the point; no -0."""
+    return f"{value:.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
+
+
 def powers_axis(values: Iterable[float], label: str) -> Axis:
     """A logarithmic axis marked at powers of two, every other one where they are many."""
     values = list(values)
@@ -100,17 +105,26 @@ def decades_axis(values: Iterable[float], label: str) -> Axis:
     parts = (1, 3) if len(decades) <= 4 else (1,)
     marks = [part * 10.0**k for k in decades for part in parts]
     ticks = tuple((v, f"{v:.0e}" if v < 1e-3 else f"{v:g}") for v in marks if low <= v <= high)
+    if len(ticks) < 2:  # too narrow for round numbers
+        ticks = tuple((v, said) for v, said in linear_axis(low, high, label).ticks if v > 0)
+        low, high = min(low, ticks[0][0]), max(high, ticks[-1][0])
     return Axis(low, high, ticks, label, log=True)
 
 
-def linear_axis(low: float, high: float, label: str, show: Callable[[float], str]) -> Axis:
-    """A straight axis from one round value to another, about five of them marked."""
+def linear_axis(
+    low: float, high: float, label: str, show: Callable[[float, int], str] = plain
+) -> Axis:
+    """A straight axis from one round value to another, about five of them marked.
+
+    `show` writes a value with so many digits behind the point that no two marks read alike.
+    """
     high = high if high > low else low + 1.0
     rough = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= 0.79 * rough)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = tuple((k * step, show(k * step)) for k in range(first, last + 1))
+    digits = next(d for d in range(20) if abs(round(step, d) - step) < 1e-3 * step)
+    ticks = tuple((k * step, show(k * step, digits)) for k in range(first, last + 1))
     return Axis(first * step, last * step, ticks, label)
 
 

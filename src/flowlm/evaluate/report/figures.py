@@ -17,6 +17,7 @@ from flowlm.evaluate.report.charts import (
     decades_axis,
     linear_axis,
     marker,
+    plain,
     powers_axis,
     thinned,
 )
@@ -93,8 +94,8 @@ def levels(report: Report) -> Html:
         return Html("")
     most = max(point.y for line in lines for point in line.points)
     axes = (
-        linear_axis(0, 1, "tau", lambda tau: f"{tau:g}"),
-        linear_axis(0, most, "nats per held-out token", lambda y: f"{y:.3g}"),
+        linear_axis(0, 1, "tau"),
+        linear_axis(0, most, "nats per held-out token"),
     )
     drawn = chart("levels", "Held-out cross-entropy over clock time", axes, lines)
     return element("figure", drawn)
@@ -115,7 +116,7 @@ def _measure(report: Report, measure: Measure, caption: str) -> Html | None:
     if rules:
         caption += f" Dashed: {'the best writer without a model' if share else itself}."
     if share:
-        y = linear_axis(0, 1, measure.heading.lower(), lambda part: f"{100 * part:.0f}{THIN}%")
+        y = linear_axis(0, 1, measure.heading.lower(), lambda part, _: f"{100 * part:.0f}{THIN}%")
     else:
         y = _value_axis(measure, lines, rules)
     title = f"{measure.heading} over steps"
@@ -172,7 +173,7 @@ def _wilson(share: float, samples: int) -> tuple[float, float]:
 
 def _value_axis(measure: Measure, lines: list[Line], rules: list[Rule]) -> Axis:
     values = [point.y for line in lines for point in line.points] + [rule.y for rule in rules]
-    return linear_axis(min(values), max(values), measure.unit, lambda value: f"{value:.3g}")
+    return linear_axis(min(values), max(values), measure.unit)
 
 
 def _loss_axis(losses: list[float]) -> Axis:
@@ -180,11 +181,11 @@ def _loss_axis(losses: list[float]) -> Axis:
     low, high = min(losses), max(losses)
     if low > 0 and high / low > 20:
         return decades_axis(losses, "loss, log scale")
-    return linear_axis(low, high, "loss", lambda value: f"{value:.3g}")
+    return linear_axis(low, high, "loss")
 
 
-def _short(value: float) -> str:
+def _short(value: float, digits: int) -> str:
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"
-    return f"{value:g}"
+    return plain(value, digits)

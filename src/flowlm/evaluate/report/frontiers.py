@@ -25,8 +25,8 @@ def frontiers(report: Report) -> Html:
     ys = [point.y for line in lines for point in line.points]
     ys += [] if level is None else [level]
     axes = (
-        linear_axis(min(xs), max(xs), "sample entropy, nats", lambda x: f"{x:.3g}"),
-        linear_axis(min(ys), max(ys), "NLL, nats/token", lambda y: f"{y:.3g}"),
+        linear_axis(min(xs), max(xs), "sample entropy, nats"),
+        linear_axis(min(ys), max(ys), "NLL, nats/token"),
     )
     rules = [] if level is None else [Rule(level, "real text")]
     drawn = chart("frontier", "NLL over sample entropy", axes, lines, rules)

@@ -20,7 +20,7 @@ from flowlm.files import write_text
 def render(report: Mapping[str, Any]) -> str:
     """The page for a report of the shape `schema.Report`."""
     known = checked(report)
-    script = _file("film.js")
+    script = _file("page.js")
     return Template(_file("page.html")).substitute(
         title=element("title", known["title"]),
         policy=_policy(script),

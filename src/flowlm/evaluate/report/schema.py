@@ -32,11 +32,12 @@ class Sample(TypedDict):
 
 
 class Frame(TypedDict):
-    """One moment of a text: the likeliest word at each place and the probability it has."""
+    """One moment of a text: the likeliest token at each place and the probability it has."""
 
     time: float
     """tau, 0 for noise and 1 for text."""
     words: list[str]
+    """What each token adds to the text: a space in front begins a word."""
     confidence: list[float]
 
 

@@ -22,7 +22,14 @@ _OPEN = 4
 def samples(report: Report) -> Html:
     """Texts by sampler, each marked as valid or not."""
     cards = [_card(key, texts) for key, texts in (report.get("samples") or {}).items() if texts]
-    return element("div", *cards, class_="cards") if cards else Html("")
+    if not cards:
+        return Html("")
+    names = [key for key, texts in (report.get("samples") or {}).items() if texts]
+    options = [element("option", name) for name in ("all samplers", *names)]
+    chosen = element("label", "Texts of ", element("select", *options))
+    return joined(
+        [element("p", chosen, class_="chosen", hidden=""), element("div", *cards, class_="cards")]
+    )
 
 
 def _card(key: str, texts: list[Sample]) -> Html:
@@ -137,7 +144,8 @@ def film(report: Report) -> Html:
     head = element("tr", element("th", "τ", scope="col"), element("th", "Text", scope="col"))
     table = element("table", element("thead", head), element("tbody", *rows))
     longest = max((len(word) for frame in shown["frames"] for word in frame["words"]), default=1)
-    stage = element("p", _words(shown["frames"][-1]), class_="stage", style=f"--n:{longest}")
+    kind = "stage cells" if _of_words(shown["frames"]) else "stage"
+    stage = element("p", _words(shown["frames"][-1]), class_=kind, style=f"--n:{longest}")
     return element(
         "div",
         element("p", shown["title"], " ", element("span", _FILM), class_="film-title"),
@@ -152,7 +160,10 @@ def film(report: Report) -> Html:
     )
 
 
-_FILM = "The line under a word, and its ink, show the probability that the network gives it."
+_FILM = (
+    "The line under a token, and its ink, show the probability that the network gives it; tokens "
+    "of one word stand side by side."
+)
 
 
 def _controls(frames: int) -> Html:
@@ -171,11 +182,26 @@ def _controls(frames: int) -> Html:
 
 def _words(frame: Frame) -> Html:
     pairs = zip(frame["words"], frame["confidence"], strict=True)
-    words = (
-        element("span", word, class_="word", style=f"--p:{min(max(sure, 0.0), 1.0):.2f}")
+    words = [
+        element("span", _seen(word), class_="word", style=f"--p:{min(max(sure, 0.0), 1.0):.2f}")
         for word, sure in pairs
+    ]
+    # Tokens of one word stand side by side; a hair's breadth (style.css) tells them apart.
+    starts = [word[:1].isspace() for word in frame["words"]]
+    spaced = [Html(f" {word}") if start else word for word, start in zip(words, starts)]
+    return joined(spaced)
+
+
+def _seen(piece: str) -> str:
+    """A token without the space in front of it; one that is nothing else, as a sign."""
+    return piece.strip() or ("⏎" if "\n" in piece else "␣" if piece else "∅")
+
+
+def _of_words(frames: list[Frame]) -> bool:
+    """Whether every token is a word, so that each can have a cell of its own."""
+    return all(
+        piece[:1].isspace() and piece.strip() for frame in frames for piece in frame["words"][1:]
     )
-    return joined(words, " ")
 
 
 def definitions(report: Report) -> Html:

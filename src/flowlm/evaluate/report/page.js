@@ -1,5 +1,17 @@
-// Turns the table of frames into a player. Without this script the table itself is shown.
+// A player for the table of frames, and a choice of samplers. Without this script all is shown.
 "use strict";
+(() => {
+  const chosen = document.querySelector(".chosen");
+  if (!chosen) return;
+  const cards = [...document.querySelectorAll(".cards > .card")];
+  const select = chosen.querySelector("select");
+  chosen.hidden = cards.length < 2;
+  select.addEventListener("change", () => {
+    cards.forEach((card, index) => {
+      card.hidden = select.selectedIndex > 0 && index !== select.selectedIndex - 1;
+    });
+  });
+})();
 (() => {
   const film = document.getElementById("film");
   if (!film) return;
