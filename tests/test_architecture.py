@@ -45,9 +45,10 @@ MAY_IMPORT = {
         *("errors", "files", "checks", "experiment", "core", "chunked", "nn", "methods"),
         *("data", "evaluate", "hub", "machine", "sampling", "tasks"),
     ),
+    "judges/": ("errors", "core", "chunked", "evaluate", "hub", "model"),
     "run/": (
         *("errors", "files", "experiment", "core", "chunked", "nn", "methods", "sampling"),
-        *("data", "train", "evaluate", "hub", "machine", "model", "recipes", "tasks"),
+        *("data", "train", "evaluate", "hub", "machine", "model", "recipes", "tasks", "judges"),
         "__version__",
     ),
     "__init__.py": ("model",),
@@ -60,7 +61,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "tokenizers": ("data/",),
     "datasets": ("data/corpora/tables.py",),
-    "transformers": ("data/", "evaluate/quality.py"),
+    "transformers": ("judges/causal.py",),
     "huggingface_hub": ("hub/transfer.py",),
     "tyro": ("cli",),
     "rich": ("cli", "train/log.py", "run/demo.py"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -217,6 +218,32 @@ def test_a_judge_scores_the_texts(flowlm: Callable, runs: Path, tmp_path: Path) 
     expected = -float(logp.gather(-1, tokens[..., None]).mean())
     assert report["rows"][0]["nll"] == pytest.approx(expected, rel=1e-5)
     assert report["judge"] != "nobody"
+
+
+def test_several_judges_score_the_same_texts(
+    flowlm: Callable, runs: Path, train: Callable, tmp_path: Path
+) -> None:
+    other, out = tmp_path / "other", tmp_path / "out"
+    assert train("text-autoregressive", other, "--train.seed", 5).status == 0
+    words = ("evaluate", runs / "flow", "--steps", 2, "--num", 24, "--out", out)
+    judges = ("--judge", runs / "autoregressive", "--judge", other)
+    assert flowlm(*words, *judges).status == 0
+    report = json.loads((out / "report.json").read_text())
+    (row,) = report["rows"]
+    first, second = row, row["judges"][str(other)]
+    for figures in (first, second, report["reference"], report["reference"]["judges"][str(other)]):
+        assert figures["perplexity"] == pytest.approx(math.exp(figures["nll"]))
+        assert {"bits_per_byte", "rank_chi2"} <= figures.keys()
+    assert first["nll"] != second["nll"]
+    assert "rank_chi2" in report["controls"][0]
+    assert {"nll", "perplexity"} <= first["intervals"].keys()
+    assert "Other judges" in (out / "report.html").read_text()
+    again = out.with_name("again")
+    assert flowlm(*words[:-1], again, "--judge", other).status == 0
+    (alone,) = json.loads((again / "report.json").read_text())["rows"]
+    assert {key: alone[key] for key in second if key != "intervals"} == pytest.approx(
+        {key: value for key, value in second.items() if key != "intervals"}
+    )
 
 
 @pytest.mark.parametrize("method", ["flow", "flow-map", "masked"])

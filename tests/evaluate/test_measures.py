@@ -21,6 +21,7 @@ from flowlm.data import language as module
 from flowlm.data.language import demo_language
 from flowlm.evaluate.controls import draw_marginals
 from flowlm.evaluate.diversity import distinct, sample_entropy, unique_share
+from flowlm.evaluate.judge import Judge, Reader, Scored
 from flowlm.evaluate.likelihood import mean_nll
 from flowlm.evaluate.measures import MEASURES, Written, figures, present
 from flowlm.evaluate.ngrams import KnownText
@@ -365,6 +366,20 @@ def test_every_measure_can_be_shown_and_explained() -> None:
     assert {m.key for m in present(rows, brief=True)} < {*MEASURES}
 
 
+class Nine(Judge):
+    """Every token costs nine nats, every text has five bytes."""
+
+    name = about = fingerprint = "nine"
+
+    def score(self, tokens: torch.Tensor) -> Scored:
+        n, length = tokens.shape
+        counts = torch.full((n,), length)
+        return Scored(
+            9.0 * counts, counts, torch.full((n,), 5), torch.zeros(35, dtype=torch.float64),
+            torch.zeros(n, 2),
+        )  # fmt: skip
+
+
 def test_only_what_applies_is_measured(agreement: Language) -> None:
     tokens = agreement.sample(Streams.of(2, count=9))
     plain = figures(Written(tokens))
@@ -377,7 +392,11 @@ def test_only_what_applies_is_measured(agreement: Language) -> None:
     assert known["valid"] == 1
     assert known["intervals"]["valid"] == [1, 1]
     assert (known["seconds"], known["evaluations"], known["samples"]) == (0.5, 3, 9)
-    assert figures(Written(tokens, judge=lambda texts: torch.full((len(texts),), 9.0)))["nll"] == 9
+    judged = figures(Written(tokens, reader=Reader(Nine(), None)))
+    assert judged["nll"] == 9
+    assert judged["perplexity"] == pytest.approx(math.exp(9))
+    assert judged["bits_per_byte"] == pytest.approx(9 * 3 / (5 * math.log(2)))
+    assert judged.keys() - plain.keys() == {"nll", "perplexity", "bits_per_byte"}
     training = np.arange(100) % 4
     held_out = agreement.sample(Streams.of(3, count=9))
     real = RealText(held_out, KnownText(training), lambda ids: " ".join("x" * (i + 1) for i in ids))

@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU
 
 from flowlm.evaluate import energy, ngrams
 from flowlm.evaluate.diversity import corpus_entropy, zipf
-from flowlm.evaluate.measure import interval
+from flowlm.evaluate.measure import drawn, interval
 from flowlm.evaluate.measures import Written, figures
 from flowlm.evaluate.ngrams import KnownText, repetition, self_bleu
 from flowlm.evaluate.real import RealText
@@ -256,7 +256,7 @@ def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
     rng = torch.Generator().manual_seed(0)
     hits = 0
     for _ in range(200):
-        low, high = interval(torch.randn(60, generator=rng), draws=200)
+        low, high = interval(drawn(torch.randn(60, generator=rng), draws=200))
         hits += low <= 0 <= high
     assert 0.88 <= hits / 200 <= 0.99
 

@@ -12,6 +12,7 @@ from flowlm.cli.parse import meant, parsed, sampler, sampling_options, train_opt
 from flowlm.cli.preparing import prepare
 from flowlm.errors import Refusal
 from flowlm.experiment import Text
+from flowlm.judges.finding import find_judge
 from flowlm.machine.device import device_name
 from flowlm.model.amounts import amounts
 from flowlm.model.finding import experiment_of, find_model
@@ -165,8 +166,8 @@ def evaluate(chosen: options.Evaluate) -> int:
             f"--seeds counts seeds from --seed on, and {chosen.seeds} is none: choose 1 to 1000."
         )
     place = find_model(chosen.run)
-    if chosen.judge is not None:
-        find_model(chosen.judge)
+    for name in chosen.judge:
+        find_judge(name)
     way = sampler(chosen, "evaluate", experiment_of(place))
     from flowlm.cli import show
     from flowlm.evaluate import reports
@@ -204,8 +205,10 @@ def compare(chosen: options.Compare) -> int:
     _require_several(chosen)
     if len(chosen.runs) < 2 or len(set(chosen.runs)) < len(chosen.runs):
         raise Refusal("Name at least two different models to compare.")
-    for name in (*chosen.runs, *([] if chosen.judge is None else [chosen.judge])):
+    for name in chosen.runs:
         find_model(name)
+    for name in chosen.judge:
+        find_judge(name)
     from flowlm.cli import show
     from flowlm.evaluate import reports
     from flowlm.machine.hardware import keep_to_cores

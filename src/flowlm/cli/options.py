@@ -138,9 +138,10 @@ class Evaluate:
     """The settings of the sampler, as words."""
     frontier: Literal["temperature", "gamma", "top_p"] | None = None
     """A setting of the sampler to turn: quality against diversity at equal entropy."""
-    judge: str | None = None
-    """An autoregressive run with the same tokenizer, under which samples are scored; not for the
-    demo's language, which is known exactly."""
+    judge: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Who scores samples: an autoregressive run with the same tokenizer; or a causal language model
+    of transformers, in a folder or on the hub (gpt2-large, hf:owner/name). Give it once for each;
+    the first fills the table. Not for texts whose law is known exactly."""
     out: Path | None = None
     """Where the report goes; by default into RUN if it was trained there, else into
     reports/NAME."""
@@ -164,7 +165,7 @@ class Compare:
     """Names the texts."""
     frontier: Literal["temperature", "gamma", "top_p"] | None = None
     """A setting of every sampler to turn: quality against diversity, all models in one chart."""
-    judge: str | None = None
+    judge: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """As in `flowlm evaluate`."""
     out: Path = Path("reports/compare")
     """Where the report goes."""

@@ -165,15 +165,22 @@ class Tokenizer:
 
         Ids from `vocab` on stand for nothing and leave nothing in the text.
         """
+        return self._decoded(ids, skip=False)
+
+    def _decoded(self, ids: Sequence[int], skip: bool) -> str:
         if self.end is None:
-            return self._library.decode(ids, skip_special_tokens=False)
+            return self._library.decode(ids, skip_special_tokens=skip)
         documents: list[list[int]] = [[]]
         for id in ids:
             if id == self.end:
                 documents.append([])
             else:
                 documents[-1].append(id)
-        return "\n".join(self._library.decode_batch(documents, skip_special_tokens=False))
+        return "\n".join(self._library.decode_batch(documents, skip_special_tokens=skip))
+
+    def plain(self, ids: Sequence[int]) -> str:
+        """The text of `ids` as `decode` has it, without special tokens."""
+        return self._decoded(ids, skip=True)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The characters that each token adds to the text of those before it, one string a token.

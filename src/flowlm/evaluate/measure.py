@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from flowlm.core.types import Tokens
+    from flowlm.evaluate.judge import Reader, Scored
     from flowlm.evaluate.real import RealText
     from flowlm.tasks.task import Task
 
@@ -23,8 +24,8 @@ class Written:
     tokens: Tokens
     task: Task | None = None
     """The task that they are to be of, if they are of one."""
-    judge: Callable[[Tokens], Tensor] | None = None
-    """Nats per token of each text (n,), by a model that has exact likelihoods."""
+    reader: Reader | None = None
+    """A judge that scores them."""
     real: RealText | None = None
     """Texts to compare with, where some are at hand."""
     bound: Tensor | None = None
@@ -35,12 +36,34 @@ class Written:
     """For a text."""
 
     @cached_property
+    def scored(self) -> Scored | None:
+        """The texts as the judge reads them, once."""
+        return None if self.reader is None else self.reader.judge.score(self.tokens)
+
+    @cached_property
     def energies(self) -> dict[str, tuple[float, float] | None]:
         """Energy distances to real text with their p-values, by kind of features."""
         if self.real is None:
             return {}
         return {kind: self.real.energy(self.tokens, kind) for kind in ("hand", "bigram")}
 
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """A ratio of sums over texts: nats to tokens, say. Its figure is `of(sum top / sum bottom)`."""
+
+    top: Tensor
+    """(n,)"""
+    bottom: Tensor
+    """(n,)"""
+    of: Callable[[Tensor], Tensor] = lambda ratio: ratio
+
+
+if TYPE_CHECKING:
+    Value = float | Tensor | Pooled
+else:
+    Value = Any
+"""A number, or a value of each text (n,) whose mean it is, or a ratio of sums over texts."""
 
 Form = Literal["share", "nats", "number", "count", "seconds"]
 """How a value is written."""
@@ -60,8 +83,8 @@ class Measure:
     form: Form
     definition: str
     """A sentence for readers. `{judge}` stands for who judges, `{aim}` for real text."""
-    compute: Callable[[Written], float | Tensor | None]
-    """A number, or a value of each text (n,) whose mean it is; None where it does not apply."""
+    compute: Callable[[Written], Value | None]
+    """None where it does not apply."""
     best: Best | None = None
     """None where no value is better than another."""
     brief: bool = True
@@ -89,11 +112,28 @@ class Measure:
                 return f"{1000 * value:.2f} ms"
 
 
-def interval(values: Tensor, draws: int = 1000) -> list[float]:
-    """95 % interval of a mean over texts: percentiles of `draws` bootstrap draws of the texts."""
+def figure(value: Value) -> float:
+    """The number that stands in a table."""
+    if isinstance(value, Pooled):
+        return float(value.of(value.top.double().sum() / value.bottom.double().sum()))
+    return float(value) if isinstance(value, int | float) else float(value.double().mean())
+
+
+def drawn(value: Tensor | Pooled, draws: int = 1000) -> Tensor:
+    """The figure of `draws` bootstrap draws of the texts, the same draws for as many texts."""
     import torch
 
+    count = len(value.top) if isinstance(value, Pooled) else len(value)
     rng = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(values), (draws, len(values)), generator=rng)
-    means = values.double()[chosen].mean(1)
-    return torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
+    chosen = torch.randint(count, (draws, count), generator=rng)
+    if isinstance(value, Pooled):
+        top, bottom = (part.double()[chosen].sum(1) for part in (value.top, value.bottom))
+        return value.of(top / bottom)
+    return value.double()[chosen].mean(1)
+
+
+def interval(draws: Tensor) -> list[float]:
+    """95 % interval of a figure: percentiles of its bootstrap draws."""
+    import torch
+
+    return torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()

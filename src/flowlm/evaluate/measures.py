@@ -7,15 +7,19 @@ report is read and rendered without it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
+from flowlm.evaluate import computed
 from flowlm.evaluate.measure import Measure as Measure
+from flowlm.evaluate.measure import Value, drawn, figure, interval
 from flowlm.evaluate.measure import Written as Written
-from flowlm.evaluate.measure import interval
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from flowlm.evaluate.judge import Reader
 
 INTERVALS = "intervals"
 """The key of a row under which the 95 % intervals of its figures stand, by their keys."""
@@ -26,6 +30,12 @@ SPREAD = "spread"
 
 CHANCE = "Tokens drawn independently"
 """The name of the control of a task."""
+
+JUDGES = "judges"
+"""The key of a row under which the figures of further judges stand, by their names."""
+
+JUDGED = ("nll", "perplexity", "bits_per_byte", "rank_chi2", "mauve", "precision", "recall")
+"""Keys of the figures for which a judge reads."""
 
 KINDS = "kinds"
 """The key of a row under which its texts stand by kind, where a task has kinds."""
@@ -42,24 +52,32 @@ def figures(written: Written) -> dict[str, Any]:
     return summed(values(written))
 
 
-def values(written: Written) -> dict[str, float | Tensor]:
-    """Every measure that applies, by key: a number, or one of each text."""
+def values(written: Written) -> dict[str, Value]:
+    """Every measure that applies, by key."""
     found = {key: measure.compute(written) for key, measure in MEASURES.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def summed(measured: Mapping[str, float | Tensor]) -> dict[str, Any]:
+def summed(measured: Mapping[str, Value]) -> dict[str, Any]:
     """The figures of `values`."""
-    found: dict[str, Any] = {}
+    found = {key: figure(value) for key, value in measured.items()}
     intervals: dict[str, list[float]] = {}
     for key, value in measured.items():
         if isinstance(value, int | float):
             found[key] = value
-            continue
-        found[key] = float(value.double().mean())
-        if len(value) > 1 and bool(value.isfinite().all()):
-            intervals[key] = interval(value)
+        elif bool((draws := drawn(value)).isfinite().all()):
+            intervals[key] = interval(draws)
     return found | ({INTERVALS: intervals} if intervals else {})
+
+
+def others(written: Written, readers: Sequence[Reader]) -> dict[str, Any]:
+    """The figures of further judges, by their names, as the entry of a row; nothing of none."""
+    found: dict[str, dict[str, Any]] = {}
+    for reader in readers:
+        seen = replace(written, task=None, reader=reader)
+        measured = {key: MEASURES[key].compute(seen) for key in JUDGED}
+        found[reader.judge.name] = summed({k: v for k, v in measured.items() if v is not None})
+    return {JUDGES: found} if found else {}
 
 
 def present(rows: list[Mapping[str, Any]], brief: bool = False) -> list[Measure]:
@@ -69,64 +87,6 @@ def present(rows: list[Mapping[str, Any]], brief: bool = False) -> list[Measure]
         for key, measure in MEASURES.items()
         if (measure.brief or not brief) and any(row.get(key) is not None for row in rows)
     ]
-
-
-# What computes imports torch: inside, so that whoever reads a report does without.
-
-
-def _valid(written: Written) -> Tensor | None:
-    return None if written.task is None else written.task.valid(written.tokens)
-
-
-def _novel(written: Written) -> Tensor | None:
-    return None if written.task is None else written.task.novel(written.tokens)
-
-
-def _coverage(written: Written) -> float | None:
-    # Of more solutions than these a share of next to nothing would be reached, whoever writes.
-    task, most = written.task, 100 * len(written.tokens)
-    if task is None or task.solutions > most:
-        return None
-    valid = task.valid(written.tokens)
-    return len(written.tokens.cpu()[valid].unique(dim=0)) / task.solutions
-
-
-def _nll(written: Written) -> Tensor | None:
-    from flowlm.evaluate.quality import noisy_channel_nll
-
-    if written.task is not None and written.task.language is not None:
-        return noisy_channel_nll(written.task.language, written.tokens)
-    return None if written.judge is None else written.judge(written.tokens)
-
-
-def _entropies(written: Written) -> Tensor:
-    from flowlm.evaluate.diversity import entropies
-
-    return entropies(written.tokens)
-
-
-def _corpus_entropy(written: Written) -> float:
-    from flowlm.evaluate.diversity import corpus_entropy
-
-    return corpus_entropy(written.tokens)
-
-
-def _unique(written: Written) -> float:
-    from flowlm.evaluate.diversity import unique_share
-
-    return unique_share(written.tokens)
-
-
-def _zipf(written: Written) -> float | None:
-    from flowlm.evaluate.diversity import zipf
-
-    return zipf(written.tokens)
-
-
-def _self_bleu(written: Written) -> Tensor | None:
-    from flowlm.evaluate.ngrams import self_bleu
-
-    return self_bleu(written.tokens) if min(written.tokens.shape) >= 4 else None
 
 
 def _repetition(n: int) -> Measure:
@@ -170,11 +130,6 @@ def _novelty(n: int) -> Measure:
     )  # fmt: skip
 
 
-def _longest(written: Written) -> float | None:
-    known = None if written.real is None else written.real.known
-    return None if known is None else known.longest_run(written.tokens)
-
-
 def _energy(kind: str, heading: str, about: str) -> tuple[Measure, Measure]:
     def distance(written: Written) -> float | None:
         return None if (both := written.energies.get(kind)) is None else both[0]
@@ -205,43 +160,55 @@ MEASURES: dict[str, Measure] = {
             "valid", "Valid", "share", "share",
             "The share of texts that are right: sentences of the language, solutions of the task. "
             "This is decided exactly, not by a model.",
-            _valid, "high", chart="Valid texts, with 95 % intervals.",
+            computed.valid, "high", chart="Valid texts, with 95 % intervals.",
         ),
         Measure(
             "novel", "Novel", "share", "share",
             "The share of texts that are valid and were not to learn from.",
-            _novel, "high",
+            computed.novel, "high",
         ),
         Measure(
             "coverage", "Coverage", "share", "share",
             "Different valid texts as a share of all that there are. It grows with the number of "
             "texts: compare rows of equally many, real text among them.",
-            _coverage, "high",
+            computed.coverage, "high",
         ),
         Measure(
             "nll", "NLL", "nats/token", "nats",
             "The negative log-likelihood per token, in nats, of the generated texts under {judge}. "
             "It is not the likelihood of the trained model. What {aim} scores is the aim; less is "
             "not better but narrower.",
-            _nll, "near or low", chart="NLL per token.",
+            computed.nll, "near or low", chart="NLL per token.",
+        ),
+        Measure(
+            "perplexity", "Gen. PPL", "", "number",
+            "Generative perplexity: e to the NLL of all tokens together. No entropy, no meaning: "
+            "repeated text has a low one.",
+            computed.perplexity, "near", brief=False,
+        ),
+        Measure(
+            "bits_per_byte", "Bits/byte", "bits", "number",
+            "The negative log-likelihood of the texts under {judge}, in bits per byte: judges of "
+            "different tokenizers compare.",
+            computed.bits_per_byte, "near", brief=False,
         ),
         Measure(
             "sample_entropy", "Entropy", "nats", "nats",
             "Sample entropy: the entropy, in nats, of the token frequencies within one text, "
             "averaged over texts. Repetition lowers it and buys a low NLL, so the two are one "
             "result: compare NLL at equal entropy.",
-            _entropies, "near",
+            computed.entropies, "near",
             chart="Sample entropy: a low NLL counts only where this stays up.",
         ),
         Measure(
             "unique", "Unique", "share", "share",
-            "Different texts as a share of all texts of the row.", _unique, brief=False,
+            "Different texts as a share of all texts of the row.", computed.unique, brief=False,
         ),
         Measure(
             "corpus_entropy", "Corpus entropy", "nats", "nats",
             "The entropy, in nats, of the token frequencies of all texts together. It is low where "
             "all texts say the same.",
-            _corpus_entropy, "near", brief=False,
+            computed.corpus_entropy, "near", brief=False,
         ),
         *map(_repetition, (1, 2, 3, 4)),
         *map(_distinct, (1, 2, 3, 4)),
@@ -249,25 +216,49 @@ MEASURES: dict[str, Measure] = {
             "self_bleu", "Self-BLEU", "share", "share",
             "BLEU-4 of a text against other texts of the row, averaged over texts: high where they "
             "share their phrases. Blind to the order of words within a row of word salad.",
-            _self_bleu, "near", brief=False,
+            computed.self_bleu, "near", brief=False,
         ),
         Measure(
             "zipf", "Zipf", "exponent", "number",
             "Minus the slope of log frequency over log rank of the most frequent tokens. Only "
             "a truncated vocabulary shows in it.",
-            _zipf, "near", brief=False,
+            computed.zipf, "near", brief=False,
         ),
         *map(_novelty, (4, 8, 16, 32)),
         Measure(
             "longest_run", "Longest copy", "tokens", "count",
             "The longest stretch of any text that stands in the training text token for token.",
-            _longest, brief=False,
+            computed.longest, brief=False,
         ),
         *_energy(
             "hand", "Energy", "fourteen figures of a text that need no model: lengths of words and "
             "sentences, repetition, kinds of words and signs",
         ),
         *_energy("bigram", "Energy of bigrams", "hashed counts of neighbouring tokens"),
+        Measure(
+            "rank_chi2", "Ranks", "distance", "number",
+            "How differently from real text the ranks of the next tokens under the judge are "
+            "spread: chi squared of two histograms, 0 where they are alike.",
+            computed.of_both(computed.ranks), "low", brief=False,
+        ),
+        Measure(
+            "mauve", "MAUVE", "area", "number",
+            "How much generated and real texts overlap in clusters of the judge's features, from 0 "
+            "to 1. It depends on the number of texts and on the judge: compare with real text.",
+            computed.of_both(computed.mauve), "high", brief=False,
+        ),
+        Measure(
+            "precision", "Precision", "share", "share",
+            "The share of generated texts among the nearest neighbours of a real one, in the "
+            "judge's features.",
+            computed.of_both(computed.precision), "high", brief=False,
+        ),
+        Measure(
+            "recall", "Recall", "share", "share",
+            "The share of real texts among the nearest neighbours of a generated one, in the "
+            "judge's features.",
+            computed.of_both(computed.recall), "high", brief=False,
+        ),
         Measure(
             "bound", "Held-out", "nats/token", "nats",
             "Nats per token of held-out text under the very sampler of the row: an upper bound on "

@@ -47,5 +47,13 @@ class Autoregressive(Method):
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
     ) -> Float[Tensor, "b l"]:
         """Exact nats per token."""
-        before = batch.tokens.roll(1, dims=1).index_fill_(1, batch.tokens.new_zeros(1), model.vocab)
-        return model(before, rng=rng).nll(batch.tokens)
+        return model(_before(batch.tokens, model.vocab), rng=rng).nll(batch.tokens)
+
+    def next_tokens(self, model: nn.DiT, tokens: core.Tokens) -> core.TokenDistribution:
+        """See `Method`: in one pass."""
+        return model(_before(tokens, model.vocab))
+
+
+def _before(tokens: core.Tokens, start: int) -> core.Tokens:
+    """The token before each, `start` before the first."""
+    return tokens.roll(1, dims=1).index_fill_(1, tokens.new_zeros(1), start)

@@ -114,6 +114,10 @@ class Method(ABC):
         evaluations of the network or one more. None without a bound.
         """
 
+    def next_tokens(self, model: DiT, tokens: core.Tokens) -> core.TokenDistribution | None:
+        """Distribution of every token given those before it; None where the method has none."""
+        return None
+
     def cross_entropy_at(
         self, model: DiT, batch: core.Batch, tau: core.Time, rng: core.Streams
     ) -> Float[Tensor, "b l"] | None:

@@ -18,11 +18,11 @@ from torch import Tensor
 from flowlm import __version__
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
-from flowlm.errors import Refusal
 from flowlm.evaluate.groups import valid_by_group
 from flowlm.evaluate.held_out import HeldOut
+from flowlm.evaluate.judge import Reader
 from flowlm.evaluate.likelihood import AT_ONCE, DRAWS, mean_nll
-from flowlm.evaluate.measures import KINDS, Written, figures
+from flowlm.evaluate.measures import KINDS, Written, figures, others
 from flowlm.evaluate.real import RealText
 from flowlm.experiment import Text
 from flowlm.machine.limits import cores
@@ -38,9 +38,6 @@ FULL = 32
 
 Steps = int | Literal["full"]
 """Steps of a sampler; "full" for enough of them."""
-
-Judge = Callable[[Tokens], Tensor]
-"""Nats per token of each text (n,)."""
 
 BATCHES = 5
 """Batches in which the texts of a row are written at least, where there are as many texts: the time
@@ -58,7 +55,7 @@ def rows(
     num: int,
     seed: int,
     sampler: Sampler,
-    judge: Judge | None = None,
+    readers: Sequence[Reader] = (),
     real: RealText | None = None,
     done: Callable[[int], None] = lambda evaluations: None,
     held_out: Tokens | None = None,
@@ -66,13 +63,16 @@ def rows(
     """One row of figures for each number of steps, from `num` texts each, as it is measured.
 
     Of a task quality is exact (share valid, nats per token where its law is known). Of text it is
-    nats per token under `judge`, if there is one, and the distance to `real` text; of `held_out`
-    texts their likelihood under the sampler. `done` hears of the evaluations of the network, a text
-    each, as they are done. A method whose steps are its tokens has one row.
+    nats per token under the first of `readers`, if there is one (what others read stands apart),
+    and the distance to `real` text; of `held_out` texts their likelihood under the sampler. `done`
+    hears of the evaluations of the network, a text each, as they are done. A method whose steps are
+    its tokens has one row.
     """
     label = model.experiment.method.label
-    for wanted, written in writings(model, steps, num, seed, sampler, judge, real, done, held_out):
-        row = {"method": label, "steps": wanted} | figures(written)
+    for wanted, written in writings(
+        model, steps, num, seed, sampler, readers, real, done, held_out
+    ):
+        row = {"method": label, "steps": wanted} | figures(written) | others(written, readers[1:])
         kinds = [] if written.task is None else valid_by_group(written.task, written.tokens)
         yield row | ({KINDS: kinds} if kinds else {})
 
@@ -83,13 +83,13 @@ def writings(
     num: int,
     seed: int,
     sampler: Sampler,
-    judge: Judge | None = None,
+    readers: Sequence[Reader] = (),
     real: RealText | None = None,
     done: Callable[[int], None] = lambda evaluations: None,
     held_out: Tokens | None = None,
 ) -> Iterator[tuple[Steps, Written]]:
     """The texts of `rows` and who judges them, for each number of steps, as they are written."""
-    task = task_of(model)
+    task, reader = task_of(model), next(iter(readers), None)
     for wanted in steps if sampler.counts_steps else ("full",):
         count = counted(wanted)
         evaluations = sampler.evaluations(count, model.length)
@@ -99,7 +99,7 @@ def writings(
 
         tokens, seconds = _timed(model, count, num, seed, sampler, batch)
         bound = None if held_out is None else _bound(model, sampler, count, held_out)
-        yield wanted, Written(tokens, task, judge, real, bound, evaluations, seconds)
+        yield wanted, Written(tokens, task, reader, real, bound, evaluations, seconds)
 
 
 def _bound(
@@ -233,32 +233,6 @@ def film(model: LanguageModel, steps: int, seed: int, sampler: Sampler) -> dict[
         )
     title = f"{model.experiment.method.label}, {steps} steps: at each place the likeliest word."
     return {"title": title, "frames": frames}
-
-
-def judged(judge: LanguageModel, tokens: Tokens) -> Tensor:
-    """Nats per token of each text under an autoregressive model (n,)."""
-
-    def nll(part: Tokens, rng: Streams) -> Tensor | None:
-        texts = Batch(part, torch.ones(part.shape, device=part.device))
-        return judge.experiment.method.nll(judge.network, texts, rng)
-
-    nats = _by_text(nll, tokens, judge.device)
-    assert nats is not None
-    return nats
-
-
-def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
-    """Refuse a judge that cannot score the texts of a model."""
-    if judge.experiment.method.likelihood != "exact":
-        raise Refusal("The judge must be an autoregressive run: it needs exact likelihoods.")
-    theirs, own = judge.tokenizer, model.tokenizer
-    if theirs is None or own is None or theirs.fingerprint != own.fingerprint:
-        raise Refusal("The judge has another tokenizer: give a run trained on the same text.")
-    if judge.length < model.length:
-        raise Refusal(
-            f"The judge reads {judge.length} tokens and the texts have {model.length}: give a run "
-            "that was trained on texts as long."
-        )
 
 
 def curve(directory: Path) -> list[tuple[int, float]]:

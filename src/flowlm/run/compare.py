@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
-from flowlm.evaluate.measure import interval
-from flowlm.evaluate.measures import MEASURES, summed, values
+from flowlm.evaluate.measure import Value, drawn, figure, interval
+from flowlm.evaluate.measures import MEASURES, others, summed, values
 from flowlm.run import assess
 from flowlm.run.assess import Steps
 from flowlm.run.comparison import unfilled
-from flowlm.run.evaluation import Evaluation, comparison_of, judge_of, swept
+from flowlm.run.evaluation import Evaluation, comparison_of, readers_of, swept
 from flowlm.run.own_text import own_inputs
 from flowlm.run.watch import Watch
 
-Measured = dict[Steps, dict[str, float | Tensor]]
+Measured = dict[Steps, dict[str, Value]]
 
 
 def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, Any]:
@@ -32,8 +30,9 @@ def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, A
     _require_alike(plans)
     names = {plan.run: f"{plan.model.experiment.method.label} ({plan.run})" for plan in plans}
     with reports.writing(out):
-        inputs, judge = own_inputs(first.run, first.model, watch), judge_of(first)
+        inputs = own_inputs(first.run, first.model, watch)
         compared = comparison_of(first, inputs)
+        readers = readers_of(first, compared)
         report: dict[str, Any] = {
             "title": "Compared: " + ", ".join(plan.run for plan in plans),
             "summary": "",
@@ -45,21 +44,21 @@ def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, A
             "differences": [],
         }
         if compared is not None:
-            report["reference"] = compared.reference(judge)
-            report["controls"] = compared.controls(judge, first.seed)
-        if first.judge is not None:
-            report["judge"] = "an autoregressive flowlm run"
+            report["reference"] = compared.reference(readers)
+            report["controls"] = compared.controls(readers, first.seed)
+        if first.judges:
+            report["judge"] = first.judges[0].about
+        real = None if compared is None else compared.real
         base: Measured = {}
         for plan in plans:
             measured: Measured = {}
-            real = None if compared is None else compared.real
             for steps, written in assess.writings(
-                plan.model, plan.steps, plan.num, plan.seed, plan.sampler, judge, real, watch.work,
-                None if inputs is None else unfilled(inputs.valid),
+                plan.model, plan.steps, plan.num, plan.seed, plan.sampler, readers, real,
+                watch.work, None if inputs is None else unfilled(inputs.valid),
             ):  # fmt: skip
                 measured[steps] = values(written)
                 row = {"method": names[plan.run], "steps": steps} | summed(measured[steps])
-                report["rows"].append(row)
+                report["rows"].append(row | others(written, readers[1:]))
                 watch.row(row)
             if plan is first:
                 base = measured
@@ -68,14 +67,10 @@ def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, A
             if inputs is not None:
                 found = assess.held_out(plan.model, inputs.valid)
                 report["held_out"] += [row | {"method": names[plan.run]} for row in found]
-        if first.knob is not None:
-            real = None if compared is None else compared.real
-            known = report.get("reference") or {}
-            report["frontier"] = [
-                entry | {"method": names[plan.run]}
-                for plan in plans
-                for entry in swept(plan, judge, real, known, watch)
-            ]
+        for plan in plans if first.knob is not None else ():
+            turned = swept(plan, readers, real, report.get("reference") or {}, watch)
+            named = [entry | {"method": names[plan.run]} for entry in turned]
+            report.setdefault("frontier", []).extend(named)
         report["summary"] = (
             f"{len(plans)} models, {first.num:,} texts a row, from the same noise (seed "
             f"{first.seed}); differences are to {first.run}."
@@ -92,11 +87,10 @@ def _differences(
     for steps, own in measured.items():
         for key, value in own.items():
             other = base.get(steps, {}).get(key)
-            if not isinstance(value, Tensor) or not isinstance(other, Tensor):
+            if not MEASURES[key].of_texts or isinstance(value, int | float) or other is None:
                 continue
-            if len(value) != len(other) or not MEASURES[key].of_texts:
-                continue
-            apart = value.double() - other.double()
+            assert not isinstance(other, int | float)
+            apart = drawn(value) - drawn(other)  # the same draws: pairs stay pairs
             if not bool(apart.isfinite().all()):
                 continue
             found.append(
@@ -105,7 +99,7 @@ def _differences(
                     "than": first.run,
                     "steps": steps,
                     "key": key,
-                    "difference": float(apart.mean()),
+                    "difference": figure(value) - figure(other),
                     "interval": interval(apart),
                 }
             )

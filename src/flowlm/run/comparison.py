@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -13,11 +14,11 @@ from torch import Tensor
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Tokens
 from flowlm.evaluate.controls import draw_marginals
-from flowlm.evaluate.measures import CHANCE, MEASURES, Written, figures
+from flowlm.evaluate.judge import Reader
+from flowlm.evaluate.measures import CHANCE, MEASURES, Written, figures, others
 from flowlm.evaluate.ngrams import KnownText
 from flowlm.evaluate.real import RealText
 from flowlm.evaluate.writers import controls
-from flowlm.run.assess import Judge
 from flowlm.run.inputs import Inputs
 from flowlm.tasks.task import Task
 
@@ -33,29 +34,30 @@ class Comparison:
     """Training texts, of which the controls are made."""
     task: Task | None = None
 
-    def reference(self, judge: Judge | None) -> dict[str, Any]:
+    def reference(self, readers: Sequence[Reader]) -> dict[str, Any]:
         """Figures of real text beside other real text."""
-        found = self._measured(self.others, judge)
+        found = self._measured(self.others, readers)
         if self.task is None:
             return {"method": "Real text"} | found
         return {"method": self.task.itself, "entropy": self.task.entropy} | found
 
-    def controls(self, judge: Judge | None, seed: int) -> list[dict[str, Any]]:
+    def controls(self, readers: Sequence[Reader], seed: int) -> list[dict[str, Any]]:
         """A row of figures for every control."""
         texts = controls(self.training, seed)
         rows = []
         if self.task is not None:
             drawn = draw_marginals(self.task, Streams.of(seed, 3, count=len(self.training)))
             exact = {"valid": self.task.marginals_valid}
-            found = self._measured(drawn, judge)
+            found = self._measured(drawn, readers[:1])
             found.get("intervals", {}).pop("valid", None)
             rows.append({"method": CHANCE} | found | exact)
         return rows + [
-            {"method": name} | self._measured(tokens, judge) for name, tokens in texts.items()
+            {"method": name} | self._measured(tokens, readers[:1]) for name, tokens in texts.items()
         ]
 
-    def _measured(self, tokens: Tokens, judge: Judge | None) -> dict[str, Any]:
-        found = figures(Written(tokens, self.task, judge, self.real))
+    def _measured(self, tokens: Tokens, readers: Sequence[Reader]) -> dict[str, Any]:
+        written = Written(tokens, self.task, next(iter(readers), None), self.real)
+        found = figures(written) | others(written, readers[1:])
         return {k: v for k, v in found.items() if k not in MEASURES or MEASURES[k].of_texts}
 
 

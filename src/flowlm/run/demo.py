@@ -118,8 +118,8 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
         f"{one['nll']:.2f} nats per token, eight steps of masked diffusion {eight['valid']:.1%} at "
         f"{eight['nll']:.2f}, after the same training compute.",
         "rows": rows,
-        "reference": compared.reference(None),
-        "controls": compared.controls(None, seed),
+        "reference": compared.reference(()),
+        "controls": compared.controls((), seed),
         "held_out": [
             row
             for part in ("flow", "flow-map", "masked", "autoregressive")
@@ -193,9 +193,7 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
         write_text(json.dumps(assess.held_out(model, text)), directory / HELD_OUT)
         real = comparison.of_task(Generated(), NUM, seed).real
         sampler = model.experiment.sampler
-        table = list(
-            assess.rows(model, STEPS, NUM, seed, sampler, None, real, held_out=text.tokens)
-        )
+        table = list(assess.rows(model, STEPS, NUM, seed, sampler, (), real, held_out=text.tokens))
         write_text(json.dumps(table), directory / ROWS)
     if chain == CHAINS[-1]:  # the shortest: it is measured while the others still learn
         write_text(json.dumps(assess.perfect_masked_rows(FEW, NUM, seed)), out / PERFECT)

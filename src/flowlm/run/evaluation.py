@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
 from flowlm.evaluate.frontier import VALUES
+from flowlm.evaluate.judge import Judge, Reader
 from flowlm.evaluate.measures import SPREAD, over_seeds
 from flowlm.evaluate.real import RealText
 from flowlm.experiment import Text, settings_of
+from flowlm.judges.opening import open_judges
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
 from flowlm.run import assess, comparison, sweep
-from flowlm.run.assess import Judge, Steps
+from flowlm.run.assess import Steps
 from flowlm.run.comparison import Comparison
 from flowlm.run.inputs import Inputs
 from flowlm.run.own_text import own_inputs
@@ -43,7 +44,8 @@ class Evaluation:
     model: LanguageModel
     sampler: Sampler
     """How it writes."""
-    judge: LanguageModel | None
+    judges: tuple[Judge, ...]
+    """Who scores the texts; the first fills the table."""
     steps: tuple[Steps, ...]
     num: int
     """Texts behind every row."""
@@ -56,13 +58,13 @@ class Evaluation:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything its figures depend on, as JSON: reports of other settings do not compare."""
-        model, judge = self.model, self.judge
+        model = self.model
         assert model.tokenizer is not None
         return {
             "steps": list(self.steps),
             "num": self.num,
             "seed": self.seed,
-            "judge": None if judge is None else judge.fingerprint,
+            "judges": [judge.fingerprint for judge in self.judges],
             "weights": model.fingerprint,
             "method": settings_of(model.experiment.method),
             "sampler": settings_of(self.sampler),
@@ -90,14 +92,14 @@ def opened(
     steps: tuple[int, ...],
     num: int,
     seed: int,
-    judge: str | None = None,
+    judges: Sequence[str] = (),
     device: str = "cpu",
     tokenizer: str | None = None,
     sampler: Sampler | None = None,
     knob: str | None = None,
     seeds: int = 1,
 ) -> Evaluation:
-    """Load the model that `run` names, and the judge. A Refusal if they cannot be compared.
+    """Load the model that `run` names, and the judges. A Refusal if they cannot be compared.
 
     `sampler` is how it is to write; by default as its experiment says.
     """
@@ -106,21 +108,18 @@ def opened(
         raise Refusal(f"{run} has no tokenizer: its texts cannot be read without one.")
     task = assess.task_of(model)
     exact = task is not None and task.language is not None
-    if judge is not None and task is not None and exact:
+    if judges and task is not None and exact:
         raise Refusal(
             f"{run} writes {task.about}, whose likelihoods are known exactly: leave --judge out."
         )
     way = model.experiment.sampler if sampler is None else sampler
     model.experiment.method.require_sampler(way)
     taken: tuple[Steps, ...] = tuple(dict.fromkeys(steps)) if way.counts_steps else ("full",)
-    hearing = None if judge is None else load(judge, device)
-    if hearing is not None:
-        assess.require_judge(hearing, model)
     if knob is not None:
         sweep.require_knob(knob, way)
-        if hearing is None and not exact:
+        if not judges and not exact:
             raise Refusal("A frontier needs somebody who scores the texts: give --judge RUN.")
-    return Evaluation(run, model, way, hearing, taken, num, seed, knob, seeds)
+    return Evaluation(run, model, way, open_judges(judges, model), taken, num, seed, knob, seeds)
 
 
 def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
@@ -133,7 +132,8 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
     model, num, seed, settings = wanted.model, wanted.num, wanted.seed, wanted.settings
     with reports.writing(out):
         inputs = own_inputs(wanted.run, model, watch)
-        compared, judge = comparison_of(wanted, inputs), judge_of(wanted)
+        compared = comparison_of(wanted, inputs)
+        readers = readers_of(wanted, compared)
         label = model.experiment.method.label
         report: dict[str, Any] = {
             "title": f"{label}: {wanted.run}",
@@ -143,10 +143,10 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
             "settings": settings,
         }
         if compared is not None:
-            report["reference"] = compared.reference(judge)
-            report["controls"] = compared.controls(judge, seed)
+            report["reference"] = compared.reference(readers)
+            report["controls"] = compared.controls(readers, seed)
         if isinstance(model.experiment.data, Text):
-            report["judge"] = "an autoregressive flowlm run" if wanted.judge else "nobody"
+            report["judge"] = wanted.judges[0].about if wanted.judges else "nobody"
         table = report["rows"]
         left = wanted.steps[len(table) :]
         if table:
@@ -155,9 +155,9 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         real = None if compared is None else compared.real
         valid = None if inputs is None else comparison.unfilled(inputs.valid)
         for row in assess.rows(
-            model, left, num, seed, wanted.sampler, judge, real, watch.work, valid
+            model, left, num, seed, wanted.sampler, readers, real, watch.work, valid
         ):
-            row |= _spread(wanted, row, judge, real, watch)
+            row |= _spread(wanted, row, readers, real, watch)
             table.append(row)
             report["summary"] = f"Unfinished: {len(table)} of {len(wanted.steps)} rows."
             reports.write_unfinished(report, out)
@@ -169,7 +169,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         )
         if wanted.knob is not None:
             known = report.get("reference") or {}
-            report["frontier"] = swept(wanted, judge, real, known, watch)
+            report["frontier"] = swept(wanted, readers, real, known, watch)
         report |= _shown(wanted)
         report["held_out"] = [] if inputs is None else assess.held_out(model, inputs.valid)
         reports.write(report, out)
@@ -178,7 +178,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
 
 def swept(
     wanted: Evaluation,
-    judge: Judge | None,
+    readers: Sequence[Reader],
     real: RealText | None,
     reference: Mapping[str, Any],
     watch: Watch,
@@ -187,8 +187,8 @@ def swept(
     assert wanted.knob is not None
     return [
         sweep.sweep(
-            wanted.model, wanted.sampler, wanted.knob, steps, wanted.num, wanted.seed, judge, real,
-            reference, watch.work,
+            wanted.model, wanted.sampler, wanted.knob, steps, wanted.num, wanted.seed, readers,
+            real, reference, watch.work,
         )
         for steps in wanted.steps
     ]  # fmt: skip
@@ -197,7 +197,7 @@ def swept(
 def _spread(
     wanted: Evaluation,
     row: dict[str, Any],
-    judge: Judge | None,
+    readers: Sequence[Reader],
     real: RealText | None,
     watch: Watch,
 ) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _spread(
         return {}
     model, steps, sampler = wanted.model, (row["steps"],), wanted.sampler
     tables = (
-        assess.rows(model, steps, wanted.num, wanted.seed + k, sampler, judge, real, watch.work)
+        assess.rows(model, steps, wanted.num, wanted.seed + k, sampler, readers, real, watch.work)
         for k in range(1, wanted.seeds)
     )
     return {SPREAD: over_seeds([row, *(next(table) for table in tables)])}
@@ -223,7 +223,9 @@ def _about(wanted: Evaluation) -> dict[str, str | int]:
         "date": date.today().isoformat(),
         "command": shlex.join(["flowlm", *sys.argv[1:]]),
     }
-    return told if wanted.judge is None else told | {"judge": wanted.judge.fingerprint}
+    for place, judge in enumerate(wanted.judges, 1):
+        told["judge" if place == 1 else f"judge {place}"] = f"{judge.about}: {judge.fingerprint}"
+    return told
 
 
 def _shown(wanted: Evaluation) -> dict[str, Any]:
@@ -245,9 +247,10 @@ def _shown(wanted: Evaluation) -> dict[str, Any]:
     return shown
 
 
-def judge_of(wanted: Evaluation) -> Judge | None:
-    """Who scores texts, if anybody does."""
-    return None if wanted.judge is None else partial(assess.judged, wanted.judge)
+def readers_of(wanted: Evaluation, compared: Comparison | None) -> tuple[Reader, ...]:
+    """The judges, each with the real text that it compares with."""
+    held_out = None if compared is None else compared.real.held_out
+    return tuple(Reader(judge, held_out) for judge in wanted.judges)
 
 
 def comparison_of(wanted: Evaluation, inputs: Inputs | None) -> Comparison | None:

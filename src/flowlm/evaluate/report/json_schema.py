@@ -15,7 +15,7 @@ from typing import (
     is_typeddict,
 )
 
-from flowlm.evaluate.measures import INTERVALS, KINDS, MEASURES, SPREAD
+from flowlm.evaluate.measures import INTERVALS, JUDGES, KINDS, MEASURES, SPREAD
 from flowlm.evaluate.report.schema import Kind, Reference, Report, Row
 
 _PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
@@ -47,6 +47,7 @@ def _figures(*required: str) -> dict[str, Any]:
         "steps": {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "full"}]},
         "entropy": number,
         INTERVALS: {"type": "object", "additionalProperties": pair},
+        JUDGES: {"type": "object", "additionalProperties": {"type": "object"}},
         KINDS: {"type": "array", "items": _object(Kind, {})},
         SPREAD: {"type": "object", "additionalProperties": {"type": "number"}},
     }

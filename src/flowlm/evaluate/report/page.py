@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from flowlm.evaluate.report import figures, frontiers, sections
+from flowlm.evaluate.report.judges import judges
 from flowlm.evaluate.report.markup import Html, element, joined
 from flowlm.evaluate.report.schema import Report, checked
 from flowlm.evaluate.report.table import results_table
@@ -39,6 +40,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 def _body(report: Report) -> Html:
     parts = {
         "Results": (results_table(report) if report["rows"] else Html("")),
+        "Other judges": judges(report),
         "Valid texts by kind": sections.kinds(report),
         "Quality and diversity over steps": figures.results(report),
         "Differences, text by text": sections.differences(report),

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from flowlm.errors import Refusal
 from flowlm.evaluate.held_out import HeldOut
-from flowlm.evaluate.measures import INTERVALS, KINDS, MEASURES, SPREAD
+from flowlm.evaluate.measures import INTERVALS, JUDGES, KINDS, MEASURES, SPREAD
 
 Steps = int | Literal["full"]
 """Steps of a sampler; "full" where the method itself says how many (one per word, say)."""
@@ -124,7 +124,7 @@ def aim(report: Mapping[str, Any]) -> str:
 def checked(report: Mapping[str, Any]) -> Report:
     """The same report, or a refusal that names the key which is missing, unknown or misshapen."""
     _keys(report, Report, "report")
-    figures = {*MEASURES, INTERVALS, SPREAD, KINDS}
+    figures = {*MEASURES, INTERVALS, SPREAD, KINDS, JUDGES}
     _known(report.get("reference") or {}, set(), {"method", "entropy", *figures}, "reference")
     for i, row in enumerate(report.get("controls") or []):
         _known(row, {"method"}, figures, f"controls[{i}]")

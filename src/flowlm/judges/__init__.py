@@ -1,0 +1,1 @@
+"""Kinds of judges: a run of ours, and any causal language model."""

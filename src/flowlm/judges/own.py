@@ -1,0 +1,64 @@
+"""An autoregressive run of ours as a judge: it reads the very tokens of a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowlm.chunked.prediction import HeadPrediction
+from flowlm.core.types import Patch, Probs, Tokens
+from flowlm.errors import Refusal
+from flowlm.evaluate.judge import Judge, Scored, histogram, row_rank
+from flowlm.model.language_model import LanguageModel
+
+AT_ONCE = 32
+"""Texts that a run reads at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunJudge(Judge):
+    """An autoregressive model of ours that was trained on the same tokens."""
+
+    name: str
+    fingerprint: str
+    model: LanguageModel
+    about: str = "an autoregressive flowlm run"
+
+    @torch.no_grad()
+    def score(self, tokens: Tokens) -> Scored:
+        """See `Judge`: every token counts, the first one too."""
+        return Scored.joined([self._score(part) for part in tokens.split(AT_ONCE)])
+
+    def _score(self, tokens: Tokens) -> Scored:
+        method, tokenizer = self.model.experiment.method, self.model.tokenizer
+        assert tokenizer is not None
+        tokens = tokens.to(self.model.device)
+        prediction = method.next_tokens(self.model.network, tokens)
+        assert isinstance(prediction, HeadPrediction)
+
+        def rank(logp: Probs, patch: Patch) -> Tensor:
+            return row_rank(logp, patch, tokens)
+
+        return Scored(
+            prediction.nll(tokens).double().sum(1).cpu(),
+            torch.full((len(tokens),), tokens.shape[1]),
+            torch.tensor([len(tokenizer.plain(row).encode()) for row in tokens.tolist()]),
+            histogram(prediction.reduce(rank).flatten(), tokenizer.vocab),
+            prediction.features.float().mean(1).cpu(),
+        )
+
+
+def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
+    """Refuse a judge that cannot score the texts of a model."""
+    if judge.experiment.method.likelihood != "exact":
+        raise Refusal("The judge must be an autoregressive run: it needs exact likelihoods.")
+    theirs, own = judge.tokenizer, model.tokenizer
+    if theirs is None or own is None or theirs.fingerprint != own.fingerprint:
+        raise Refusal("The judge has another tokenizer: give a run trained on the same text.")
+    if judge.length < model.length:
+        raise Refusal(
+            f"The judge reads {judge.length} tokens and the texts have {model.length}: give a run "
+            "that was trained on texts as long."
+        )
