@@ -21,7 +21,7 @@ from flowlm.cli import main
 from flowlm.errors import Refusal
 from flowlm.evaluate.measures import MEASURES
 from flowlm.evaluate.report import checked
-from flowlm.experiment import METHODS, RULES, SAMPLERS, Experiment, Text, read_experiment
+from flowlm.experiment import DATA, METHODS, RULES, SAMPLERS, Experiment, Text, read_experiment
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.method import Method
@@ -33,7 +33,7 @@ from flowlm.train import Plan
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
-TABLES: tuple[dict[str, Any], ...] = (METHODS, RULES, SAMPLERS, MEASURES, RECIPES)
+TABLES: tuple[dict[str, Any], ...] = (DATA, METHODS, RULES, SAMPLERS, MEASURES, RECIPES)
 SIZE = Size(blocks=2, width=32, heads=2, condition=16, dropout=0.0)
 PLAN = Plan(steps=20, batch=8, warmup=2, log_every=10, validate_every=20, save_every=20)
 TEXT = "the small cat sat on the old mat and saw a bird\n" * 60
@@ -78,6 +78,7 @@ def test_every_example_is_a_short_file() -> None:
         "midpoint.py",
         "doubled.py",
         "sqlite_corpus.py",
+        "palindromes.py",
     }
     assert {name: code.count("\n") for name, code in FILES.items() if code.count("\n") > 60} == {}
 
@@ -146,6 +147,25 @@ def test_the_sampler_of_the_page_is_of_second_order(own: Callable) -> None:
     truth = end(Heun(), 32)
     off = {s: float((end(s, 32) - truth).abs().mean()) for s in (way, Euler())}
     assert off[way] < off[Euler()] / 5
+
+
+def test_a_task(own: Callable) -> None:
+    task = own("palindromes").Palindromes()
+    RECIPES["mirrored"] = lambda: Experiment("mirrored", Flow(), Euler(), task, SIZE, PLAN)
+    assert main(["train", "mirrored"]) == 0
+    model = flowlm.load("runs/mirrored")
+    assert model.experiment.data == task
+    rows = evaluated("runs/mirrored")
+    for row, steps in zip(rows, (1, 4), strict=True):
+        texts = [text.split() for text in model.generate(8, steps)]
+        assert row["valid"] == sum(text == text[::-1] for text in texts) / 8
+        assert row["coverage"] == len({" ".join(t) for t in texts if t == t[::-1]}) / 64
+    report = json.loads(Path("runs/mirrored/report.json").read_text())
+    assert report["reference"]["method"] == "All palindromes"
+    assert report["controls"][0]["valid"] == pytest.approx(1 / 64)
+    del DATA["Palindromes"]
+    with pytest.raises(Refusal, match="no data of the kind 'Palindromes'"):
+        read_experiment("runs/mirrored")
 
 
 def test_a_measure(own: Callable, capsys: pytest.CaptureFixture[str]) -> None:
