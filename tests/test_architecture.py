@@ -45,7 +45,7 @@ MAY_IMPORT = {
         *("errors", "files", "checks", "experiment", "core", "chunked", "nn", "methods"),
         *("data", "evaluate", "hub", "machine", "sampling", "tasks"),
     ),
-    "judges/": ("errors", "core", "chunked", "evaluate", "hub", "model"),
+    "judges/": ("errors", "files", "checks", "core", "chunked", "evaluate", "hub", "model"),
     "run/": (
         *("errors", "files", "experiment", "core", "chunked", "nn", "methods", "sampling"),
         *("data", "train", "evaluate", "hub", "machine", "model", "recipes", "tasks", "judges"),

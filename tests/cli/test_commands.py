@@ -230,8 +230,8 @@ def test_several_judges_score_the_same_texts(
     assert flowlm(*words, *judges).status == 0
     report = json.loads((out / "report.json").read_text())
     (row,) = report["rows"]
-    first, second = row, row["judges"][str(other)]
-    for figures in (first, second, report["reference"], report["reference"]["judges"][str(other)]):
+    first, second = row, row["judges"]["other"]
+    for figures in (first, second, report["reference"], report["reference"]["judges"]["other"]):
         assert figures["perplexity"] == pytest.approx(math.exp(figures["nll"]))
         assert {"bits_per_byte", "rank_chi2"} <= figures.keys()
     assert first["nll"] != second["nll"]

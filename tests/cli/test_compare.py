@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import stdev
@@ -11,6 +13,7 @@ import pytest
 
 import flowlm as library
 from flowlm.evaluate.measures import MEASURES, Written
+from gpt2 import write
 
 FEW = ("--num", 12, "--steps", 1, 2)
 
@@ -116,3 +119,25 @@ def test_rows_of_a_sampler_with_a_likelihood_have_its_bound(
         assert flowlm(*words, "--out", out).status == 0
         rows = json.loads((out / "report.json").read_text())["rows"]
         assert [("bound" in row) for row in rows] == [name == "masked" or bool(sampler)] * 2
+
+
+def test_judges_are_checked_first(
+    flowlm: Callable, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    gpt2 = write(tmp_path / "small-gpt2")
+    words = ("evaluate", runs / "flow", *FEW, "--out", tmp_path / "out", "--judge")
+    flowlm(*words, gpt2, "--judge", gpt2).refusal("small-gpt2", "once")
+    flowlm(*words, gpt2, "--judge", "nowhere").refusal("nowhere")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "transformers", None)
+        flowlm(*words, gpt2).refusal("small-gpt2", "flowlm[judge]")
+    bare = Path(shutil.copytree(gpt2, tmp_path / "bare"))
+    (bare / "model.safetensors").unlink()
+    flowlm(*words, bare).refusal("bare", "safetensors")
+    assert not (tmp_path / "out").exists()
+    assert flowlm(*words, gpt2, "--judge", runs / "autoregressive").status == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["judge"] == "small-gpt2, published protocol"
+    assert {row["steps"] for row in report["rows"]} == {1, 2}
+    assert all("autoregressive" in row["judges"] for row in report["rows"])

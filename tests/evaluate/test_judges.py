@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,106 +13,189 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.evaluate.judge import HEAD, TAIL, Judge, Reader, Scored, histogram, rank_divergence
+from flowlm.evaluate.judge import Judge, Reader, Scored
 from flowlm.evaluate.mauve import k_means, mauve, overlap
 from flowlm.evaluate.measure import Pooled, drawn, figure
 from flowlm.evaluate.measures import Written, figures
 from flowlm.evaluate.neighbours import NEIGHBOURS, covered
-from flowlm.judges.causal import CausalJudge, load_causal
+from flowlm.evaluate.ranks import nats_and_ranks, rank_chi2, rank_counts, rank_edges
+from gpt2 import write
 
-WORDS = Tokenizer.words(("one", "two", "three", "four", "five"))
-MOST, END = 12, 0
+# --- a causal model from elsewhere ----------------------------------------------------------------
+
+SENTENCES = (
+    "the cat sat on the mat",
+    "a dog ran",
+    "x",
+    "",
+    "the café <|endoftext|> never read",
+    "<|endoftext|>the cat",
+    "the old tree " * 20,
+)
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> CausalJudge:
-    """A GPT-2 of two small layers with a byte-level tokenizer of its own, saved and read."""
-    transformers = pytest.importorskip("transformers")
-    tokens = Tokenizer.bpe(["one two three four five"] * 9, 270)
-    place = tmp_path_factory.mktemp("judge")
-    tokens.save(place / "tokenizer.json")
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(place / "tokenizer.json"), eos_token="<|end|>"
-    )
-    fast.save_pretrained(place)
-    config = transformers.GPT2Config(
-        vocab_size=tokens.vocab, n_positions=MOST, n_embd=16, n_layer=2, n_head=2,
-        bos_token_id=END, eos_token_id=END,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.GPT2LMHeadModel(config).save_pretrained(place)
-    return load_causal(place, "tiny", WORDS.plain, "cpu")
-
-
-def test_a_causal_judge_follows_the_published_protocol(judge: CausalJudge) -> None:
-    """Text by text, token by token: no start, the first is free, cut at MOST."""
-    rows = torch.tensor([[0, 1, 2], [4, 4, 4], [1, 0, 3]])
-    found = judge.score(rows)
-    for i, row in enumerate(rows.tolist()):
-        text = WORDS.decode(row)
-        ids = judge.tokenizer(text)["input_ids"][:MOST]
-        nats, ranks, states = 0.0, [], []
-        for k in range(1, len(ids)):
-            logits = judge.network(torch.tensor([ids[:k]])).logits[0, -1].double()
-            nats -= float(logits.log_softmax(0)[ids[k]])
-            ranks.append(int((logits > logits[ids[k]]).sum()))
-        answer = judge.network(torch.tensor([ids]), output_hidden_states=True)
-        states = answer.hidden_states[-1][0].mean(0)
-        assert float(found.nats[i]) == pytest.approx(nats, rel=1e-5)
-        assert int(found.tokens[i]) == len(ids) - 1
-        assert int(found.bytes[i]) == len(text.encode())
-        assert torch.allclose(found.features[i], states, atol=1e-5)
-    assert float(found.ranks.sum()) == int(found.tokens.sum())
-
-
-def test_tokens_count_up_to_the_first_end(judge: CausalJudge) -> None:
-    ids = judge.tokenizer("one two")["input_ids"]
-
-    class Reads:
-        eos_token_id = END
-
-        def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-            return {"input_ids": [*ids, END, *ids] if text == "both" else []}
-
-    cut = CausalJudge("t", "t", "", judge.network, Reads(), lambda row: "both" if row[0] else "")
-    found = cut.score(torch.tensor([[1], [0]]))
-    assert found.tokens.tolist() == [len(ids), 0]  # the end counts, the first token does not
-    assert float(found.nats[1]) == 0.0
-    assert not bool(found.features[1].any())
-    assert figure(Pooled(found.nats, found.tokens)) == pytest.approx(
-        float(found.nats[0]) / len(ids)
-    )
-
-
-def test_what_is_no_judge_is_refused(tmp_path: Path) -> None:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(Refusal, match="causal language model"):
-        load_causal(tmp_path, "broken", WORDS.plain, "cpu")
+    return write(tmp_path_factory.mktemp("judges") / "small")
 
 
-def test_ranks_fall_into_bins_that_widen() -> None:
-    vocab = 50_000
-    ranks = torch.arange(vocab)
-    counts = histogram(ranks, vocab)
-    assert counts.sum() == vocab
-    assert counts[:HEAD].tolist() == [1] * HEAD
-    widths = counts[HEAD:]
-    assert len(widths) == TAIL
-    factor = (vocab / HEAD) ** (1 / TAIL)
-    assert torch.allclose(widths[1:] / widths[:-1], torch.tensor(factor).double(), rtol=0.05)
-    assert histogram(torch.tensor([0, 3]), 5).tolist() == [1, 0, 0, 1, *[0] * 31]
+@pytest.fixture(scope="module")
+def judge(folder: Path):
+    from flowlm.judges.causal import causal_judge
+
+    return causal_judge(folder, "small", lambda ids: SENTENCES[ids[0]], torch.device("cpu"))
 
 
-def test_the_divergence_of_ranks_is_chi_squared() -> None:
-    p, q = torch.tensor([3.5, 0.5, 1.0]), torch.tensor([0.5, 2.5, 7.0])
-    own, real = (part + 0.5 for part in (p, q))
-    own, real = own / own.sum(), real / real.sum()
-    wanted = sum((float(a) - float(b)) ** 2 / float(b) for a, b in zip(own, real))
-    assert rank_divergence(p, q) == pytest.approx(wanted)
-    assert rank_divergence(q, q) == 0
+@pytest.fixture(scope="module")
+def said(judge) -> Scored:
+    return judge.score(torch.arange(len(SENTENCES))[:, None])
+
+
+def by_hand(judge, text: str) -> tuple[float, int, list[int], torch.Tensor]:
+    """One token after the other, each from a prefix of its own, without a softmax function."""
+    ids = judge.tokenizer(text, add_special_tokens=False)["input_ids"][:32]
+    if 0 in ids:
+        ids = ids[: ids.index(0) + 1]
+    nats, ranks = 0.0, []
+    for i in range(1, len(ids)):
+        with torch.no_grad():
+            logits = judge.model(torch.tensor([ids[:i]])).logits[0, -1].double().tolist()
+        most = max(logits)
+        nats += math.log(sum(math.exp(z - most) for z in logits)) + most - logits[ids[i]]
+        ranks.append(sum(z > logits[ids[i]] for z in logits))
+    if not ids:
+        return 0.0, 0, [], torch.zeros(16)
+    with torch.no_grad():
+        states = judge.model.transformer(torch.tensor([ids])).last_hidden_state[0]
+    return nats, max(0, len(ids) - 1), ranks, states.mean(0)
+
+
+def test_the_published_protocol_by_hand(judge, said: Scored) -> None:
+    expected = [by_hand(judge, text) for text in SENTENCES]
+    assert said.tokens.tolist() == [count for _, count, _, _ in expected]
+    assert said.nats.tolist() == pytest.approx([nats for nats, *_ in expected], rel=1e-4)
+    for features, (*_, states) in zip(said.features, expected):
+        assert torch.allclose(features, states, atol=1e-4)
+    every = torch.tensor([rank for _, _, ranks, _ in expected for rank in ranks])
+    edges = rank_edges(judge.vocab).tolist()
+    counts = [
+        int(((every >= low) & (every < high)).sum()) for low, high in zip(edges, [*edges[1:], 999])
+    ]
+    assert said.ranks.tolist() == counts
+    assert sum(counts) == int(said.tokens.sum())
+
+
+def test_the_first_token_what_follows_the_end_and_what_is_too_long_cost_nothing(
+    judge, said: Scored
+) -> None:
+    first = judge.tokenizer("the")["input_ids"]
+    assert len(first) == 1
+    # "x" and "" have nothing to score, and a text that begins with its end neither.
+    assert said.tokens.tolist()[2:4] == [0, 0]
+    assert (said.tokens[5], said.nats[5], said.bytes[5]) == (0, 0, 0)
+    assert said.tokens[6] == 31, "32 positions, the first not scored"
+    until = "the café <|endoftext|>"
+    assert said.tokens[4] == len(judge.tokenizer(until)["input_ids"]) - 1
+
+
+def test_bytes_are_those_of_what_is_scored(judge, said: Scored) -> None:
+    assert said.bytes[0] == len(b" cat sat on the mat")
+    assert said.bytes[4] == len(" café <|endoftext|>".encode())
+    # A token of bytes is spelt with one sign a byte.
+    tokens = judge.tokenizer.tokenize(SENTENCES[6])[1:32]
+    assert said.bytes[6] == sum(map(len, tokens)) < len(SENTENCES[6])
+
+
+def test_neighbours_change_nothing(judge, said: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowlm.judges.causal.LOGITS", 1)
+    alone = judge.score(torch.arange(len(SENTENCES))[:, None])
+    assert torch.allclose(alone.nats, said.nats, rtol=1e-5)
+    assert torch.equal(alone.ranks, said.ranks)
+    assert torch.allclose(alone.features, said.features, atol=1e-5)
+
+
+def test_its_fingerprint_is_that_of_its_file(judge, folder: Path) -> None:
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert judge.fingerprint == digest
+
+
+def spoil(folder: Path, kind: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    match kind:
+        case "no weights":
+            (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        case "other code":
+            config |= {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own"}}
+            (folder / "own.py").write_text("raise SystemExit('run')")
+        case "no tokenizer":
+            (folder / "tokenizer.json").unlink()
+        case "more layers":
+            config["n_layer"] = 3
+        case "damaged":
+            (folder / "model.safetensors").write_bytes(b"x" * 100)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "kind", ["no weights", "other code", "no tokenizer", "more layers", "damaged"]
+)
+def test_a_folder_that_is_no_judge_is_refused(kind: str, folder: Path, tmp_path: Path) -> None:
+    from flowlm.judges.causal import causal_judge
+
+    place = Path(shutil.copytree(folder, tmp_path / "copy"))
+    spoil(place, kind)
+    with pytest.raises(Refusal, match=r"copied.*--judge") as refused:
+        causal_judge(place, "copied", str, torch.device("cpu"))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_model_that_sees_what_it_predicts_is_refused(folder: Path, tmp_path: Path) -> None:
+    import transformers
+
+    from flowlm.judges.causal import causal_judge
+
+    place = Path(shutil.copytree(folder, tmp_path / "copy"))
+    config = transformers.BertConfig(
+        vocab_size=290, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    transformers.BertLMHeadModel(config).save_pretrained(place)
+    with pytest.raises(Refusal, match="sees the tokens"):
+        causal_judge(place, "bert", str, torch.device("cpu"))
+
+
+# --- ranks ----------------------------------------------------------------------------------------
+
+
+def test_bins_are_25_ranks_and_10_logarithmic_ones() -> None:
+    edges = rank_edges(50_257).tolist()
+    assert len(edges) == 35
+    assert edges[:26] == list(range(26))
+    ratios = [b / a for a, b in zip(edges[25:], [*edges[26:], 50_257])]
+    assert ratios == pytest.approx([(50_257 / 25) ** 0.1] * 10, rel=0.03)
+    assert rank_edges(7).tolist() == list(range(7))
+    assert rank_edges(28).tolist() == list(range(28)), "no bin is empty"
+
+
+def test_ranks_count_likelier_tokens() -> None:
+    logp = torch.randn(4, 5, 60, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    tokens = torch.arange(20).view(4, 5)
+    nats, ranks = nats_and_ranks(logp, tokens)
+    order = logp.argsort(-1, descending=True)
+    assert torch.equal(order.gather(-1, ranks[..., None]).squeeze(-1), tokens)
+    assert float(nats[1, 2]) == -float(logp[1, 2, 7])
+    assert int(rank_counts(ranks, 60).sum()) == 20
+
+
+def test_chi_square_of_ranks_by_hand() -> None:
+    p, q = torch.tensor([6, 2, 0]), torch.tensor([1, 2, 0])
+    shares = [1.5 / 4.5, 2.5 / 4.5, 0.5 / 4.5]
+    expected = sum((a - b) ** 2 / b for a, b in zip([0.75, 0.25, 0.0], shares))
+    assert rank_chi2(p, q) == pytest.approx(expected)
+    many = torch.tensor([60_000, 30_000, 10_000])
+    assert rank_chi2(many, many) == pytest.approx(0, abs=1e-8)
 
 
 # --- MAUVE ------------------------------------------------------------------------------------
@@ -193,11 +279,11 @@ def test_neighbours_by_hand() -> None:
 class Counts(Judge):
     """Reads how often each token stands in a text; every token costs a nat."""
 
-    name = about = fingerprint = "counts"
+    name, about, fingerprint = "counts", "counts", "counts"
 
     def score(self, tokens: Tensor) -> Scored:
         counts = torch.full((len(tokens),), tokens.shape[1])
-        ranks = tokens.flatten().bincount(minlength=HEAD + TAIL).double()
+        ranks = tokens.flatten().bincount(minlength=5)
         features = torch.nn.functional.one_hot(tokens, 5).sum(1).double()
         return Scored(counts.double(), counts, counts, ranks, features)
 
@@ -211,7 +297,7 @@ def test_figures_of_a_judge_are_of_both_sets_of_texts() -> None:
     assert found["mauve"] == mauve(own.features, theirs.features)
     assert found["precision"] == covered(own.features, theirs.features)
     assert found["recall"] == covered(theirs.features, own.features)
-    assert found["rank_chi2"] == rank_divergence(own.ranks, theirs.ranks)
+    assert found["rank_chi2"] == rank_chi2(own.ranks, theirs.ranks)
     assert not found["intervals"].keys() & {"mauve", "precision", "recall", "rank_chi2"}
     assert "mauve" not in figures(Written(texts, reader=Reader(judge, None)))
 
@@ -235,7 +321,7 @@ def test_a_ratio_is_pooled_and_so_are_its_draws() -> None:
 def test_scores_of_parts_are_those_of_the_whole() -> None:
     def part(n: int) -> Scored:
         counts = torch.full((n,), n)
-        return Scored(counts * 0.5, counts, counts + 1, torch.ones(35), torch.ones(n, 2))
+        return Scored(counts * 0.5, counts, counts + 1, torch.ones(35).long(), torch.ones(n, 2))
 
     whole = Scored.joined([part(2), part(3)])
     assert whole.tokens.tolist() == [2, 2, 3, 3, 3]

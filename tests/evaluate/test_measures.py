@@ -369,13 +369,13 @@ def test_every_measure_can_be_shown_and_explained() -> None:
 class Nine(Judge):
     """Every token costs nine nats, every text has five bytes."""
 
-    name = about = fingerprint = "nine"
+    name, about, fingerprint = "nine", "nine", "nine"
 
     def score(self, tokens: torch.Tensor) -> Scored:
         n, length = tokens.shape
         counts = torch.full((n,), length)
         return Scored(
-            9.0 * counts, counts, torch.full((n,), 5), torch.zeros(35, dtype=torch.float64),
+            9.0 * counts, counts, torch.full((n,), 5), torch.zeros(35, dtype=torch.long),
             torch.zeros(n, 2),
         )  # fmt: skip
 

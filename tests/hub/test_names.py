@@ -23,10 +23,12 @@ from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text, require_places, rooted
 from flowlm.hub.names import HubId, hub_id, located
 from flowlm.hub.transfer import locate, pinned
+from flowlm.judges.finding import find_judge
 from flowlm.methods.flow_map import FlowMap
 from flowlm.model.language_model import LanguageModel
 from flowlm.recipes import RECIPES
 from flowlm.tasks.generated import Generated
+from gpt2 import write
 
 
 def distilled(teacher: str | None, path: str = "text.txt", tokenizer: str | None = None):
@@ -300,3 +302,36 @@ def test_a_mistyped_teacher_is_refused_before_torch_is_imported(tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("flowlm: runs/flwo does not exist here")
+
+
+def test_a_judge_of_the_hub_by_its_short_name(hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    hub.put("openai-community/gpt2-large", write(tmp_path / "there"))
+    found = find_judge("gpt2-large")
+    assert (found.name, found.foreign) == ("openai-community/gpt2-large", True)
+    assert (
+        found.place.joinpath("model.safetensors").read_bytes()
+        == (tmp_path / "there" / "model.safetensors").read_bytes()
+    )
+    Path("gpt2-large").mkdir()  # a path comes first
+    with pytest.raises(Refusal, match="gpt2-large"):
+        find_judge("gpt2-large")
+
+
+def test_no_weights_are_fetched_that_nothing_can_read(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    hub.put("me/small", write(tmp_path / "there"))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(Refusal, match=r"flowlm\[judge\]"):
+        find_judge("hf:me/small")
+    assert not [asked for asked in hub.asked if "safetensors" in asked]
+
+
+def test_a_flowlm_judge_of_the_hub(hub: Hub, small: LanguageModel, tmp_path: Path) -> None:
+    small.save(tmp_path / "own")
+    hub.put("me/own", tmp_path / "own")
+    found = find_judge("me/own@main")
+    assert (found.name, found.foreign) == ("me/own@main", False)
+    assert flowlm.load(found.place).fingerprint == small.fingerprint

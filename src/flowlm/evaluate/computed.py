@@ -68,9 +68,9 @@ def of_both(compute: Callable[[Scored, Scored], float | None]) -> Callable[[Writ
 
 def ranks(own: Scored, real: Scored) -> float:
     """Divergence of two histograms of ranks."""
-    from flowlm.evaluate.judge import rank_divergence
+    from flowlm.evaluate.ranks import rank_chi2
 
-    return rank_divergence(own.ranks, real.ranks)
+    return rank_chi2(own.ranks, real.ranks)
 
 
 def mauve(own: Scored, real: Scored) -> float | None:

@@ -10,11 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from flowlm.core.types import Patch, Probs, Tokens
-
-HEAD, TAIL = 25, 10
-"""Bins of a histogram of ranks: one for each of the HEAD likeliest tokens, TAIL that grow by one
-factor beyond."""
+from flowlm.core.types import Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +22,9 @@ class Scored:
     tokens: Int[Tensor, " n"]
     """How many count."""
     bytes: Int[Tensor, " n"]
-    """Of each text in UTF-8."""
-    ranks: Float[Tensor, " bins"]
-    """How often the next token was of which rank under the judge (`histogram`)."""
+    """Of these tokens, in UTF-8."""
+    ranks: Int[Tensor, " bins"]
+    """How often a token that counts was of which rank under the judge (`ranks.rank_edges`)."""
     features: Float[Tensor, "n d"]
     """The judge's last hidden state, averaged over a text."""
 
@@ -48,11 +44,14 @@ class Judge(ABC):
     """An autoregressive model that reads texts of one tokenizer."""
 
     name: str
-    """As it was chosen; figures stand under it."""
-    about: str
-    """The judge in a sentence on a page or a card, without places of a machine."""
+    """A hub id, or the last part of a path: figures stand under it."""
     fingerprint: str
     """sha256, in hex, of its weights."""
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """The judge and how it reads, in a few words."""
 
     @abstractmethod
     def score(self, tokens: Tokens) -> Scored:
@@ -70,23 +69,3 @@ class Reader:
     def real(self) -> Scored | None:
         """The real text, read once."""
         return None if self.held_out is None else self.judge.score(self.held_out)
-
-
-def row_rank(logp: Probs, patch: Patch, tokens: Tokens) -> Int[Tensor, "n m"]:
-    """How many tokens are likelier than the one that stands there."""
-    own = logp.gather(-1, tokens[patch][..., None])
-    return (logp > own).sum(-1)
-
-
-def histogram(ranks: Int[Tensor, " k"], vocab: int) -> Float[Tensor, " bins"]:
-    """Ranks from 0 to `vocab` - 1, counted in HEAD bins of one rank each and TAIL wider ones."""
-    edges = HEAD * (max(vocab, HEAD + 1) / HEAD) ** (torch.arange(1, TAIL) / TAIL)
-    tail = torch.searchsorted(edges.to(ranks.device), ranks.float(), right=True)
-    bins = torch.where(ranks < HEAD, ranks, HEAD + tail)
-    return bins.bincount(minlength=HEAD + TAIL).double().cpu()
-
-
-def rank_divergence(found: Float[Tensor, " bins"], real: Float[Tensor, " bins"]) -> float:
-    """chi^2 = sum (p - q)^2 / q of two histograms of ranks, half a count added to every bin."""
-    p, q = ((counts + 0.5) / (counts + 0.5).sum() for counts in (found, real))
-    return float(((p - q).square() / q).sum())

@@ -30,6 +30,17 @@ FILES = (
 )  # fmt: skip
 """What is fetched of a repository. Nothing else, and above all no pickle."""
 
+JUDGES = {
+    name: f"hf:openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+}
+"""Short names of the judges of published tables, and where they are on the hub."""
+
+JUDGE_FILES = (
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", *TOKENIZER_FILES,
+)  # fmt: skip
+"""Files fetched of a judge's repository, as patterns."""
+
 PREFIX = "hf:"
 """What a hub id begins with wherever it is stored, and wherever it could be taken for a path."""
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from flowlm.chunked.prediction import HeadPrediction
 from flowlm.core.types import Patch, Probs, Tokens
 from flowlm.errors import Refusal
-from flowlm.evaluate.judge import Judge, Scored, histogram, row_rank
+from flowlm.evaluate.judge import Judge, Scored
+from flowlm.evaluate.ranks import nats_and_ranks, rank_counts
 from flowlm.model.language_model import LanguageModel
 
 AT_ONCE = 32
@@ -24,7 +25,11 @@ class RunJudge(Judge):
     name: str
     fingerprint: str
     model: LanguageModel
-    about: str = "an autoregressive flowlm run"
+
+    @property
+    def about(self) -> str:
+        """An autoregressive run: it reads the very tokens."""
+        return "an autoregressive flowlm run"
 
     @torch.no_grad()
     def score(self, tokens: Tokens) -> Scored:
@@ -39,13 +44,13 @@ class RunJudge(Judge):
         assert isinstance(prediction, HeadPrediction)
 
         def rank(logp: Probs, patch: Patch) -> Tensor:
-            return row_rank(logp, patch, tokens)
+            return nats_and_ranks(logp, tokens[patch])[1]
 
         return Scored(
             prediction.nll(tokens).double().sum(1).cpu(),
             torch.full((len(tokens),), tokens.shape[1]),
             torch.tensor([len(tokenizer.plain(row).encode()) for row in tokens.tolist()]),
-            histogram(prediction.reduce(rank).flatten(), tokenizer.vocab),
+            rank_counts(prediction.reduce(rank), tokenizer.vocab),
             prediction.features.float().mean(1).cpu(),
         )
 
