@@ -180,7 +180,7 @@ def drawn(groups: Results, ratios: dict[str, dict[str, float]]) -> str:
             ends = [r["curve"][-1][2] for r in groups[f"{world} {encoder} flow"]]
             points = tuple(_point(tau, list(at)) for tau, at in zip(TAUS, zip(*ends)))
             lines.append(Line(encoder, style, points))
-        axis = linear_axis(0, 1, "tau", lambda x: f"{x:g}")
+        axis = linear_axis(0, 1, "tau")
         panels.append(_panel(f"{title}: by time", axis, lines))
     placed = [
         element("svg", p, x=20 + 440 * (i % 2), y=16 + 300 * (i // 2), width=420, height=290)
@@ -202,6 +202,6 @@ def _point(x: float, values: list[float]) -> Point:
 
 def _panel(title: str, across: Axis, lines: list[Line]) -> Html:
     most = max(p.y for line in lines for p in line.points)
-    up = linear_axis(0, most, "nats per held-out token", lambda y: f"{y:g}")
+    up = linear_axis(0, most, "nats per held-out token")
     name = "".join(c if c.isalnum() else "-" for c in title)
     return chart(name, title, (across, up), lines)
