@@ -27,14 +27,19 @@ SCALE, WEIGHTS = 5.0, 25
 
 
 def mauve(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], seed: int = 0) -> float | None:
-    """From 0, where no text is like any of the other set, to 1. None of fewer than FEWEST."""
-    if min(len(x), len(y)) < FEWEST:
+    """From 0, where no text is like any of the other set, to 1. None of fewer than FEWEST.
+
+    Both sets are cut to the size of the smaller one: MAUVE falls with it.
+    """
+    count = min(len(x), len(y))
+    if count < FEWEST:
         return None
+    x, y = x[:count], y[:count]
     both = _principal(torch.nn.functional.normalize(torch.cat([x, y]).double()))
-    clusters = max(2, round(min(len(x), len(y)) / TEXTS_A_CLUSTER))
+    clusters = max(2, round(count / TEXTS_A_CLUSTER))
     labels = k_means(both, clusters, seed)
-    p, q = (part.bincount(minlength=clusters) for part in labels.split([len(x), len(y)]))
-    return overlap(p / len(x), q / len(y))
+    p, q = (part.bincount(minlength=clusters) / count for part in labels.split(count))
+    return overlap(p, q)
 
 
 def overlap(p: Float[Tensor, " k"], q: Float[Tensor, " k"]) -> float:

@@ -11,7 +11,7 @@ from flowlm.experiment import Experiment
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
-from flowlm.methods.input import PosteriorInput
+from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
@@ -25,9 +25,9 @@ from flowlm.train.plan import Plan
 
 SIZE = Size(
     blocks=6, width=128, heads=4, condition=32, dropout=0.0, attention_cap=None, output_cap=None,
-    positions="learned",
+    positions="learned", reach=2,
 )  # fmt: skip
-PLAN = Plan(batch=64, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=1)
+PLAN = Plan(batch=256, lr=2e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=1)
 
 
 def _experiment(name: str, method: Method, sampler: Sampler, steps: int) -> Experiment:
@@ -35,33 +35,33 @@ def _experiment(name: str, method: Method, sampler: Sampler, steps: int) -> Expe
 
 
 def flow() -> Experiment:
-    """A flow (FLM) of Sudoku grids, 4000 steps.
+    """A flow (FLM) of Sudoku grids, 20000 steps.
 
     flowlm train sudoku-flow
     """
-    return _experiment("sudoku-flow", Flow(input=PosteriorInput()), Euler(), steps=4000)
+    return _experiment("sudoku-flow", Flow(input=BayesInput()), Euler(), steps=20000)
 
 
 def flow_map() -> Experiment:
-    """A flow map (FMLM) of Sudoku grids, distilled from that flow, 3800 steps.
+    """A flow map (FMLM) of Sudoku grids, distilled from that flow, 19000 steps.
 
     flowlm train sudoku-flow-map --method.teacher runs/sudoku-flow
     """
-    method = FlowMap(input=PosteriorInput())
-    return _experiment("sudoku-flow-map", method, Jumps(), steps=3800)
+    method = FlowMap(input=BayesInput())
+    return _experiment("sudoku-flow-map", method, Jumps(), steps=19000)
 
 
 def masked() -> Experiment:
-    """Masked diffusion of Sudoku grids, 9700 steps.
+    """Masked diffusion of Sudoku grids, 50000 steps.
 
     flowlm train sudoku-masked
     """
-    return _experiment("sudoku-masked", Masked(), Unmask(), steps=9700)
+    return _experiment("sudoku-masked", Masked(), Unmask(), steps=50000)
 
 
 def autoregressive() -> Experiment:
-    """An autoregressive model of Sudoku grids, 9700 steps.
+    """An autoregressive model of Sudoku grids, 50000 steps.
 
     flowlm train sudoku-autoregressive
     """
-    return _experiment("sudoku-autoregressive", Autoregressive(), LeftToRight(), steps=9700)
+    return _experiment("sudoku-autoregressive", Autoregressive(), LeftToRight(), steps=50000)
