@@ -23,7 +23,8 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
-from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Sampler, Unmask
+from flowlm.methods.uniform_state import UniformState
+from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Replace, Sampler, Unmask
 from writing import film
 
 SIZE = nn.Size(
@@ -51,8 +52,10 @@ CASES = {
     "map, posterior": FlowMap(input=PosteriorInput(), teacher=RUN),
     "map, bayes": FlowMap(input=BayesInput(), teacher=RUN, teacher_temperature=0.8),
     "masked": Masked(),
+    "uniform": UniformState(),
     "autoregressive": Autoregressive(),
 }
+TAILED = Replace(temperature=0.8, top_p=0.95)
 WRITERS: list[tuple[str, Sampler]] = [
     ("flow, projected", Euler()),
     ("flow, linear", Euler(temperature=0.5)),
@@ -74,6 +77,9 @@ WRITERS: list[tuple[str, Sampler]] = [
     ("map, bayes", Bridge()),
     ("masked", Unmask()),
     ("masked", Unmask(temperature=0.8, top_p=0.95)),
+    ("uniform", Replace()),
+    ("uniform", replace(TAILED, tail="network")),
+    ("uniform", replace(TAILED, tail="posterior")),
     ("autoregressive", LeftToRight()),
     ("autoregressive", LeftToRight(temperature=0.9, top_p=0.95)),
 ]
@@ -288,6 +294,9 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
         masked = value > 0
         assert (value[masked] >= math.log(4) - 1e-6).all()
         assert float(value.sum()) / 1500 == pytest.approx(math.log(4), rel=0.15)
+    elif isinstance(method, UniformState):
+        # At a time it may pay more or less; over all times, log v.
+        assert float(value.mean()) == pytest.approx(math.log(4), rel=0.15)
     else:
         assert torch.allclose(value, torch.tensor(math.log(4)), atol=1e-6)
 
@@ -367,7 +376,8 @@ def test_samples_are_tokens_and_the_film_leads_to_them(writer: Writer, steps: in
     film = writer.film(free(7), steps, Streams.of(6, count=7))
     handle.remove()
     left_to_right, heun = (isinstance(writer.sampler, kind) for kind in (LeftToRight, Heun))
-    assert len(film) == (3 if left_to_right else steps)
+    asked_again = writer.sampler == replace(TAILED, tail="network")
+    assert len(film) == (3 if left_to_right else steps + asked_again)
     assert len(calls) == (2 * steps - 1 if heun else len(film))
     for frame in film:
         assert frame.shape == (7, 3)

@@ -20,6 +20,7 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
+from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.run.training import train_run
 from flowlm.train.plan import Plan
@@ -38,6 +39,7 @@ METHODS = {
     "flow map": FlowMap(input=PosteriorInput()),
     "flow map with a teacher": FlowMap(teacher="the fixture names one"),
     "masked": Masked(),
+    "uniform": UniformState(),
     "autoregressive": Autoregressive(),
 }
 TIMES = ("seconds", "tokens_per_second", "share_of_peak", "memory_bytes")

@@ -12,6 +12,7 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.uniform_state import UniformState
 from flowlm.run.footprint import Footprint
 from flowlm.train import Plan, State, train
 from writing import usual
@@ -23,6 +24,7 @@ METHODS: dict[str, Method] = {
     "map": FlowMap(teacher="runs/flow"),
     "map of itself": FlowMap(),
     "masked": Masked(),
+    "uniform": UniformState(),
     "autoregressive": Autoregressive(),
 }
 SMALL = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
@@ -68,8 +70,12 @@ def sampled(method: Method, vocab: int, batch: int, length: int) -> Footprint:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_largest_tensor_of_a_training_step_is_the_tile(name: str) -> None:
-    """At 4,096 tokens and 6,000 words, where all logits would be 94 MiB."""
-    assert trained(METHODS[name], 6000, 64, 64, recompute=False).largest == TILE
+    """At 4,096 tokens and 6,000 words, where all logits would be 94 MiB.
+
+    The bound of uniform diffusion needs whole rows, a strip of four tiles at a time.
+    """
+    largest = trained(METHODS[name], 6000, 64, 64, recompute=False).largest
+    assert largest == TILE or (name == "uniform" and largest <= 4 * TILE)
 
 
 @pytest.mark.parametrize("name", ["flow", "map", "masked"])

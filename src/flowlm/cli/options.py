@@ -100,8 +100,9 @@ class Sample:
     seed: int = 0
     """The same seed writes the same texts."""
     sampler: str | None = None
-    """euler, heun, jumps, bridge, unmask or left-to-right; by default the model's own. Its settings
-    are --sampler.temperature, --sampler.top-p, --sampler.gamma and --sampler.endpoint."""
+    """euler, heun, jumps, bridge, unmask, replace or left-to-right; by default the model's own. Its
+    settings are --sampler.temperature, --sampler.top-p, --sampler.gamma, --sampler.endpoint and
+    --sampler.tail."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The settings of the sampler, as words."""
     film: bool = False

@@ -15,12 +15,14 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.recipes.published import OURS, PLAN, SIZE
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
+from flowlm.sampling.replace import Replace
 from flowlm.sampling.sampler import Sampler
 
 DATA = Text(path="data/lm1b", length=128, vocab=30_522)
@@ -77,6 +79,15 @@ def masked() -> Experiment:
     8 H100 or H200: 3.82 hours (estimated). Published: 109.21 / 4.32 in 1024 evaluations.
     """
     return _experiment("lm1b-masked", Masked(), Unmask())
+
+
+def uniform() -> Experiment:
+    """LM1B: uniform-state diffusion (UDLM) on the same trunk, to compare with.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-uniform
+    8 H100 or H200: 3.82 hours (estimated).
+    """
+    return _experiment("lm1b-uniform", UniformState(), Replace())
 
 
 def autoregressive() -> Experiment:

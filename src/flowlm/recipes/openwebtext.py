@@ -17,12 +17,14 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.recipes.published import OURS, PLAN, SIZE
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
+from flowlm.sampling.replace import Replace
 from flowlm.sampling.sampler import Sampler
 from flowlm.train.plan import Plan
 
@@ -86,6 +88,15 @@ def masked() -> Experiment:
     8 H100 or H200: 39.3 hours (estimated). Published: 105.15 in 1024 evaluations.
     """
     return _experiment("owt-masked", Masked(), Unmask())
+
+
+def uniform() -> Experiment:
+    """OpenWebText: uniform-state diffusion (UDLM) on the same trunk, to compare with.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-uniform
+    8 H100 or H200: 9.99 hours (estimated).
+    """
+    return _experiment("owt-uniform", UniformState(), Replace())
 
 
 def autoregressive() -> Experiment:

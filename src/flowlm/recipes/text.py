@@ -9,11 +9,13 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
+from flowlm.sampling.replace import Replace
 from flowlm.sampling.sampler import Sampler
 from flowlm.train.plan import Plan
 
@@ -50,6 +52,14 @@ def masked() -> Experiment:
     flowlm train text-masked --data.path FILE
     """
     return _experiment("text-masked", Masked(), Unmask())
+
+
+def uniform() -> Experiment:
+    """Uniform-state diffusion on the same trunk, to compare with.
+
+    flowlm train text-uniform --data.path FILE
+    """
+    return _experiment("text-uniform", UniformState(), Replace())
 
 
 def autoregressive() -> Experiment:

@@ -8,5 +8,7 @@ from .ode import Euler as Euler
 from .ode import Heun as Heun
 from .point import Denoiser as Denoiser
 from .point import PointSampler as PointSampler
+from .replace import Replace as Replace
+from .replace import UniformDenoiser as UniformDenoiser
 from .sampler import Frame as Frame
 from .sampler import Sampler as Sampler

@@ -65,6 +65,11 @@ class Language(ABC):
         """
         return self.log_posterior(evidence.double().log()).exp()
 
+    def leave_one_out(self, evidence: Probs) -> Probs:
+        """Posterior of every token given `evidence`, none of it 0, about all tokens but itself."""
+        logs = evidence.double().log()
+        return (self.log_posterior(logs) - logs).softmax(-1)
+
     @property
     def nothing(self) -> Probs:
         """The evidence that says nothing: ones, (1, l, v)."""
