@@ -25,6 +25,7 @@ def test_reports_have_its_shape(
     flowlm: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flowlm.run.inputs.HELD_OUT", 24)
     words = ("evaluate", "demo", "--num", 12, "--steps", 1, 2, "--seeds", 2)
     assert flowlm(*words, "--frontier", "gamma", "--out", "out").status == 0
     report = json.loads(Path("out/report.json").read_text())

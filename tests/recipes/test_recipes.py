@@ -115,7 +115,7 @@ CORPORA = {
 def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
     path, length, vocab = CORPORA[corpus]
     recipes = {n: r() for n, r in RECIPES.items() if n.startswith(f"{corpus}-")}
-    assert len(recipes) == 6
+    assert len(recipes) == 7
     for name, experiment in recipes.items():
         assert experiment.data == Text(path=path, length=length, vocab=vocab)
         # With the bayes encoder, what goes with it; everything else as published.
@@ -162,19 +162,20 @@ def operations(name: str, teacher: DiT | None = None) -> tuple[float, DiT]:
     """Floating-point operations of a whole training of a task's recipe, and its network."""
     experiment = RECIPES[name]()
     task, method, plan = experiment.data, experiment.method, experiment.train
+    few = replace(plan, batch=32)  # operations of a step are those of its texts
     assert isinstance(task, Task)
     model = method.network(experiment.size, task.vocab, task.length, teacher)
-    state = State(model, plan)
+    state = State(model, few)
 
     def loss(network: DiT, batch: Batch, rng: Streams) -> Loss:
         return method.loss(network, batch, rng, teacher)
 
-    loop = train(state, loss, Drawn(task, plan.batch, plan.seed), plan)
+    loop = train(state, loss, Drawn(task, few.batch, plan.seed), few)
     next(loop)  # what is built once, in the first step, is not counted
     # Attention as plain matrix products: they are counted on every machine, masked or not.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         next(loop)
-    return counter.get_total_flops() * plan.steps, model
+    return counter.get_total_flops() * plan.steps * plan.batch / few.batch, model
 
 
 def test_the_counter_counts() -> None:

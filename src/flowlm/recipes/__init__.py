@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flowlm.experiment import Experiment
-from flowlm.recipes import addition, demo, lm1b, openwebtext, queens, sudoku, text, text8
+from flowlm.recipes import demo, lm1b, openwebtext, tasks, text, text8
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "text-flow": text.flow,
@@ -17,18 +17,18 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "demo-flow-map": demo.flow_map,
     "demo-masked": demo.masked,
     "demo-autoregressive": demo.autoregressive,
-    "queens-flow": queens.flow,
-    "queens-flow-map": queens.flow_map,
-    "queens-masked": queens.masked,
-    "queens-autoregressive": queens.autoregressive,
-    "sudoku-flow": sudoku.flow,
-    "sudoku-flow-map": sudoku.flow_map,
-    "sudoku-masked": sudoku.masked,
-    "sudoku-autoregressive": sudoku.autoregressive,
-    "addition-flow": addition.flow,
-    "addition-flow-map": addition.flow_map,
-    "addition-masked": addition.masked,
-    "addition-autoregressive": addition.autoregressive,
+    "queens-flow": tasks.queens_flow,
+    "queens-flow-map": tasks.queens_flow_map,
+    "queens-masked": tasks.queens_masked,
+    "queens-autoregressive": tasks.queens_autoregressive,
+    "sudoku-flow": tasks.sudoku_flow,
+    "sudoku-flow-map": tasks.sudoku_flow_map,
+    "sudoku-masked": tasks.sudoku_masked,
+    "sudoku-autoregressive": tasks.sudoku_autoregressive,
+    "addition-flow": tasks.addition_flow,
+    "addition-flow-map": tasks.addition_flow_map,
+    "addition-masked": tasks.addition_masked,
+    "addition-autoregressive": tasks.addition_autoregressive,
     "lm1b-flow": lm1b.flow,
     "lm1b-flow-map": lm1b.flow_map,
     "lm1b-flow-bayes": lm1b.flow_bayes,
