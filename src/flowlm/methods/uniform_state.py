@@ -29,7 +29,7 @@ class UniformState(Method):
     the entropy with that one, and above it with the posterior of the token given all.
     """
 
-    label: ClassVar[str] = "Uniform diffusion"
+    label: ClassVar[str] = "Uniform-state diffusion"
     about: ClassVar[str] = "A uniform-state diffusion language model, a baseline."
     likelihood: ClassVar[Likelihood] = "upper bound"
     times: ClassVar[int] = 1
