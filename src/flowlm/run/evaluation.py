@@ -145,7 +145,7 @@ def evaluate(wanted: Evaluation, out: Path, watch: Watch) -> dict[str, Any]:
         if compared is not None:
             report["reference"] = compared.reference(readers)
             report["controls"] = compared.controls(readers, seed)
-        if isinstance(model.experiment.data, Text):
+        if wanted.judges or isinstance(model.experiment.data, Text):
             report["judge"] = wanted.judges[0].about if wanted.judges else "nobody"
         table = report["rows"]
         left = wanted.steps[len(table) :]
