@@ -258,7 +258,10 @@ def first_format(recipe: str) -> dict[str, Any]:
     return stated
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [name for name in RECIPES if not name.endswith("-uniform")],  # a later method
+)
 def test_the_first_format_is_read(recipe: str) -> None:
     assert from_json(json.dumps(first_format(recipe)), FILE) == RECIPES[recipe]()
 

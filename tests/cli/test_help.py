@@ -14,6 +14,7 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.uniform_state import UniformState
 from flowlm.recipes import RECIPES
 
 # One process asks for everything, and says after each which heavy modules have come in.
@@ -80,6 +81,7 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     shown = options(answer.out)
     experiment = RECIPES[recipe]()
     own = {Flow: "temperature", FlowMap: "gamma", Masked: "top-p", Autoregressive: "top-p"}
+    own[UniformState] = "tail"
     assert f"--sampler.{own[type(experiment.method)]}" in shown
     assert ("--sampler.gamma" in shown) == isinstance(experiment.method, FlowMap)
     assert ("--method.teacher" in shown) == isinstance(experiment.method, FlowMap)
