@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
+
+from flowlm.machine.source import commit
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -16,12 +17,10 @@ def provenance() -> dict[str, Any]:
     """Commit (with a mark if the tree has uncommitted changes), machine, and versions."""
     import torch
 
-    head = _git("rev-parse", "--short=12", "HEAD")
     # Results that lie beside the code change nothing that is measured.
     code = ("src", "benchmarks", ":!benchmarks/results")
-    changed = _git("status", "--porcelain", "--", *code)
     return {
-        "commit": head + ("+changes" if changed else ""),
+        "commit": commit(code) or "",
         "machine": f"{_processor()}, {os.cpu_count()} CPUs",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -34,11 +33,6 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
     file = RESULTS / f"{name}.json"
     file.write_text(json.dumps({"provenance": provenance()} | result, indent=1) + "\n")
     return file
-
-
-def _git(*words: str) -> str:
-    answer = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    return answer.stdout.strip()
 
 
 def _processor() -> str:

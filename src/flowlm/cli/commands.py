@@ -212,22 +212,14 @@ def compare(chosen: options.Compare) -> int:
     from flowlm.cli import show
     from flowlm.evaluate import reports
     from flowlm.machine.hardware import keep_to_cores
-    from flowlm.run import evaluation
     from flowlm.run.compare import compare as compared
+    from flowlm.run.compare import opened
 
     keep_to_cores()
-    plans = [
-        evaluation.opened(
-            name,
-            chosen.steps,
-            chosen.num,
-            chosen.seed,
-            chosen.judge,
-            chosen.device,
-            knob=chosen.frontier,
-        )
-        for name in chosen.runs
-    ]
+    plans = opened(
+        chosen.runs, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device,
+        chosen.frontier,
+    )  # fmt: skip
     console = show.console()
     with show.Measuring(console, sum(plan.work for plan in plans)) as watch:
         report = compared(plans, chosen.out, watch)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def valid(written: Written) -> Tensor | None:
     """Whether each text is right, of a task."""
-    return None if written.task is None else written.task.valid(written.tokens)
+    return written.valid
 
 
 def novel(written: Written) -> Tensor | None:
@@ -27,11 +27,10 @@ def novel(written: Written) -> Tensor | None:
 def coverage(written: Written) -> float | None:
     """Share of all solutions that are among the texts."""
     # Of more solutions than these a share of next to nothing would be reached, whoever writes.
-    task, most = written.task, 100 * len(written.tokens)
-    if task is None or task.solutions > most:
+    task, valid, most = written.task, written.valid, 100 * len(written.tokens)
+    if task is None or valid is None or (solutions := task.solutions) > most:
         return None
-    valid = task.valid(written.tokens)
-    return len(written.tokens.cpu()[valid].unique(dim=0)) / task.solutions
+    return len(written.tokens.cpu()[valid].unique(dim=0)) / solutions
 
 
 def nll(written: Written) -> Tensor | Pooled | None:

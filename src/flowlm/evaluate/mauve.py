@@ -1,6 +1,6 @@
-"""Distances of two sets of texts in the features of a judge: MAUVE, precision and recall.
+"""MAUVE: how much two sets of texts overlap in the features of a judge (Pillutla et al. 2021).
 
-MAUVE (Pillutla et al. 2021): both sets are cut into clusters of like texts, and the area under the
+Both sets are cut into clusters of like texts, and the area under the
 curve of the two Kullback-Leibler divergences to a mixture, as the mixture moves from one set to the
 other, says how much they overlap. It falls with the number of texts, so the same number of real
 texts beside it says what can be reached.

@@ -36,6 +36,11 @@ class Written:
     """For a text."""
 
     @cached_property
+    def valid(self) -> Tensor | None:
+        """Whether each text is one of the task's (n,), decided once."""
+        return None if self.task is None else self.task.valid(self.tokens)
+
+    @cached_property
     def scored(self) -> Scored | None:
         """The texts as the judge reads them, once."""
         return None if self.reader is None else self.reader.judge.score(self.tokens)
@@ -114,9 +119,11 @@ class Measure:
 
 def figure(value: Value) -> float:
     """The number that stands in a table."""
+    if isinstance(value, int | float):
+        return value
     if isinstance(value, Pooled):
         return float(value.of(value.top.double().sum() / value.bottom.double().sum()))
-    return float(value) if isinstance(value, int | float) else float(value.double().mean())
+    return float(value.double().mean())
 
 
 def drawn(value: Tensor | Pooled, draws: int = 1000) -> Tensor:

@@ -64,8 +64,8 @@ def summed(measured: Mapping[str, Value]) -> dict[str, Any]:
     intervals: dict[str, list[float]] = {}
     for key, value in measured.items():
         if isinstance(value, int | float):
-            found[key] = value
-        elif bool((draws := drawn(value)).isfinite().all()):
+            continue
+        if bool((draws := drawn(value)).isfinite().all()):
             intervals[key] = interval(draws)
     return found | ({INTERVALS: intervals} if intervals else {})
 

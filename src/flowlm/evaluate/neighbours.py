@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowlm.evaluate.mauve import FEWEST
+
 NEIGHBOURS = 5
-FEWEST = 20
-"""Texts of each set from which anything is said."""
 
 
 def covered(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float | None:

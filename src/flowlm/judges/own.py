@@ -11,11 +11,9 @@ from flowlm.chunked.prediction import HeadPrediction
 from flowlm.core.types import Patch, Probs, Tokens
 from flowlm.errors import Refusal
 from flowlm.evaluate.judge import Judge, Scored
+from flowlm.evaluate.likelihood import AT_ONCE
 from flowlm.evaluate.ranks import nats_and_ranks, rank_counts
 from flowlm.model.language_model import LanguageModel
-
-AT_ONCE = 32
-"""Texts that a run reads at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +41,16 @@ class RunJudge(Judge):
         prediction = method.next_tokens(self.model.network, tokens)
         assert isinstance(prediction, HeadPrediction)
 
-        def rank(logp: Probs, patch: Patch) -> Tensor:
-            return nats_and_ranks(logp, tokens[patch])[1]
+        def both(logp: Probs, patch: Patch) -> Tensor:
+            nats, ranks = nats_and_ranks(logp, tokens[patch])
+            return torch.stack([nats.double(), ranks.double()], -1)
 
+        nats, ranks = prediction.reduce(both).unbind(-1)
         return Scored(
-            prediction.nll(tokens).double().sum(1).cpu(),
+            nats.sum(1).cpu(),
             torch.full((len(tokens),), tokens.shape[1]),
             torch.tensor([len(tokenizer.plain(row).encode()) for row in tokens.tolist()]),
-            rank_counts(prediction.reduce(rank), tokenizer.vocab),
+            rank_counts(ranks.long(), tokenizer.vocab),
             prediction.features.float().mean(1).cpu(),
         )
 

@@ -91,7 +91,10 @@ def score(
     of its filling. Others read whole windows; what is left at the end of a text is not scored.
     """
     if method.likelihood is None:
-        raise Refusal(f"{method.label} has no likelihood, nor a bound: it cannot score texts.")
+        raise Refusal(
+            f"{method.label} has no likelihood, nor a bound: score texts with a flow, a diffusion "
+            "or an autoregressive model."
+        )
     exact = method.likelihood == "exact"
     cut = windows(tokenizer, texts, length, short=exact)
     whole, owner = cut.batch(length), torch.tensor(cut.owner)

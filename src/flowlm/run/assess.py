@@ -6,7 +6,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from flowlm.evaluate.groups import valid_by_group
 from flowlm.evaluate.held_out import HeldOut
 from flowlm.evaluate.judge import Reader
 from flowlm.evaluate.likelihood import AT_ONCE, DRAWS, mean_nll
-from flowlm.evaluate.measures import KINDS, Written, figures, others
+from flowlm.evaluate.measure import Value
+from flowlm.evaluate.measures import KINDS, Written, figures, others, summed, values
 from flowlm.evaluate.real import RealText
 from flowlm.experiment import Text
 from flowlm.machine.limits import cores
@@ -72,9 +73,20 @@ def rows(
     for wanted, written in writings(
         model, steps, num, seed, sampler, readers, real, done, held_out
     ):
-        row = {"method": label, "steps": wanted} | figures(written) | others(written, readers[1:])
-        kinds = [] if written.task is None else valid_by_group(written.task, written.tokens)
-        yield row | ({KINDS: kinds} if kinds else {})
+        yield row_of(label, wanted, written, values(written), readers)
+
+
+def row_of(
+    method: str,
+    steps: Steps,
+    written: Written,
+    measured: Mapping[str, Value],
+    readers: Sequence[Reader],
+) -> dict[str, Any]:
+    """The row of a report: what is measured of its texts, by further judges and by kind."""
+    row = {"method": method, "steps": steps} | summed(measured) | others(written, readers[1:])
+    kinds = [] if written.task is None else valid_by_group(written.task, written.tokens)
+    return row | ({KINDS: kinds} if kinds else {})
 
 
 def writings(
@@ -102,27 +114,16 @@ def writings(
         yield wanted, Written(tokens, task, reader, real, bound, evaluations, seconds)
 
 
+@torch.no_grad()
 def _bound(
     model: LanguageModel, sampler: Sampler, steps: int, texts: Tokens
 ) -> Float[Tensor, " n"] | None:
-    """Nats per token of each text under the sampler, if it has a likelihood."""
-
-    def nll(part: Tokens, rng: Streams) -> Tensor | None:
-        return sampler.nll(model.experiment.method.denoiser(model.network), part, steps, rng)
-
-    return _by_text(nll, texts, model.device)
-
-
-@torch.no_grad()
-def _by_text(
-    nll: Callable[[Tokens, Streams], Tensor | None], texts: Tokens, device: torch.device
-) -> Float[Tensor, " n"] | None:
-    """Nats per token of each text, some at a time; None where there are none."""
-    nats = []
+    """Nats per token of each text under the sampler, some at a time; None without a likelihood."""
+    device, nats = model.device, []
     for first in range(0, len(texts), AT_ONCE):
         part = texts[first : first + AT_ONCE].to(device)
         rng = Streams.of(0, 1, count=len(part), first=first, total=len(texts), device=device)
-        value = nll(part, rng)
+        value = sampler.nll(model.experiment.method.denoiser(model.network), part, steps, rng)
         if value is None:
             return None
         nats.append(value.double().mean(1).cpu())

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flowlm.errors import Refusal
 from flowlm.evaluate import reports
 from flowlm.evaluate.measure import Value, drawn, figure, interval
-from flowlm.evaluate.measures import MEASURES, others, summed, values
-from flowlm.run import assess
+from flowlm.evaluate.measures import MEASURES, values
+from flowlm.run import assess, evaluation
 from flowlm.run.assess import Steps
 from flowlm.run.comparison import unfilled
 from flowlm.run.evaluation import Evaluation, comparison_of, readers_of, swept
 from flowlm.run.own_text import own_inputs
+from flowlm.run.sweep import require_knob
 from flowlm.run.watch import Watch
 
 Measured = dict[Steps, dict[str, Value]]
+
+
+def opened(
+    runs: Sequence[str], steps: tuple[int, ...], num: int, seed: int, judges: Sequence[str],
+    device: str, knob: str | None,
+) -> list[Evaluation]:  # fmt: skip
+    """A plan for each run; the judges are opened once, with the first, for all."""
+    first = evaluation.opened(runs[0], steps, num, seed, judges, device, knob=knob)
+    plans = [first]
+    for run in runs[1:]:
+        plan = evaluation.opened(run, steps, num, seed, device=device)
+        if knob is not None:
+            require_knob(knob, plan.sampler)
+        plans.append(replace(plan, judges=first.judges, knob=knob))
+    return plans
 
 
 def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, Any]:
@@ -57,8 +74,8 @@ def compare(plans: Sequence[Evaluation], out: Path, watch: Watch) -> dict[str, A
                 watch.work, None if inputs is None else unfilled(inputs.valid),
             ):  # fmt: skip
                 measured[steps] = values(written)
-                row = {"method": names[plan.run], "steps": steps} | summed(measured[steps])
-                report["rows"].append(row | others(written, readers[1:]))
+                row = assess.row_of(names[plan.run], steps, written, measured[steps], readers)
+                report["rows"].append(row)
                 watch.row(row)
             if plan is first:
                 base = measured

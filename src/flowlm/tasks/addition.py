@@ -97,11 +97,14 @@ class Addition(Task):
 
     def _pair(self, tokens: Tokens) -> Int[Tensor, " b"]:
         """Which pair of numbers each string adds; -1 where it does not name two."""
-        tokens, n = tokens.cpu(), self.digits
-        first, second = _number(tokens[:, :n]), _number(tokens[:, n + 1 : 2 * n + 1])
-        least = self._least
+        from flowlm.tasks.split import numbered
+
+        n, least = self.digits, self._least
+        tokens = tokens.cpu()
+        digits = tokens[:, :n], tokens[:, n + 1 : 2 * n + 1]
+        first, second = (numbered(part, 10) for part in digits)
         pair = (first - least) * self._numbers + second - least
-        spelt = (tokens[:, :n] < 10).all(1) & (tokens[:, n + 1 : 2 * n + 1] < 10).all(1)
+        spelt = (digits[0] < 10).all(1) & (digits[1] < 10).all(1)
         return pair.where(spelt & (first >= least) & (second >= least), -1)
 
     @property
@@ -121,12 +124,6 @@ def _spelt(number: Int[Tensor, " b"], digits: int) -> Int[Tensor, "b d"]:
     import torch
 
     return number[:, None] // 10 ** torch.arange(digits - 1, -1, -1) % 10
-
-
-def _number(digits: Int[Tensor, "b d"]) -> Int[Tensor, " b"]:
-    import torch
-
-    return (digits * 10 ** torch.arange(digits.shape[1] - 1, -1, -1)).sum(1)
 
 
 @cache

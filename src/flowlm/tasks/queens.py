@@ -14,7 +14,7 @@ from flowlm.checks import whole
 from flowlm.tasks.task import Part, Task, require_share
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Int
+    from jaxtyping import Bool
     from torch import Tensor
 
     from flowlm.core.oracle import Listed
@@ -65,12 +65,10 @@ class Queens(Task):
 
     def novel(self, tokens: Tokens) -> Bool[Tensor, " b"]:
         """Whether each is a solution that is held out."""
-        import torch
+        from flowlm.tasks.split import numbered
 
-        known = _numbers(self.language.sentences, self.side)  # rising: they are listed in order
-        wanted = _numbers(tokens.cpu(), self.side)
-        place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
-        return (known[place] == wanted) & ~self._split.learnt[place]
+        known = numbered(self.language.sentences, self.side)  # rising: they are listed in order
+        return self._split.held_out(known, numbered(tokens.cpu(), self.side))
 
     @property
     def _split(self) -> Split:
@@ -85,13 +83,6 @@ def _attacked(tokens: Tokens) -> Bool[Tensor, " b"]:
     apart = (column[:, None] - column).abs()
     rows = (tokens[:, :, None] - tokens[:, None]).abs()
     return (((rows == 0) | (rows == apart)) & (apart > 0)).any(2).any(1)
-
-
-def _numbers(tokens: Tokens, side: int) -> Int[Tensor, " b"]:
-    """Each placement as one number."""
-    import torch
-
-    return (tokens * side ** torch.arange(side - 1, -1, -1)).sum(1)
 
 
 @cache

@@ -35,9 +35,19 @@ class Split:
         found[self._order[: self._taken]] = True
         return found
 
+    def held_out(self, known: Int[Tensor, " n"], wanted: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Whether each of `wanted` is the number of a held-out case; `known` are all, rising."""
+        place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
+        return (known[place] == wanted) & ~self.learnt[place]
+
     def draw(self, rng: Streams, part: Part) -> Int[Tensor, " b"]:
         """A case of a part for each stream, evenly."""
         first = self._taken if part == "held out" else 0
         last = self._taken if part == "learnt" else self.count
         u = rng.uniform(dtype=torch.float64).cpu()
         return self._order[first + (u * (last - first)).long()]
+
+
+def numbered(digits: Int[Tensor, "b d"], base: int) -> Int[Tensor, " b"]:
+    """Rows of digits, the highest first, as numbers."""
+    return (digits * base ** torch.arange(digits.shape[1] - 1, -1, -1)).sum(1)
