@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowlm.core import Clock, Decoding, Streams, Uniform
-from flowlm.methods.semigroup import draw_triples
+from flowlm.core import Batch, Clock, Decoding, Streams, Uniform
+from flowlm.methods.semigroup import Semigroup
+from flowlm.methods.shares import parted, picked
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.75, 0.8, 0.85, 0.9)
 # Adaptive quadrature, good to 1e-8.
@@ -130,35 +131,83 @@ def test_a_draw_is_uniform_in_its_stratum() -> None:
     assert (place - torch.linspace(0, 1, n, dtype=torch.float64)).abs().max() < 0.045
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, 8, 9])
-@pytest.mark.parametrize("step", [2, 3])
-def test_every_other_text_is_a_smaller_batch_with_strata_of_its_own(count: int, step: int) -> None:
-    for seed, start in product(range(4), range(min(step, count))):
-        some = Streams.of(seed, count=count).strided(start, step)
-        n = len(range(start, count, step))
-        draws = some.stratified()[:, 0].double()
-        assert (draws * n).floor().long().tolist() == list(range(n))
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, 8, 9, 40])
+@pytest.mark.parametrize("share", [1 / 2, 1 / 3, 0.25, 0.75, 0.1])
+def test_a_share_of_a_batch_is_a_smaller_batch_with_strata_of_its_own(
+    count: int, share: float
+) -> None:
+    batch = Batch(torch.arange(count)[:, None], torch.ones(count, 1))
+    there, others = parted(batch, Streams.of(3, count=count), share)
+    mine = [i for i in range(count) if picked(i, share)]
+    assert len(mine) == math.ceil(count * share)
+    rest = [i for i in range(count) if i not in mine]
+    for (part, rng), rows in ((there, mine), (others, rest)):
+        if not rows:
+            assert float(part.weight.sum()) == 0
+            continue
+        assert part.tokens[:, 0].tolist() == rows
+        draws = rng.stratified()[:, 0].double()
+        assert (draws * len(rows)).floor().long().tolist() == list(range(len(rows)))
 
 
-@given(st.integers(1, 200), st.integers(0, 1000), st.integers(2, 40))
-def test_triples_follow_the_released_schedule(count: int, seed: int, boundary: int) -> None:
-    s, u, t = draw_triples(Streams.of(seed, count=count), boundary)
+@pytest.mark.parametrize("share", [1 / 2, 0.3])
+def test_a_share_is_the_same_in_any_split(share: float) -> None:
+    """Sequence by sequence: the same ones, with the same index and total."""
+
+    def seen(first: int, count: int) -> dict[int, tuple[int, int, int]]:
+        batch = Batch(torch.arange(first, first + count)[:, None], torch.ones(count, 1))
+        rng = Streams.of(0, count=count, first=first, total=12)
+        return {
+            int(token): (part, index, streams.total)
+            for part, (chosen, streams) in enumerate(parted(batch, rng, share))
+            if float(chosen.weight.sum())
+            for token, index in zip(chosen.tokens[:, 0], streams.index)
+        }
+
+    assert seen(0, 12) == seen(0, 1) | seen(1, 4) | seen(5, 7)
+
+
+@given(st.integers(1, 200), st.integers(0, 1000), st.integers(2, 40), st.floats(0.5, 1))
+def test_jumps_follow_the_released_schedule(
+    count: int, seed: int, boundary: int, latest: float
+) -> None:
+    rule = Semigroup(boundary=1 / boundary, latest=latest)
+    s, t = rule.times(Streams.of(seed, count=count))
     whole = torch.arange(count)[:, None] % boundary == 0
     assert (s[whole] == 0).all()
-    assert (t[whole] == 1).all()
-    assert ((s >= 0) & (s < u) & (u < t) & (t <= 1)).all()
-    assert torch.allclose(u, (s + t) / 2, atol=1e-7)
-    strata = ((t - s).double() * count)[~whole]
+    assert torch.allclose(t[whole], torch.tensor(latest))
+    assert ((s >= 0) & (s < t) & (t <= latest + 1e-6)).all()
+    strata = ((t - s).double() / latest * count)[~whole]
     wanted = torch.arange(count)[~whole[:, 0]].double()
     assert (strata >= wanted - 1e-3).all()
     assert (strata <= wanted + 1 + 1e-3).all()
 
 
-def test_a_triple_starts_anywhere_that_its_length_allows() -> None:
-    s, _, t = draw_triples(Streams.of(0, count=6000), boundary=10_000)
+def test_jumps_of_some_lengths_have_these_lengths() -> None:
+    s, t = Semigroup().times(Streams.of(0, count=200), (0.2, 0.3))
+    assert ((t - s >= 0.2 - 1e-6) & (t - s <= 0.3 + 1e-6)).all()
+    s, t = Semigroup(boundary=1 / 4).times(Streams.of(0, count=200), (0.3, 1.0))
+    assert float(((s == 0) & (t == 1)).float().mean()) == 1 / 4
+    assert (t - s >= 0.3 - 1e-6).all()
+
+
+def test_a_jump_starts_anywhere_that_its_length_allows() -> None:
+    s, t = Semigroup(boundary=0.0).times(Streams.of(0, count=6000))
     share = (s / (1 - (t - s)))[1:-10].double().flatten().sort().values
     even = torch.linspace(0, 1, len(share), dtype=torch.float64)
     assert (share - even).abs().max() < 0.04
+
+
+@pytest.mark.parametrize("vocab", [2, 4, 50, 50258])
+def test_the_slope_of_the_clock_is_its_derivative(vocab: int) -> None:
+    """Against differences of the integral itself, wide enough for the table's steps."""
+    t = torch.linspace(0.01, 0.95, 60, dtype=torch.float64)[:, None]
+    clock, h = Decoding(vocab), 2e-3
+    found = (clock.tau(t + h) - clock.tau(t - h)) / (2 * h)
+    slope = clock.slope(t)
+    assert (found - slope).abs().max() <= 2e-3 * slope.max()
+    assert torch.equal(clock.slope(torch.ones(1, 1)), torch.zeros(1, 1))
+    assert torch.equal(Uniform().slope(t), torch.ones_like(t))
 
 
 @given(st.integers(1, 9), st.integers(0, 8), st.integers(0, 1000))

@@ -61,9 +61,12 @@ def test_a_target_at_the_end_of_time_is_a_distribution() -> None:
     clock, space = core.Uniform(), core.OneHot(3)
     rows = torch.tensor([[[0.2, 0.3, 0.5]]]).log()
     one = torch.ones(1, 1)
-    target = core.semigroup_target(
-        lambda x, s, t: Dense(rows), space, clock, torch.zeros(1, 1, 3), core.Triple(one, one, one)
-    )
+    times = core.Triple(one, one, one)
+
+    def answer(x: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> Dense:
+        return Dense(rows)
+
+    target = core.semigroup_target(answer, answer, space, clock, torch.zeros(1, 1, 3), times)
     paid = Dense(rows).cross_entropy(target)
     assert torch.allclose(paid, -(rows.exp() * rows).sum(-1))
 

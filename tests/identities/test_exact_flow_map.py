@@ -147,7 +147,7 @@ def test_the_semigroup_target_of_the_exact_map_is_the_exact_map(
 
     three = core.Triple(*times((0.15, 0.5, 0.85), (0.3, 0.35, 0.6)))
     x = on_the_way(agreement, 5, clock.t(three.s))
-    target = core.semigroup_target(denoise, OneHot(4), clock, x, three)
+    target = core.semigroup_target(denoise, denoise, OneHot(4), clock, x, three)
     rows = sum(w[..., None] * part.log_probs().exp() for w, part in target.parts)
     wanted = denoise(x, three.s, three.t)
     assert (rows - wanted.log_probs().exp()).abs().max() <= 1e-5

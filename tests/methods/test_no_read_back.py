@@ -25,7 +25,7 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
-from flowlm.methods.semigroup import draw_triples
+from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.uniform_state import UniformState
 from writing import INPUTS
 
@@ -127,8 +127,8 @@ def test_spaces_and_targets_read_nothing_either() -> None:
             )
             head.cross_entropy(head.probs())
             space.mean(head)
-        times = draw_triples(streams())
-        core.semigroup_weight(*times)
+        s, t = Semigroup().times(streams())
+        core.semigroup_weight(s, (s + t) / 2, t)
     assert copies.back == []
 
 

@@ -1,5 +1,10 @@
 from .evidence import Evidence as Evidence
+from .moving import MovingPrediction as MovingPrediction
 from .points import LazyPoint as LazyPoint
 from .prediction import HeadPrediction as HeadPrediction
 from .prediction import posterior as posterior
 from .space import LazyOneHot as LazyOneHot
+from .targets import Extrapolated as Extrapolated
+from .targets import Moving as Moving
+from .targets import OntoSimplex as OntoSimplex
+from .targets import Tilted as Tilted

@@ -26,7 +26,7 @@ from flowlm.chunked.tiled import (
 )
 from flowlm.chunked.tiles import Logits, Tiling, capped, tile_side
 from flowlm.core import distribution
-from flowlm.core.distribution import Dense, Mixture, Reduction, TokenDistribution
+from flowlm.core.distribution import Dense, Mixture, Reduction, Target, TokenDistribution
 from flowlm.core.types import Patch, Probs
 
 
@@ -126,8 +126,10 @@ class HeadPrediction(TokenDistribution):
         return self.features.flatten(0, 1), self.weight, self.bias, beta, self._tiling
 
     @torch.no_grad()
-    def _parts(self, target: Mixture) -> list[Part] | None:
-        """The target in tiles; None where the tiles of a part are not those of this head."""
+    def _parts(self, target: Target) -> list[Part] | None:
+        """The target in tiles; None where it has none, or not those of this head."""
+        if not isinstance(target, Mixture):
+            return None
         parts = []
         for share, part in target.parts:
             if not isinstance(part, HeadPrediction):

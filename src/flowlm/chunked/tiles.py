@@ -207,7 +207,9 @@ def shares(products: Tile, bias: Bias, cap: float | None, log_total: Row, share:
     return share[:, None] * probability(products, bias, cap, log_total)
 
 
-def through_cap(slope: Tile, logits: Tile, cap: float | None) -> Tile:
+def through_cap(
+    slope: Float[Tensor, "*n v"], logits: Float[Tensor, "*n v"], cap: float | None
+) -> Float[Tensor, "*n v"]:
     """From d / d logits to d / d (y W^T + c): the cap's own slope is 1 - (logit / cap)^2."""
     return slope if cap is None else slope * (1 - (logits / cap).square())
 

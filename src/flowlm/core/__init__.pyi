@@ -7,9 +7,11 @@ from .corruption import reveal_probability as reveal_probability
 from .distribution import Dense as Dense
 from .distribution import Mixture as Mixture
 from .distribution import Reduction as Reduction
+from .distribution import Target as Target
 from .distribution import TokenDistribution as TokenDistribution
 from .distribution import draw_tokens as draw_tokens
 from .flow import beta as beta
+from .flow import beta_slope as beta_slope
 from .flow import bridge_kappa as bridge_kappa
 from .flow import interpolate as interpolate
 from .flow import step as step

@@ -5,6 +5,7 @@ Paper: arXiv 2602.16813, the time reparameterisation by decoding error.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,10 @@ class Clock(ABC):
     def t(self, tau: Time) -> Time:
         """The interpolation time at which the clock shows tau."""
 
+    @abstractmethod
+    def slope(self, t: Time) -> Time:
+        """tau'(t), clock time per unit of t."""
+
     def draw(self, rng: Streams) -> Float[Tensor, "b 1"]:
         """Training times in tau: uniform, stratified over the global batch."""
         return rng.stratified()
@@ -49,6 +54,10 @@ class Uniform(Clock):
     def t(self, tau: Time) -> Time:
         """The identity."""
         return tau
+
+    def slope(self, t: Time) -> Time:
+        """1 everywhere."""
+        return torch.ones_like(t)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,18 @@ class Decoding(Clock):
         ts, taus = _table(self.vocab, tau.device, tau.dtype)
         return _interpolate(tau, taus, ts)
 
+    def slope(self, t: Time) -> Time:
+        """tau'(t) = K / (1-t)^2 E_z[Phi(z + a)^(K-2) phi(z + a)], a = t / (1-t); not the table's.
+
+        It is 0 at both ends.
+        """
+        z, mass = (x.to(t.device, t.dtype) for x in _normal())
+        a = _lift(t)
+        at = z + a[..., None]
+        log_density = (self.vocab - 2) * torch.special.log_ndtr(at) - at.square() / 2
+        mean = log_density.exp() @ mass / (2 * math.pi) ** 0.5
+        return self.vocab * (1 + a).square() * mean
+
 
 _INTERVALS = 8192
 
@@ -92,18 +113,30 @@ def _table(vocab: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor
 def _decoding_table(vocab: int) -> tuple[Tensor, Tensor]:
     """(t, tau), both increasing from 0 to 1, in float64."""
     ts = torch.linspace(0, 1, _INTERVALS + 1, dtype=torch.float64)
-    # The trapezoid rule converges exponentially for this integrand: smooth, and dying off as
-    # exp(-z^2/2). A step of 1/32 leaves less than 1e-12 at every vocabulary size in use.
-    z = torch.linspace(-9, 9, 577, dtype=torch.float64)
-    mass = torch.exp(-z.square() / 2)
-    mass = mass / mass.sum()
-    # From a = 40 on a noisy row is decoded with certainty, at any vocabulary size.
-    lift = (ts / (1 - ts)).clamp(max=40.0)
+    z, mass = _normal()
     log_phi = torch.special.log_ndtr
-    q = torch.cat([((vocab - 1) * log_phi(z + a[:, None])).exp() @ mass for a in lift.split(512)])
+    lifts = _lift(ts).split(512)
+    q = torch.cat([((vocab - 1) * log_phi(z + a[:, None])).exp() @ mass for a in lifts])
     taus = ((q - 1 / vocab) * vocab / (vocab - 1)).clamp(0, 1)
     taus[0], taus[-1] = 0.0, 1.0
     return ts, torch.cummax(taus, 0).values
+
+
+def _lift(t: Tensor) -> Tensor:
+    """t / (1 - t): from 40 on a noisy row is decoded with certainty, at any vocabulary size."""
+    return (t / (1 - t)).nan_to_num(posinf=40.0).clamp(max=40.0)
+
+
+@cache
+def _normal() -> tuple[Tensor, Tensor]:
+    """Nodes and weights of a mean over z, standard normal, in float64.
+
+    The trapezoid rule converges exponentially for these integrands: smooth, and dying off as
+    exp(-z^2/2). A step of 1/32 leaves less than 1e-12 at every vocabulary size in use.
+    """
+    z = torch.linspace(-9, 9, 577, dtype=torch.float64)
+    mass = torch.exp(-z.square() / 2)
+    return z, mass / mass.sum()
 
 
 def _interpolate(x: Time, xs: Tensor, ys: Tensor) -> Time:

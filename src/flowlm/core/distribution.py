@@ -52,16 +52,16 @@ class TokenDistribution(ABC):
         """-log p(token), nats."""
         return self.reduce(row_nll, tokens)
 
-    def cross_entropy(self, target: Mixture) -> Float[Tensor, "b l"]:
-        """-sum_v q(v) log p(v), nats."""
+    def cross_entropy(self, target: Target) -> Float[Tensor, "b l"]:
+        """-sum_v q(v) log p(v), nats: least at p = q, also where q is of both signs."""
         return self.reduce(row_cross_entropy, target)
 
-    def squared_error(self, target: Tokens | Mixture) -> Float[Tensor, "b l"]:
+    def squared_error(self, target: Tokens | Target) -> Float[Tensor, "b l"]:
         """sum_v (p(v) - q(v))^2, where q is one-hot for tokens."""
 
         def error(logp: Probs, patch: Patch) -> Tensor:
             p = logp.exp()
-            if isinstance(target, Mixture):
+            if isinstance(target, Target):
                 return (p - target.probs(patch)).square().sum(-1)
             return 1 - 2 * p.gather(-1, target[patch][..., None]).squeeze(-1) + p.square().sum(-1)
 
@@ -87,8 +87,16 @@ class TokenDistribution(ABC):
         return Mixture(((torch.ones(1, 1, device=self.device), self),))
 
 
+class Target(ABC):
+    """Rows that an answer is to have, made some at a time: a row sums to 1."""
+
+    @abstractmethod
+    def probs(self, patch: Patch) -> Probs:
+        """The rows of a patch, (n, m, v). No gradient flows into a target."""
+
+
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class Mixture(Target):
     """sum_k weight_k p_k, a soft target: g * near.probs() + (1 - g) * far.probs(), g (#b, #l)."""
 
     parts: tuple[tuple[Float[Tensor, "#b #l"], TokenDistribution], ...]
@@ -101,7 +109,7 @@ class Mixture:
 
     @torch.no_grad()
     def probs(self, patch: Patch) -> Probs:
-        """Probabilities of a patch, (n, m, v). No gradient flows into a target."""
+        """The sum."""
         rows = (
             w.expand(p.shape)[patch][..., None] * p.log_probs(patch).exp() for w, p in self.parts
         )
@@ -142,10 +150,10 @@ def row_nll(logp: Probs, patch: Patch, tokens: Tokens) -> Float[Tensor, "n m"]:
     return -logp.gather(-1, tokens[patch][..., None]).squeeze(-1)
 
 
-def row_cross_entropy(logp: Probs, patch: Patch, target: Mixture) -> Float[Tensor, "n m"]:
+def row_cross_entropy(logp: Probs, patch: Patch, target: Target) -> Float[Tensor, "n m"]:
     """-sum_v q(v) log p(v), nats, where 0 log 0 = 0."""
     q = target.probs(patch)
-    return -torch.where(q > 0, q * logp, 0.0).sum(-1)
+    return -torch.where(q != 0, q * logp, 0.0).sum(-1)
 
 
 def row_mean(logp: Probs, patch: Patch, table: Float[Tensor, "v d"]) -> Float[Tensor, "n m d"]:

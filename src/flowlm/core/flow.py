@@ -54,3 +54,8 @@ def beta(t: Time) -> Time:
     w. Past 1e4 a row is certain; the bound keeps t = 1 finite.
     """
     return (t / (1 - t).square()).nan_to_num(posinf=1e4).clamp(max=1e4)
+
+
+def beta_slope(t: Time) -> Time:
+    """beta'(t) = (1 + t) / (1 - t)^3; 0 where the bound of `beta` is reached."""
+    return torch.where(beta(t) < 1e4, (1 + t) / (1 - t) ** 3, 0.0)

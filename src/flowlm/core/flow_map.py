@@ -55,17 +55,17 @@ class Triple(NamedTuple):
 
 @torch.no_grad()
 def semigroup_target(
-    denoise: TwoTimeDenoiser, space: Space, clock: Clock, x: Point, times: Triple
+    near: TwoTimeDenoiser, far: TwoTimeDenoiser, space: Space, clock: Clock, x: Point, times: Triple
 ) -> Mixture:
-    """Target of delta_{s,t}(x) by the map's own jumps from s to u and from u to t.
+    """Target of delta_{s,t}(x) by the jumps of `near` from s to u and of `far` from u to t.
 
     `times` are clock times; x is a point at s. Forward passes only (paper, PSD).
     """
     s, u, t = (clock.t(tau) for tau in times)
-    near = denoise(x, times.s, times.u)
-    far = denoise(jump(x, space.mean(near), s, u), times.u, times.t)
+    first = near(x, times.s, times.u)
+    second = far(jump(x, space.mean(first), s, u), times.u, times.t)
     g = semigroup_weight(s, u, t)
-    return g * near.probs() + (1 - g) * far.probs()
+    return g * first.probs() + (1 - g) * second.probs()
 
 
 def aim(t: Time, gamma: float) -> Time:

@@ -52,15 +52,9 @@ class Streams:
         """Where the draws live."""
         return self.generators[0].device
 
-    def strided(self, start: int, step: int) -> Streams:
-        """Rows `start, start + step, ...`, as streams of the sequences that every `step`-th one is.
-
-        Their index and total are those among all sequences of the global batch whose index leaves
-        the same rest when divided by `step`.
-        """
-        index = self.index[start::step]
-        total = len(range(index[0] % step, self.total, step))
-        return Streams(self.generators[start::step], tuple(i // step for i in index), total)
+    def chosen(self, rows: Sequence[int], index: Sequence[int], total: int) -> Streams:
+        """Some of them, whose index and total are those among what is chosen everywhere."""
+        return Streams([self.generators[row] for row in rows], tuple(index), total)
 
     def fork_seeds(self) -> tuple[int, ...]:
         """One seed a sequence, for numbers drawn later, or again; the streams start afresh.

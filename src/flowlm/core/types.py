@@ -58,9 +58,9 @@ class Batch:
     tokens: Tokens
     weight: Float[Tensor, "b l"]
 
-    def strided(self, start: int, step: int) -> Batch:
-        """Sequences `start, start + step, ...`."""
-        return Batch(self.tokens[start::step], self.weight[start::step])
+    def chosen(self, rows: Int[Tensor, " n"]) -> Batch:
+        """Some of its sequences."""
+        return Batch(self.tokens[rows], self.weight[rows])
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,17 @@ from typing import TypeVar
 
 from flowlm.experiment.experiment import AnyData, Text
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.by_length import ByLength
+from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput, Input, LinearInput, PosteriorInput, ProjectedInput
+from flowlm.methods.lagrangian import Lagrangian
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.rule import Rule
 from flowlm.methods.semigroup import Semigroup
+from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformState
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.bridge import Bridge
@@ -41,7 +45,7 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
 
 METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, UniformState, Autoregressive)
 SAMPLERS: Kinds[Sampler] = _by_name(Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight)
-RULES: Kinds[Rule] = _by_name(Semigroup)
+RULES: Kinds[Rule] = _by_name(Semigroup, Lagrangian, Eulerian, TeacherLeg, ByLength)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)
 DATA: Kinds[AnyData] = _by_name(Text, Generated, Queens, Sudoku, Addition)
 

@@ -12,8 +12,9 @@ from flowlm.errors import Refusal
 from flowlm.methods.continuous import PAPER, Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.method import Method
-from flowlm.methods.rule import Rule
+from flowlm.methods.rule import Map, Rule
 from flowlm.methods.semigroup import Semigroup
+from flowlm.methods.shares import parted
 from flowlm.nn.size import Size
 from flowlm.sampling.bridge import Bridge
 from flowlm.sampling.ode import Euler
@@ -25,8 +26,8 @@ from flowlm.sampling.sampler import Sampler
 class FlowMap(Continuous):
     """Learn the two-time denoiser delta_{s,t}.
 
-    Half of a batch learns the diagonal delta_{t,t} = D_t from the teacher (without one: from the
-    data), the other half learns to jump, by a rule.
+    A share of a batch learns the diagonal delta_{t,t} = D_t from the teacher (without one: from
+    the data), the rest learns to jump, by a rule.
     """
 
     label: ClassVar[str] = "FMLM"
@@ -47,6 +48,8 @@ class FlowMap(Continuous):
     """Run directory of a trained flow to distil; without one the map teaches itself."""
     rule: Rule = field(default_factory=Semigroup)
     """How jumps from s to t are learnt."""
+    diagonal: float = 0.5
+    """Share of a batch that learns the diagonal; the rest learns to jump."""
     teacher_temperature: float = 1.0
     """The map learns to write in few steps what the teacher writes at this temperature. By default
     that at which the teacher writes."""
@@ -54,6 +57,8 @@ class FlowMap(Continuous):
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         require_fields(self, "--method.")
+        if not 0 < self.diagonal < 1:
+            raise Refusal(f"--method.diagonal must lie between 0 and 1, not {self.diagonal}.")
         if not COLDEST <= self.teacher_temperature < float("inf"):
             raise Refusal(
                 f"--method.teacher-temperature must be at least {COLDEST} and finite, not "
@@ -95,11 +100,14 @@ class FlowMap(Continuous):
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
-        """Sequences 0, 2, ... of the global batch pay on the diagonal, 1, 3, ... off it."""
-        even, odd = _half(batch, rng, 0), _half(batch, rng, 1)
+        """A share of the sequences pays on the diagonal, the others off it."""
+        still, moving = parted(batch, rng, self.diagonal)
         guide = None if teacher is None else self._teacher(model, teacher)
-        diagonal = self._diagonal(self.denoiser(model, even[1]), *even, guide)
-        return diagonal.concat(self.rule.loss(self.denoiser(model, odd[1]), *odd, guide))
+        paid = self._diagonal(self.denoiser(model, still[1]), *still, guide)
+        student = self._map(model)
+        flow = _diagonal_of(student) if guide is None else guide
+        learner = self.denoiser(model, moving[1])
+        return paid.concat(self.rule.loss(learner, student, flow, *moving))
 
     def _diagonal(
         self, student: Denoiser, batch: core.Batch, rng: core.Streams, teacher: Denoiser | None
@@ -122,19 +130,20 @@ class FlowMap(Continuous):
 
         return Denoiser(denoise, self.space(model), self.time(model.vocab))
 
+    def _map(self, model: nn.DiT) -> Map:
+        """The network without dropout, and its derivatives."""
+        of = self.denoiser(model)
+        return Map(of.two_time, of.space, of.clock, model.moving)
+
     def two_time(self, model: nn.DiT, rng: core.Streams | None = None) -> core.TwoTimeDenoiser:
         """The network."""
         return partial(model, rng=rng)
 
 
-def _half(batch: core.Batch, rng: core.Streams, parity: int) -> tuple[core.Batch, core.Streams]:
-    """The sequences whose index in the global batch has a parity.
+def _diagonal_of(student: Map) -> Denoiser:
+    """D_s = delta_{s,s}, wherever a step is to lead: the flow of a map that teaches itself."""
 
-    A single sequence is in one half only. In the other one it counts nothing, with noise of its
-    own: processes that share weights must evaluate their networks equally often.
-    """
-    first = (rng.index[0] + parity) % 2
-    if first < len(rng):
-        return batch.strided(first, 2), rng.strided(first, 2)
-    nothing = core.Batch(batch.tokens, 0 * batch.weight)
-    return nothing, core.Streams.of(0, count=1, device=rng.device)
+    def denoise(x: core.Point, s: core.Time, t: core.Time) -> core.TokenDistribution:
+        return student.two_time(x, s, s)
+
+    return Denoiser(denoise, student.space, student.clock)

@@ -19,7 +19,7 @@ def compile_parts(network: DiT) -> None:
     _require_compiler(network)
     for block in network.blocks:
         block.compile(fullgraph=True, dynamic=True)
-    network.head.fused = True
+    network.head.fused = network.compiled = True
 
 
 def compile_whole(network: DiT) -> None:

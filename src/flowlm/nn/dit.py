@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from flowlm.chunked.moving import MovingPrediction
+from flowlm.chunked.points import LazyPoint
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.rng import Streams
 from flowlm.core.types import Point, Time, Tokens
@@ -87,6 +92,7 @@ class DiT(nn.Module):
 
     `recompute` may be set from outside: then only every block's input is kept for the backward
     pass, which runs the block again (Chen et al. 2016). The gradients are the same bit for bit.
+    `compiled` says that parts have been compiled, which forward mode cannot enter.
     """
 
     def __init__(
@@ -114,7 +120,7 @@ class DiT(nn.Module):
         if times == 2 and encoder.has_evidence:
             self.sharper = _zero(nn.Linear(size.condition, 1))
         self.size, self.vocab = size, vocab
-        self.recompute = False
+        self.recompute = self.compiled = False
         if times == 2:
             _zero(self.times[1].get_submodule("last"))
 
@@ -126,6 +132,7 @@ class DiT(nn.Module):
         x: a point of the encoder's space, or tokens. taus: clock times, (b, 1) or (b, l), as many
         as the network reads. cache: for a causal trunk, x continues what the cache holds. rng: one
         stream a sequence; a network with dropout draws from it in training mode, and only then.
+        Without it nothing is dropped.
         """
         assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
         first_time = taus[0] if taus else None
@@ -137,6 +144,38 @@ class DiT(nn.Module):
         # Blocks may be stored in a narrower type than the encoder and all that reads times.
         y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
         return self.head(self.trunk(y, condition, cache, self._seeds(rng)), evidence)
+
+    @torch.no_grad()
+    def moving(
+        self, x: Point, s: Time, t: Time, rates: tuple[Time, Time], dx: Point | None = None
+    ) -> MovingPrediction:
+        """The answer of a network of two times, and its derivative, by forward mode.
+
+        `rates` are those of the two clock times. With dx the point moves at that rate, and its time
+        with it. Forward mode goes through the trunk alone; nothing is dropped.
+        """
+        y, dy = (self.encoder(x, s), None) if dx is None else self.encoder.moving(x, s, dx)
+        evidence, devidence = self.encoder.evidence(x, s), None
+        if dx is not None:
+            devidence = self.encoder.moving_evidence(x, s, dx)
+        dual, apart = forward_ad.make_dual, forward_ad.unpack_dual
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
+        # Fused attention knows no forward mode; plain matrix products do.
+        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), eager:
+            taus = [dual(tau, rate.to(tau.dtype)) for tau, rate in zip((s, t), rates)]
+            condition = self._condition(y, *taus)
+            if evidence is not None and self.sharper is not None:
+                extra, dextra = apart(self.sharper(condition).squeeze(-1).float())
+                assert dextra is not None
+                more = evidence.x * dextra[..., None]
+                if devidence is not None and isinstance(dx, LazyPoint):
+                    more = devidence + more + dx * extra[..., None]
+                evidence, devidence = evidence.with_extra_beta(extra), more
+            kind = self.norm.weight.dtype
+            y = y if dy is None else dual(y, dy.to(y.dtype))
+            features, dfeatures = apart(self.trunk(y.to(kind), condition.to(kind)))
+            assert dfeatures is not None
+            return MovingPrediction(self.head(features, evidence), dfeatures, devidence)
 
     def trunk(
         self,
@@ -180,9 +219,8 @@ class DiT(nn.Module):
                 self.head.bias.copy_(self.encoder.log_prior)
 
     def _seeds(self, rng: Streams | None) -> Int[Tensor, " b"] | None:
-        if not self.training or self.size.dropout == 0:
+        if not self.training or self.size.dropout == 0 or rng is None:
             return None
-        assert rng is not None, "dropout draws from the streams of the sequences: pass rng"
         return rng.integers()
 
     def _condition(self, like: Tensor, *taus: Time) -> Float[Tensor, "#b #l c"]:

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from flowlm.chunked.evidence import Evidence
+from flowlm.chunked.moving import MovingPrediction
 from flowlm.chunked.points import TOP_K, LazyPoint
-from flowlm.chunked.prediction import posterior
-from flowlm.core.flow import beta
+from flowlm.chunked.prediction import HeadPrediction, posterior
+from flowlm.core.flow import beta, beta_slope
 from flowlm.core.types import Point, Tokens
 
 Made = TypeVar("Made")
@@ -55,6 +57,14 @@ class Encoder(nn.Module, ABC):
 
     def evidence(self, x: Point | Tokens, tau: Tensor | None) -> Evidence | None:
         """Evidence of x itself for its tokens; None leaves that to the network."""
+        return None
+
+    def moving(self, x: Any, tau: Tensor, dx: Any) -> tuple[Tensor, Tensor]:
+        """Features, and their derivative in t while the point moves at dx: of a linear encoder."""
+        return self(x, tau), self(dx, tau)
+
+    def moving_evidence(self, x: Any, tau: Tensor, dx: Any) -> LazyPoint | None:
+        """The derivative of the evidence in t, nats."""
         return None
 
     def state_bytes(self) -> int:
@@ -153,11 +163,34 @@ class Posterior(Encoder):
         return self.apart(self._views, x, tau)
 
     def _views(self, x: LazyPoint, tau: Tensor) -> Float[Tensor, "b l d"]:
+        return self._both(self._rows(x, tau).expect(self.table))
+
+    def _rows(self, x: LazyPoint, tau: Tensor) -> HeadPrediction:
         at_least = beta(self.t_of_tau(tau)).clamp(min=MIN_BETA)
-        mean = posterior(Evidence(x, at_least), self.log_prior).expect(self.table)
+        return posterior(Evidence(x, at_least), self.log_prior)
+
+    def _both(self, mean: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]
         return width**0.5 * mean + F.rms_norm(deviation, (width,))
+
+    def moving(self, x: LazyPoint, tau: Tensor, dx: LazyPoint) -> tuple[Tensor, Tensor]:
+        """The views, and their derivative in t: p' = p (q - <p, q>), q = beta' x + beta dx.
+
+        Where beta is at its floor beta' is 0.
+        """
+        rows = self._rows(x, tau)
+        t = self.t_of_tau(tau)
+        slope = beta_slope(t) * (beta(t) > MIN_BETA)
+        evidence = rows.evidence
+        assert evidence is not None
+        q = x * slope[..., None] + dx * evidence.beta[..., None]
+        changed = MovingPrediction(rows, torch.zeros_like(rows.features), q).expect(self.table)
+        with forward_ad.dual_level():
+            views = self._both(forward_ad.make_dual(rows.expect(self.table), changed))
+            primal, tangent = forward_ad.unpack_dual(views)
+            assert tangent is not None
+            return primal, tangent
 
 
 class Bayes(Posterior):
@@ -178,6 +211,11 @@ class Bayes(Posterior):
 
     def _evidence(self, x: LazyPoint, tau: Tensor) -> Evidence:
         return Evidence(x, beta(self.t_of_tau(tau)))
+
+    def moving_evidence(self, x: LazyPoint, tau: Tensor, dx: LazyPoint) -> LazyPoint:
+        """beta' x + beta dx."""
+        t = self.t_of_tau(tau)
+        return x * beta_slope(t)[..., None] + dx * beta(t)[..., None]
 
 
 def _called(part: Callable[..., Made], *given: Tensor | LazyPoint) -> Made:
