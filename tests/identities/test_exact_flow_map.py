@@ -317,3 +317,21 @@ def test_a_frozen_denoiser_makes_jumps_euler_steps(agreement: Language) -> None:
     for a, b in zip(euler, jumps, strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.prediction.log_probs(), b.prediction.log_probs())
+
+
+def test_no_jump_aims_past_the_latest_time(agreement: Language) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def denoise(x: Tensor, s: Tensor, t: Tensor) -> Dense:
+        asked.append((float(s.max()), float(t.max())))
+        return Dense(torch.full_like(x, -math.log(4)))
+
+    denoiser = Denoiser(denoise, OneHot(4), Uniform())
+    prompt = torch.tensor([[core.FREE, 2, core.FREE]])
+    for _ in Jumps(latest=0.7).frames(denoiser, prompt, 4, Streams.of(1, count=1)):
+        pass
+    assert asked == [(1.0, 1.0)] * 4  # the given token stays at 1
+    asked.clear()
+    for _ in Jumps(latest=0.7).frames(denoiser, prompt * 0 - 1, 4, Streams.of(1, count=1)):
+        pass
+    assert [round(t, 6) for _, t in asked] == [0.25, 0.5, 0.7, 0.75]

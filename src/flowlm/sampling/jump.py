@@ -17,21 +17,27 @@ class Jumps(PointSampler):
 
     gamma: float = 0.0
     """Fresh noise between jumps, from 0 (none) to 1 (all); nothing at one step."""
+    latest: float = 1.0
+    """Clock time past which no jump aims: that up to which a map has learnt to jump."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         require_fields(self, "--sampler.")
         if not 0 <= self.gamma <= 1:
             raise Refusal(f"--sampler.gamma must lie between 0 and 1, not {self.gamma}.")
+        if not 0 < self.latest <= 1:
+            raise Refusal(f"--sampler.latest must lie above 0 and up to 1, not {self.latest}.")
 
     def predict(
         self, denoiser: Denoiser, x: core.Point, now: core.Time, then: core.Time
     ) -> core.TokenDistribution:
         """delta_{s,t'}(x) towards the time t' at which the jump aims."""
-        if self.gamma == 0:
-            return denoiser.two_time(x, now, then)
-        clock = denoiser.clock
-        return denoiser.two_time(x, now, clock.tau(core.aim(clock.t(then), self.gamma)))
+        clock, end = denoiser.clock, then
+        if self.gamma > 0:
+            end = clock.tau(core.aim(clock.t(then), self.gamma))
+        if self.latest < 1:
+            end = end.clamp(max=self.latest).maximum(now)  # a given token is at 1 already
+        return denoiser.two_time(x, now, end)
 
     def move(
         self, denoiser: Denoiser, frame: Frame, x: core.Point, then: core.Time, rng: core.Streams
