@@ -13,6 +13,7 @@ from flowlm.experiment.experiment import AnyData, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput, Input, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
@@ -21,6 +22,8 @@ from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.uniform_state import UniformState
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.bridge import Bridge
+from flowlm.sampling.draft import Draft
+from flowlm.sampling.jacobi import Jacobi
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler, Heun
@@ -39,8 +42,10 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
     return {kind.__name__: kind for kind in kinds}
 
 
-METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, UniformState, Autoregressive)
-SAMPLERS: Kinds[Sampler] = _by_name(Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight)
+METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, UniformState, Autoregressive, GumbelMap)
+SAMPLERS: Kinds[Sampler] = _by_name(
+    Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight, Jacobi, Draft
+)
 RULES: Kinds[Rule] = _by_name(Semigroup)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)
 DATA: Kinds[AnyData] = _by_name(Text, Generated, Queens, Sudoku, Addition)

@@ -153,8 +153,11 @@ class Posterior(Encoder):
         return self.apart(self._views, x, tau)
 
     def _views(self, x: LazyPoint, tau: Tensor) -> Float[Tensor, "b l d"]:
-        at_least = beta(self.t_of_tau(tau)).clamp(min=MIN_BETA)
-        mean = posterior(Evidence(x, at_least), self.log_prior).expect(self.table)
+        return self.views(Evidence(x, beta(self.t_of_tau(tau)).clamp(min=MIN_BETA)))
+
+    def views(self, evidence: Evidence) -> Float[Tensor, "b l d"]:
+        """The mean and the deviation of p = softmax(evidence + log prior)."""
+        mean = posterior(evidence, self.log_prior).expect(self.table)
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]
         return width**0.5 * mean + F.rms_norm(deviation, (width,))
