@@ -19,11 +19,12 @@ from flowlm.experiment.older import FORMAT
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
-from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Unmask
+from flowlm.sampling import Bridge, Draft, Euler, Heun, Jacobi, Jumps, LeftToRight, Unmask
 from flowlm.tasks.generated import Generated
 from flowlm.train.plan import Plan
 
@@ -40,6 +41,7 @@ METHODS = st.one_of(
     st.builds(FlowMap, teacher=NAMES, teacher_temperature=st.floats(0.001, 9)),
     st.builds(Masked),
     st.builds(Autoregressive),
+    st.builds(GumbelMap, teacher=NAMES, causal=st.booleans()),
 )
 POINTS = st.one_of(
     st.builds(Euler, temperature=st.floats(0.001, 9)),
@@ -49,7 +51,9 @@ POINTS = st.one_of(
 )
 DISCRETE = {
     Masked: st.builds(Unmask, temperature=SHARES, top_p=st.floats(0.01, 1)),
-    Autoregressive: st.builds(LeftToRight, temperature=SHARES, top_p=st.floats(0.01, 1)),
+    Autoregressive: st.builds(LeftToRight, temperature=SHARES, top_p=st.floats(0.01, 1))
+    | st.builds(Jacobi, temperature=SHARES),
+    GumbelMap: st.builds(Draft),
 }
 DATA = st.builds(Generated) | st.builds(
     Text,
@@ -260,7 +264,7 @@ def first_format(recipe: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "recipe",
-    [name for name in RECIPES if not name.endswith("-uniform")],  # a later method
+    [name for name in RECIPES if not name.endswith(("-uniform", "-gumbel"))],  # later methods
 )
 def test_the_first_format_is_read(recipe: str) -> None:
     assert from_json(json.dumps(first_format(recipe)), FILE) == RECIPES[recipe]()

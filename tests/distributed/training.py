@@ -12,6 +12,7 @@ from flowlm import core, nn
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
     ),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
+    "gumbel, taught": GumbelMap(teacher="an autoregressive model"),
 }
 
 
@@ -78,6 +80,9 @@ def outcome(name: str, dtype: torch.dtype, layout: Layout, world: World) -> Outc
     teacher = None
     if isinstance(method, FlowMap) and method.teacher:
         teacher = scattered(Flow(input=method.input).network(SIZE, VOCAB, LENGTH)).to(dtype)
+        teacher = teacher.eval().requires_grad_(False)
+    if isinstance(method, GumbelMap):
+        teacher = scattered(Autoregressive().network(SIZE, VOCAB, LENGTH)).to(dtype)
         teacher = teacher.eval().requires_grad_(False)
     network = scattered(method.network(SIZE, VOCAB, LENGTH, teacher)).to(dtype)
     network.recompute, network.head.side = layout.recompute, 16  # tiles, at this size too

@@ -204,7 +204,7 @@ def test_left_to_right_with_the_exact_next_word_writes_the_language(
         return language.next_token(so_far[:, : language.length], len(read) - 1)
 
     prompt = torch.full((n, language.length), core.FREE)
-    following = NextToken(predict, language.vocab)
+    following = NextToken(predict, language.vocab, predict)
     *_, last = LeftToRight().frames(following, prompt, 1, Streams.of(6, count=n))
     tokens = last.tokens()
     assert (read[0] == language.vocab).all()

@@ -224,7 +224,9 @@ def test_left_to_right_is_exact(agreement: core.Language) -> None:
         so_far = torch.cat([*read[1:], tokens], 1)[:, : agreement.length]
         return agreement.next_token(so_far, len(read) - 1)
 
-    nats = LeftToRight().nll(NextToken(predict, agreement.vocab), tokens, 1, Streams.of(0, count=1))
+    nats = LeftToRight().nll(
+        NextToken(predict, agreement.vocab, predict), tokens, 1, Streams.of(0, count=1)
+    )
     assert nats is not None
     assert torch.allclose(nats.sum(1), -chances.log(), atol=1e-6)
 

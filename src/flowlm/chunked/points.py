@@ -44,6 +44,21 @@ def rows_per_draw(vocab: int) -> int:
     return max(1, DRAW_NUMEL // vocab)
 
 
+def draws(
+    seeds: tuple[int, ...], generator: torch.Generator, patch: Patch, vocab: int
+) -> Iterator[tuple[int, slice]]:
+    """Sequence and positions, within a patch, of each draw; `generator` is seeded for it."""
+    sequences, positions = patch
+    height = rows_per_draw(vocab)
+    for row, seed in enumerate(seeds[sequences]):
+        for first in range(0, positions.stop - positions.start, height):
+            # From 1 on: the generator of the seed itself served the sequence until `fork_seeds`
+            # took its seed, and its numbers may have been used.
+            number = (positions.start + first) // height + 1
+            generator.manual_seed((seed + number * _GOLDEN) % 2**32)
+            yield row, slice(first, first + height)
+
+
 def patches(shape: torch.Size, kind: str) -> Iterator[Patch]:
     """Rectangles of rows that cover (b, l, v), of at most `chunk_numel(kind)` numbers or one draw.
 
@@ -203,16 +218,9 @@ class Noise(Term):
 
     def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Draw the rows again, `rows_per_draw` at a time."""
-        sequences, positions = patch
-        height = rows_per_draw(total.shape[2])
         drawn = torch.empty_like(total)
-        for rows, seed in zip(drawn, self.seeds[sequences]):
-            for first in range(0, len(rows), height):
-                # From 1 on: the generator of the seed itself served the sequence until `fork_seeds`
-                # took its seed, and its numbers may have been used.
-                number = (positions.start + first) // height + 1
-                self.generator.manual_seed((seed + number * _GOLDEN) % 2**32)
-                rows[first : first + height].normal_(generator=self.generator)
+        for row, part in draws(self.seeds, self.generator, patch, total.shape[2]):
+            drawn[row, part].normal_(generator=self.generator)
         total.addcmul_(drawn, weight)
 
 

@@ -131,7 +131,7 @@ def sample(chosen: options.Sample) -> int:
     model = load(place, chosen.device, dtype, chosen.tokenizer)
     console = show.console()
     if not way.counts_steps:
-        console.print(show.one_way(model.experiment.method, model.length), soft_wrap=True)
+        console.print(show.one_way(model.experiment.method, way, model.length), soft_wrap=True)
     for steps in chosen.steps if way.counts_steps else chosen.steps[:1]:
         console.rule(show.heading(way, steps, model.length))
         if chosen.film:
@@ -182,7 +182,7 @@ def evaluate(chosen: options.Evaluate) -> int:
     out, console = chosen.out or reports.place_of(chosen.run), show.console()
     if not way.counts_steps:
         method = wanted.model.experiment.method
-        console.print(show.one_way(method, wanted.model.length), soft_wrap=True)
+        console.print(show.one_way(method, way, wanted.model.length), soft_wrap=True)
     try:
         with show.Measuring(console, wanted.work) as watch:
             report = evaluation.evaluate(wanted, out, watch)

@@ -57,8 +57,10 @@ def heading(sampler: Sampler, steps: int, length: int) -> str:
     return f"{moved}, {called}" if sampler.counts_steps else called
 
 
-def one_way(method: Method, length: int) -> str:
+def one_way(method: Method, sampler: Sampler, length: int) -> str:
     """Says that the number of steps is not for the user to choose."""
+    if sampler.all_steps == 1:
+        return f"{method.label}: it writes in one step, whatever --steps says."
     return (
         f"{method.label}: a step is a token, so it writes once, in {length} evaluations, whatever "
         "--steps says."

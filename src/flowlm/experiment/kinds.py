@@ -15,6 +15,7 @@ from flowlm.methods.by_length import ByLength
 from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput, Input, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.lagrangian import Lagrangian
 from flowlm.methods.masked import Masked
@@ -25,6 +26,8 @@ from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformState
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.bridge import Bridge
+from flowlm.sampling.draft import Draft
+from flowlm.sampling.jacobi import Jacobi
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler, Heun
@@ -43,8 +46,10 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
     return {kind.__name__: kind for kind in kinds}
 
 
-METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, UniformState, Autoregressive)
-SAMPLERS: Kinds[Sampler] = _by_name(Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight)
+METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, UniformState, Autoregressive, GumbelMap)
+SAMPLERS: Kinds[Sampler] = _by_name(
+    Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight, Jacobi, Draft
+)
 RULES: Kinds[Rule] = _by_name(Semigroup, Lagrangian, Eulerian, TeacherLeg, ByLength)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)
 DATA: Kinds[AnyData] = _by_name(Text, Generated, Queens, Sudoku, Addition)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from flowlm import core, nn
 from flowlm.methods.method import Likelihood, Method
 from flowlm.nn.size import Size
-from flowlm.sampling.left_to_right import LeftToRight, NextToken
+from flowlm.sampling.left_to_right import NextToken, NextTokenSampler
 from flowlm.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Autoregressive(Method):
     )
     likelihood: ClassVar[Likelihood] = "exact"
     likelihood_of: ClassVar[str] = ""
-    samplers: ClassVar[type[Sampler]] = LeftToRight
+    samplers: ClassVar[type[Sampler]] = NextTokenSampler
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A causal trunk over v + 1 tokens: the last one begins every sequence."""
@@ -41,7 +41,8 @@ class Autoregressive(Method):
 
     def denoiser(self, model: nn.DiT) -> NextToken:
         """The next token, with a key-value cache of those before: for one batch of sequences."""
-        return NextToken(partial(model, cache=nn.Cache(model.size.blocks)), model.vocab)
+        cached = partial(model, cache=nn.Cache(model.size.blocks))
+        return NextToken(cached, model.vocab, partial(self.next_tokens, model))
 
     def nll(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1

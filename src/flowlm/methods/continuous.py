@@ -65,8 +65,9 @@ class Continuous(Method, ABC):
         return nn.DiT(size, encoder, vocab, length, self.times)
 
     def prepare(self, network: nn.DiT, counts: Callable[[], Int[Tensor, " v"]]) -> None:
-        """The frequencies of tokens, where the input wants them."""
-        self.input.prepare(network, counts)
+        """The frequencies of tokens, where the input wants them; a teacher's network has them."""
+        if self.teacher is None:
+            self.input.prepare(network, counts)
 
     @abstractmethod
     def two_time(self, model: nn.DiT, rng: core.Streams | None = None) -> core.TwoTimeDenoiser:

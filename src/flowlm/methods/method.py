@@ -89,7 +89,7 @@ class Method(ABC):
         """A new network, started from the teacher's weights where the method distils one."""
 
     def prepare(self, network: DiT, counts: Callable[[], Int[Tensor, " v"]]) -> None:
-        """Put in place what a new network knows before training, unless a teacher has told it.
+        """Put in place what a new network knows before training, and its teacher has not told it.
 
         `counts` tells how often each token comes up in the text; it is called where it is needed.
         """

@@ -8,5 +8,6 @@ from .encoder import Linear as Linear
 from .encoder import Lookup as Lookup
 from .encoder import Posterior as Posterior
 from .encoder import Projected as Projected
+from .gumbel import Gumbel as Gumbel
 from .hollow import hollow as hollow
 from .size import Size as Size

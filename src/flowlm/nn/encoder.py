@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from flowlm.chunked.evidence import Evidence
 from flowlm.chunked.moving import MovingPrediction
 from flowlm.chunked.points import TOP_K, LazyPoint
-from flowlm.chunked.prediction import HeadPrediction, posterior
+from flowlm.chunked.prediction import posterior
 from flowlm.core.flow import beta, beta_slope
 from flowlm.core.types import Point, Tokens
 
@@ -163,11 +163,14 @@ class Posterior(Encoder):
         return self.apart(self._views, x, tau)
 
     def _views(self, x: LazyPoint, tau: Tensor) -> Float[Tensor, "b l d"]:
-        return self._both(self._rows(x, tau).expect(self.table))
+        return self.views(self._floored(x, tau))
 
-    def _rows(self, x: LazyPoint, tau: Tensor) -> HeadPrediction:
-        at_least = beta(self.t_of_tau(tau)).clamp(min=MIN_BETA)
-        return posterior(Evidence(x, at_least), self.log_prior)
+    def _floored(self, x: LazyPoint, tau: Tensor) -> Evidence:
+        return Evidence(x, beta(self.t_of_tau(tau)).clamp(min=MIN_BETA))
+
+    def views(self, evidence: Evidence) -> Float[Tensor, "b l d"]:
+        """The mean and the deviation of p = softmax(evidence + log prior)."""
+        return self._both(posterior(evidence, self.log_prior).expect(self.table))
 
     def _both(self, mean: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         deviation = mean - self.log_prior.exp() @ self.table
@@ -179,18 +182,16 @@ class Posterior(Encoder):
 
         Where beta is at its floor beta' is 0.
         """
-        rows = self._rows(x, tau)
-        t = self.t_of_tau(tau)
+        t, evidence = self.t_of_tau(tau), self._floored(x, tau)
         slope = beta_slope(t) * (beta(t) > MIN_BETA)
-        evidence = rows.evidence
-        assert evidence is not None
         q = x * slope[..., None] + dx * evidence.beta[..., None]
+        rows = posterior(evidence, self.log_prior)
         changed = MovingPrediction(rows, torch.zeros_like(rows.features), q).expect(self.table)
         with forward_ad.dual_level():
-            views = self._both(forward_ad.make_dual(rows.expect(self.table), changed))
-            primal, tangent = forward_ad.unpack_dual(views)
-            assert tangent is not None
-            return primal, tangent
+            mean = forward_ad.make_dual(rows.expect(self.table), changed)
+            views, dviews = forward_ad.unpack_dual(self._both(mean))
+            assert dviews is not None
+            return views, dviews
 
 
 class Bayes(Posterior):

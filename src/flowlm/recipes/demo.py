@@ -1,4 +1,4 @@
-"""The demo's four models: one trunk, one language, the same training compute each."""
+"""The demo's four models: one trunk, one language, the same training compute each; one more."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from flowlm.experiment import Experiment
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.draft import Draft
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
@@ -58,3 +60,13 @@ def masked() -> Experiment:
 def autoregressive() -> Experiment:
     """The demo's autoregressive model."""
     return _experiment("demo-autoregressive", Autoregressive(), LeftToRight(), steps=4850)
+
+
+def gumbel() -> Experiment:
+    """A one-step map of the demo's autoregressive model, whose training comes on top of its own.
+
+    flowlm train demo-gumbel --method.teacher runs/demo-autoregressive
+    2000 steps.
+    """
+    method = GumbelMap(teacher="runs/demo-autoregressive")
+    return _experiment("demo-gumbel", method, Draft(), steps=2000)

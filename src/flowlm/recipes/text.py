@@ -1,4 +1,4 @@
-"""Any text of your own, on a laptop. All four share one trunk of 3 M parameters."""
+"""Any text of your own, on a laptop. All share one trunk of 3 M parameters."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
+from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
+from flowlm.sampling.draft import Draft
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
@@ -68,3 +70,12 @@ def autoregressive() -> Experiment:
     flowlm train text-autoregressive --data.path FILE
     """
     return _experiment("text-autoregressive", Autoregressive(), LeftToRight())
+
+
+def gumbel() -> Experiment:
+    """A one-step map of a text-autoregressive run, by shared Gumbel noise.
+
+    flowlm train text-gumbel --method.teacher runs/text-autoregressive
+    """
+    method = GumbelMap(teacher="runs/text-autoregressive")
+    return _experiment("text-gumbel", method, Draft())

@@ -102,7 +102,7 @@ def writings(
 ) -> Iterator[tuple[Steps, Written]]:
     """The texts of `rows` and who judges them, for each number of steps, as they are written."""
     task, reader = task_of(model), next(iter(readers), None)
-    for wanted in steps if sampler.counts_steps else ("full",):
+    for wanted in steps if sampler.counts_steps else (sampler.all_steps,):
         count = counted(wanted)
         evaluations = sampler.evaluations(count, model.length)
 

@@ -114,7 +114,7 @@ def opened(
         )
     way = model.experiment.sampler if sampler is None else sampler
     model.experiment.method.require_sampler(way)
-    taken: tuple[Steps, ...] = tuple(dict.fromkeys(steps)) if way.counts_steps else ("full",)
+    taken: tuple[Steps, ...] = tuple(dict.fromkeys(steps)) if way.counts_steps else (way.all_steps,)
     if knob is not None:
         sweep.require_knob(knob, way)
         if not judges and not exact:

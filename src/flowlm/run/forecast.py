@@ -35,8 +35,9 @@ TOKENS = 2**15
 """Up to so many tokens at once a step is counted as it is; beyond, along a line."""
 
 
-ENTRIES = 2**25
-"""The same where a state is made in strips of its one-hot rows: tokens times words."""
+ENTRIES = 2**26
+"""The same where a state is made in strips of its one-hot rows: tokens times words. Half of them
+are more than a tile of the head on an accelerator: a head that is one tile works in another way."""
 
 
 @dataclass(frozen=True)

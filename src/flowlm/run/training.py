@@ -199,8 +199,7 @@ def _networks(
     network = experiment.method.network(
         experiment.size, inputs.tokenizer.vocab, inputs.length, guide
     ).to(device)
-    if guide is None:
-        experiment.method.prepare(network, inputs.counts)
+    experiment.method.prepare(network, inputs.counts)
     guide = None if guide is None else guide.to(device)
     network.recompute = plan.recompute
     for part in (network, guide):

@@ -1,9 +1,13 @@
 from .ancestral import MaskedDenoiser as MaskedDenoiser
 from .ancestral import Unmask as Unmask
 from .bridge import Bridge as Bridge
+from .draft import Draft as Draft
+from .draft import GumbelDenoiser as GumbelDenoiser
+from .jacobi import Jacobi as Jacobi
 from .jump import Jumps as Jumps
 from .left_to_right import LeftToRight as LeftToRight
 from .left_to_right import NextToken as NextToken
+from .left_to_right import NextTokenSampler as NextTokenSampler
 from .ode import Euler as Euler
 from .ode import Heun as Heun
 from .point import Denoiser as Denoiser

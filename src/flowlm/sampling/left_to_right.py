@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -22,11 +23,17 @@ class NextToken:
     predict: Callable[[core.Tokens], core.TokenDistribution]
     """Reads one new token a row, (b, 1), and remembers the ones before (a key-value cache)."""
     begin_id: int
-    """The token that begins every sequence."""
+    """The token that begins every sequence; its number is the size of the vocabulary."""
+    whole: Callable[[core.Tokens], core.TokenDistribution]
+    """Reads whole sequences (b, l), and answers at once for every token given those before it."""
+
+
+class NextTokenSampler(Sampler, ABC):
+    """A way to write with an autoregressive model."""
 
 
 @dataclass(frozen=True)
-class LeftToRight(Sampler):
+class LeftToRight(NextTokenSampler):
     """One token an evaluation; given tokens are kept, and see only their left."""
 
     counts_steps: ClassVar[bool] = False

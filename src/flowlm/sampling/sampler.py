@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from flowlm import core
 from flowlm.errors import Refusal
@@ -44,7 +44,9 @@ class Sampler(ABC):
     """
 
     counts_steps: ClassVar[bool] = True
-    """Whether the steps that are asked for change what is written; else they are its tokens."""
+    """Whether the steps that are asked for change what is written."""
+    all_steps: ClassVar[Literal["full", 1]] = "full"
+    """Where they do not: whether it takes as many as a text has tokens, or one."""
 
     @property
     def draws(self) -> bool:
