@@ -16,6 +16,8 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput, Input, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.rule import Rule
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.uniform_state import UniformState
@@ -25,6 +27,7 @@ from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler, Heun
 from flowlm.sampling.replace import Replace
+from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
 from flowlm.tasks.addition import Addition
 from flowlm.tasks.generated import Generated
@@ -39,8 +42,12 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
     return {kind.__name__: kind for kind in kinds}
 
 
-METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, UniformState, Autoregressive)
-SAMPLERS: Kinds[Sampler] = _by_name(Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight)
+METHODS: Kinds[Method] = _by_name(
+    Flow, FlowMap, Masked, UniformState, Autoregressive, ResidualMap, ResidualStudent
+)
+SAMPLERS: Kinds[Sampler] = _by_name(
+    Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight, ResidualJumps
+)
 RULES: Kinds[Rule] = _by_name(Semigroup)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)
 DATA: Kinds[AnyData] = _by_name(Text, Generated, Queens, Sudoku, Addition)

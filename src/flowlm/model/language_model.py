@@ -182,12 +182,12 @@ class LanguageModel:
             if bool((taus[1] < taus[0]).any()):
                 raise Refusal("A flow map leads from s on to t, and here t is before s: swap them.")
         taus = [tau.to(self.device) for tau in taus]
-        answers = []
+        answers, denoiser = [], method.denoiser(self.network)
         size = self._max_batch_size(memory, self.experiment.sampler)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
             point = space.from_one_hot(x[part].to(self.device, self.network.encoder.table.dtype))
-            prediction = self.network(point, *(tau[part] for tau in taus))
+            prediction = denoiser.two_time(point, taus[0][part], taus[-1][part])
             answers.append(prediction.log_probs().exp())
         return torch.cat(answers)
 

@@ -9,4 +9,5 @@ from .encoder import Lookup as Lookup
 from .encoder import Posterior as Posterior
 from .encoder import Projected as Projected
 from .hollow import hollow as hollow
+from .residual import ResidualDiT as ResidualDiT
 from .size import Size as Size
