@@ -12,7 +12,17 @@ from flowlm.core import Language, Streams
 from flowlm.experiment.kinds import spelt
 from flowlm.methods.method import Method
 from flowlm.nn import DiT
-from flowlm.sampling import Euler, Frame, Jumps, LeftToRight, PointSampler, Replace, Sampler, Unmask
+from flowlm.sampling import (
+    Euler,
+    Frame,
+    Jumps,
+    LeftToRight,
+    PointSampler,
+    Replace,
+    ResidualJumps,
+    Sampler,
+    Unmask,
+)
 from flowlm.tasks.sentences import Sentences
 
 INPUTS = {spelt(name): kind() for name, kind in experiment.INPUTS.items()}
@@ -23,7 +33,8 @@ def usual(method: Method) -> Sampler:
     """The sampler that the method's recipes name."""
     if method.samplers is PointSampler:
         return Euler() if method.times == 1 else Jumps()
-    return {Unmask: Unmask(), Replace: Replace(), LeftToRight: LeftToRight()}[method.samplers]
+    known = (Unmask(), Replace(), LeftToRight(), ResidualJumps(), Jumps())
+    return next(sampler for sampler in known if type(sampler) is method.samplers)
 
 
 @torch.no_grad()

@@ -14,6 +14,8 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.uniform_state import UniformState
 from flowlm.recipes import RECIPES
 
@@ -81,11 +83,13 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     shown = options(answer.out)
     experiment = RECIPES[recipe]()
     own = {Flow: "temperature", FlowMap: "gamma", Masked: "top-p", Autoregressive: "top-p"}
-    own[UniformState] = "tail"
-    assert f"--sampler.{own[type(experiment.method)]}" in shown
-    assert ("--sampler.gamma" in shown) == isinstance(experiment.method, FlowMap)
-    assert ("--method.teacher" in shown) == isinstance(experiment.method, FlowMap)
-    assert ("--method.clock" in shown) == isinstance(experiment.method, Flow | FlowMap)
+    own |= {UniformState: "tail", ResidualStudent: "gamma"}
+    if not isinstance(experiment.method, ResidualMap):  # its sampler has no settings
+        assert f"--sampler.{own[type(experiment.method)]}" in shown
+    jumps, maps = FlowMap | ResidualStudent, FlowMap | ResidualMap | ResidualStudent
+    assert ("--sampler.gamma" in shown) == isinstance(experiment.method, jumps)
+    assert ("--method.teacher" in shown) == isinstance(experiment.method, maps)
+    assert ("--method.clock" in shown) == isinstance(experiment.method, Flow | maps)
     assert ("--data.path" in shown) == isinstance(experiment.data, Text)
     assert {"--out", "--train.steps", "--train.seed", "--size.width"} <= shown
     # Its own defaults, not those of the classes.

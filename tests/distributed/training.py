@@ -15,6 +15,8 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.train import Plan, State, World, init_world, train
 from writing import film
 
@@ -30,6 +32,8 @@ METHODS: dict[str, Method] = {
     ),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
+    "residual": ResidualMap(teacher="a flow"),
+    "student": ResidualStudent(teacher="a map"),
 }
 
 
@@ -76,8 +80,8 @@ def outcome(name: str, dtype: torch.dtype, layout: Layout, world: World) -> Outc
     )  # fmt: skip
     torch.manual_seed(0)
     teacher = None
-    if isinstance(method, FlowMap) and method.teacher:
-        teacher = scattered(Flow(input=method.input).network(SIZE, VOCAB, LENGTH)).to(dtype)
+    if (like := method.like_teacher()) is not None:
+        teacher = scattered(like.network(SIZE, VOCAB, LENGTH)).to(dtype)
         teacher = teacher.eval().requires_grad_(False)
     network = scattered(method.network(SIZE, VOCAB, LENGTH, teacher)).to(dtype)
     network.recompute, network.head.side = layout.recompute, 16  # tiles, at this size too

@@ -12,6 +12,8 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.uniform_state import UniformState
 from flowlm.run.footprint import Footprint
 from flowlm.train import Plan, State, train
@@ -26,6 +28,8 @@ METHODS: dict[str, Method] = {
     "masked": Masked(),
     "uniform": UniformState(),
     "autoregressive": Autoregressive(),
+    "residual": ResidualMap(teacher="runs/flow"),
+    "student": ResidualStudent(teacher="runs/residual"),
 }
 SMALL = nn.Size(1, 8, 2, 4, dropout=0.0, attention_cap=None)
 
@@ -39,8 +43,8 @@ def fake_tensors(vocab: int) -> FakeTensorMode:
 def networks(method: Method, vocab: int, length: int) -> tuple[nn.DiT, nn.DiT | None]:
     core.Decoding(vocab).t(torch.zeros(1, 1))  # its table is made once, and is not a step's
     teacher = None
-    if isinstance(method, FlowMap) and method.teacher is not None:
-        teacher = Flow().network(SMALL, vocab, length).requires_grad_(False)
+    if (like := method.like_teacher()) is not None:
+        teacher = like.network(SMALL, vocab, length).requires_grad_(False)
     return method.network(SMALL, vocab, length, teacher), teacher
 
 
@@ -72,16 +76,18 @@ def sampled(method: Method, vocab: int, batch: int, length: int) -> Footprint:
 def test_the_largest_tensor_of_a_training_step_is_the_tile(name: str) -> None:
     """At 4,096 tokens and 6,000 words, where all logits would be 94 MiB.
 
-    The bound of uniform diffusion needs whole rows, a strip of four tiles at a time.
+    The bound of uniform diffusion and the squared errors of version 1 need whole rows, a strip of
+    four tiles at a time.
     """
     largest = trained(METHODS[name], 6000, 64, 64, recompute=False).largest
-    assert largest == TILE or (name == "uniform" and largest <= 4 * TILE)
+    by_rows = name in ("uniform", "residual", "student")
+    assert largest == TILE or (by_rows and largest <= 4 * TILE)
 
 
-@pytest.mark.parametrize("name", ["flow", "map", "masked"])
+@pytest.mark.parametrize("name", ["flow", "map", "masked", "residual", "student"])
 def test_the_largest_tensor_of_a_sampler_is_the_tile(name: str) -> None:
     """Masked diffusion draws from whole rows, four tiles at a time, in float64."""
-    most = 8 * TILE if name == "masked" else TILE
+    most = {"masked": 8 * TILE, "residual": 4 * TILE}.get(name, TILE)
     assert sampled(METHODS[name], 6000, 64, 64).largest <= most < 4 * 64 * 64 * 6000
 
 
@@ -112,7 +118,7 @@ def test_training_memory_has_no_term_in_tokens_times_words(
     assert many - few < 4 * 2048 * words / 100
 
 
-@pytest.mark.parametrize("name", ["flow", "map"])
+@pytest.mark.parametrize("name", ["flow", "map", "residual"])
 def test_sampling_memory_has_no_term_in_tokens_times_words(name: str) -> None:
     def peak(vocab: int, batch: int) -> int:
         return sampled(METHODS[name], vocab, batch, 64).peak
