@@ -25,7 +25,7 @@ from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
-from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, Unmask
+from flowlm.sampling import Bridge, Euler, Heun, Jumps, LeftToRight, ResidualJumps, Unmask
 from flowlm.tasks.generated import Generated
 from flowlm.train.plan import Plan
 
@@ -54,6 +54,8 @@ POINTS = st.one_of(
 DISCRETE = {
     Masked: st.builds(Unmask, temperature=SHARES, top_p=st.floats(0.01, 1)),
     Autoregressive: st.builds(LeftToRight, temperature=SHARES, top_p=st.floats(0.01, 1)),
+    ResidualMap: st.builds(ResidualJumps),
+    ResidualStudent: st.builds(Jumps, gamma=SHARES),
 }
 DATA = st.builds(Generated) | st.builds(
     Text,

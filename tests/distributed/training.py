@@ -32,8 +32,8 @@ METHODS: dict[str, Method] = {
     ),
     "masked": Masked(),
     "autoregressive": Autoregressive(),
-    "residual": ResidualMap(teacher="a flow"),
-    "student": ResidualStudent(teacher="a map"),
+    "residual, taught": ResidualMap(teacher="a flow"),
+    "student, taught": ResidualStudent(teacher="a map"),
 }
 
 

@@ -212,6 +212,21 @@ def test_a_task_compares_models_of_equal_compute(task: str) -> None:
         )
 
 
+def test_both_stages_of_version_one_cost_as_much_as_the_map_of_the_demo() -> None:
+    def cost(name: str) -> float:
+        experiment = RECIPES[name]()
+        task, plan = experiment.data, experiment.train
+        token = work(experiment.method, experiment.size, task.vocab, task.length).flops_per_token
+        return token * plan.steps * plan.batch
+
+    method = RECIPES["demo-flow-map"]().method
+    taught = replace(RECIPES["demo-flow-map"](), method=method.with_teacher("runs/demo-flow"))
+    size, task, plan = taught.size, taught.data, taught.train
+    of_map = work(taught.method, size, task.vocab, task.length).flops_per_token
+    stages = cost("demo-residual") + cost("demo-residual-map")
+    assert stages == pytest.approx(of_map * plan.steps * plan.batch, rel=0.03)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_compares_models_of_equal_size(task: str) -> None:
     experiments = [RECIPES[name]() for name in RECIPES if name.startswith(f"{task}-")]

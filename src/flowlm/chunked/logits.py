@@ -44,7 +44,7 @@ class CentredLogits(Term):
     def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Make the logits of these rows again."""
         share = self.share.expand(*self.features.shape[:2], 1)[patch]
-        logits = F.linear(self.features[patch], self.weight).float() + share * self.bias
+        logits = F.linear(self.features[patch], self.weight).to(total.dtype) + share * self.bias
         total.addcmul_(centred(logits), weight)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +28,8 @@ class TimeWeight(nn.Module):
     def forward(self, tau: Time) -> Float[Tensor, "b #l"]:
         """The number."""
         waves = sinusoids(tau, 128).to(self.inner.weight.dtype)
-        return self.last(F.gelu(self.inner(waves))).squeeze(-1).float()
+        number = self.last(F.gelu(self.inner(waves))).squeeze(-1)
+        return number.to(torch.promote_types(number.dtype, torch.float32))
 
 
 class ResidualDiT(DiT):

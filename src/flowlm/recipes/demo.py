@@ -66,7 +66,7 @@ def residual_map() -> Experiment:
     """One network for the jumps of demo-residual: the second stage.
 
     flowlm train demo-residual-map --method.teacher runs/demo-residual
-    Both stages make as many passes over the network as demo-flow-map does.
+    Both stages together cost as much as demo-flow-map with its teacher.
     """
     method = ResidualStudent(input=PosteriorInput(), teacher="runs/demo-residual")
     return _experiment("demo-residual-map", method, Jumps(), steps=730, lr=1.5e-3)

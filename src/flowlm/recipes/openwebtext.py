@@ -68,7 +68,7 @@ def residual() -> Experiment:
     """OpenWebText: a residual flow map of owt-flow, the first stage of the paper's first version.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-residual
-    8 H100 or H200: HOURS1 hours (estimated).
+    8 H100 or H200: 26.5 hours (estimated).
     """
     method = ResidualMap(teacher="runs/owt-flow")
     return _experiment("owt-residual", method, ResidualJumps(), DISTIL)
@@ -78,7 +78,7 @@ def residual_map() -> Experiment:
     """OpenWebText: one network for the jumps of owt-residual, the second stage.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-residual-map
-    8 H100 or H200: HOURS2 hours (estimated). Published (version 1): 129.3 / 4.53 in one evaluation.
+    8 H100 or H200: 16.4 hours (estimated). Published (version 1): 129.3 / 4.53 in one evaluation.
     """
     method = ResidualStudent(teacher="runs/owt-residual")
     return _experiment("owt-residual-map", method, Jumps(), DISTIL)
