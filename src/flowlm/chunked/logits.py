@@ -44,8 +44,9 @@ class CentredLogits(Term):
     def add(self, total: Float[Tensor, "n m v"], weight: Weight, patch: Patch) -> None:
         """Make the logits of these rows again."""
         share = self.share.expand(*self.features.shape[:2], 1)[patch]
-        logits = F.linear(self.features[patch], self.weight).to(total.dtype) + share * self.bias
-        total.addcmul_(centred(logits), weight)
+        # Summed in float32, multiplied in the precision of the head, like all logits.
+        products = F.linear(self.features[patch].to(self.weight.dtype), self.weight)
+        total.addcmul_(centred(products.to(total.dtype) + share * self.bias), weight)
 
 
 def merge_logits(terms: Sequence[tuple[Weight, Term]]) -> tuple[tuple[Weight, Term], ...]:

@@ -165,8 +165,9 @@ class LanguageModel:
     ) -> Float[Tensor, "b l v"]:
         """Probabilities of the clean tokens at a one-hot-space point x.
 
-        s, t: clock times tau in [0, 1], (b,) or (b, l). With t >= s, a flow map's delta_{s,t}; a
-        flow has only s, and for a flow map t defaults to s. Texts are worked through in batches
+        s, t: clock times tau in [0, 1], (b,) or (b, l). With t >= s, a flow map's delta_{s,t} (of
+        a residual map its positive part, normalised); a flow has only s, and for a flow map t
+        defaults to s. Texts are worked through in batches
         that fit into `memory` bytes, beside x and the answer.
         """
         method = self.experiment.method
