@@ -21,9 +21,10 @@ from flowlm.sampling import (
     NextTokenSampler,
     PointSampler,
     Replace,
+    ResidualJumps,
     Sampler,
     Unmask,
-)  # fmt: skip
+)
 from flowlm.tasks.sentences import Sentences
 
 INPUTS = {spelt(name): kind() for name, kind in experiment.INPUTS.items()}
@@ -34,7 +35,8 @@ def usual(method: Method) -> Sampler:
     """The sampler that the method's recipes name."""
     if method.samplers is PointSampler:
         return Euler() if method.times == 1 else Jumps()
-    known = {Unmask: Unmask(), Replace: Replace(), NextTokenSampler: LeftToRight(), Draft: Draft()}
+    known = (Unmask(), Replace(), ResidualJumps(), Jumps(), Draft())
+    known = {type(sampler): sampler for sampler in known} | {NextTokenSampler: LeftToRight()}
     return known[method.samplers]
 
 

@@ -22,9 +22,21 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
-from flowlm.sampling import Bridge, Draft, Euler, Heun, Jacobi, Jumps, LeftToRight, Unmask
+from flowlm.sampling import (
+    Bridge,
+    Draft,
+    Euler,
+    Heun,
+    Jacobi,
+    Jumps,
+    LeftToRight,
+    ResidualJumps,
+    Unmask,
+)
 from flowlm.tasks.generated import Generated
 from flowlm.train.plan import Plan
 
@@ -35,6 +47,9 @@ SHARES = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.floats(1e-300, 1e300)
 CAPS = st.floats(0.001, 1000)
 
+LATER = ("-uniform", "-gumbel", "-residual", "-residual-map")
+"""Ends of the names of recipes whose methods are younger than the first format."""
+
 METHODS = st.one_of(
     st.builds(Flow),
     st.builds(FlowMap, teacher=st.none()),
@@ -42,6 +57,8 @@ METHODS = st.one_of(
     st.builds(Masked),
     st.builds(Autoregressive),
     st.builds(GumbelMap, teacher=NAMES, causal=st.booleans()),
+    st.builds(ResidualMap, teacher=NAMES, teacher_temperature=st.floats(0.001, 9)),
+    st.builds(ResidualStudent, teacher=NAMES),
 )
 POINTS = st.one_of(
     st.builds(Euler, temperature=st.floats(0.001, 9)),
@@ -54,6 +71,8 @@ DISCRETE = {
     Autoregressive: st.builds(LeftToRight, temperature=SHARES, top_p=st.floats(0.01, 1))
     | st.builds(Jacobi, temperature=SHARES),
     GumbelMap: st.builds(Draft),
+    ResidualMap: st.builds(ResidualJumps),
+    ResidualStudent: st.builds(Jumps, gamma=SHARES),
 }
 DATA = st.builds(Generated) | st.builds(
     Text,
@@ -264,7 +283,7 @@ def first_format(recipe: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "recipe",
-    [name for name in RECIPES if not name.endswith(("-uniform", "-gumbel"))],  # later methods
+    [name for name in RECIPES if not name.endswith(LATER)],
 )
 def test_the_first_format_is_read(recipe: str) -> None:
     assert from_json(json.dumps(first_format(recipe)), FILE) == RECIPES[recipe]()

@@ -15,6 +15,8 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.masked import Masked
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.uniform_state import UniformState
 from flowlm.recipes import RECIPES
 
@@ -82,12 +84,13 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     shown = options(answer.out)
     experiment = RECIPES[recipe]()
     own = {Flow: "temperature", FlowMap: "gamma", Masked: "top-p", Autoregressive: "top-p"}
-    own[UniformState] = "tail"
-    if not isinstance(experiment.method, GumbelMap):  # its sampler has no settings
+    own |= {UniformState: "tail", ResidualStudent: "gamma"}
+    if not isinstance(experiment.method, ResidualMap | GumbelMap):  # its sampler has no settings
         assert f"--sampler.{own[type(experiment.method)]}" in shown
-    assert ("--sampler.gamma" in shown) == isinstance(experiment.method, FlowMap)
+    jumps, maps = FlowMap | ResidualStudent, FlowMap | ResidualMap | ResidualStudent
+    assert ("--sampler.gamma" in shown) == isinstance(experiment.method, jumps)
     assert ("--method.teacher" in shown) == bool(experiment.method.teachers)
-    assert ("--method.clock" in shown) == isinstance(experiment.method, Flow | FlowMap)
+    assert ("--method.clock" in shown) == isinstance(experiment.method, Flow | maps)
     assert ("--data.path" in shown) == isinstance(experiment.data, Text)
     assert {"--out", "--train.steps", "--train.seed", "--size.width"} <= shown
     # Its own defaults, not those of the classes.

@@ -12,7 +12,10 @@ from training import METHODS, Case, Layout, Outcome, outcomes
 
 EXACT, USUAL = torch.float64, torch.float32
 CLOSE = {EXACT: 1e-10, USUAL: 1e-6}
-FEW = ("flow", "flow, bayes", "flow map, taught", "masked", "autoregressive")
+FEW = (
+    *("flow", "flow, bayes", "flow map, taught", "masked", "autoregressive"),
+    *("residual, taught", "student, taught"),
+)
 FEWER = ("flow, bayes", "flow map, taught", "masked")
 EVERY = [(n, d) for n in METHODS for d in CLOSE if d == EXACT or "taught" not in n]
 """A few gradients of a student nearly vanish, and of float32's rounding AdamW makes steps of 1e-6:

@@ -16,6 +16,8 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.train import Plan, State, World, init_world, train
 from writing import film
 
@@ -32,6 +34,8 @@ METHODS: dict[str, Method] = {
     "masked": Masked(),
     "autoregressive": Autoregressive(),
     "gumbel, taught": GumbelMap(teacher="an autoregressive model"),
+    "residual, taught": ResidualMap(teacher="a flow"),
+    "student, taught": ResidualStudent(teacher="a map"),
 }
 
 
@@ -78,11 +82,8 @@ def outcome(name: str, dtype: torch.dtype, layout: Layout, world: World) -> Outc
     )  # fmt: skip
     torch.manual_seed(0)
     teacher = None
-    if isinstance(method, FlowMap) and method.teacher:
-        teacher = scattered(Flow(input=method.input).network(SIZE, VOCAB, LENGTH)).to(dtype)
-        teacher = teacher.eval().requires_grad_(False)
-    if isinstance(method, GumbelMap):
-        teacher = scattered(Autoregressive().network(SIZE, VOCAB, LENGTH)).to(dtype)
+    if (like := method.like_teacher()) is not None:
+        teacher = scattered(like.network(SIZE, VOCAB, LENGTH)).to(dtype)
         teacher = teacher.eval().requires_grad_(False)
     network = scattered(method.network(SIZE, VOCAB, LENGTH, teacher)).to(dtype)
     network.recompute, network.head.side = layout.recompute, 16  # tiles, at this size too

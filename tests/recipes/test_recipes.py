@@ -16,6 +16,8 @@ from flowlm.core import Batch, Loss, Streams
 from flowlm.experiment import Experiment, Text
 from flowlm.machine.accelerators import accelerator
 from flowlm.methods.gumbel_map import GumbelMap
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.nn import DiT, Size
 from flowlm.recipes import RECIPES
 from flowlm.run.forecast import work
@@ -71,17 +73,19 @@ def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
         experiment = replace(experiment, size=size, data=replace(experiment.data, length=16))
     plan = replace(experiment.train, batch=2)
     model, vocab, length = network(experiment)
+    guide = None
+    if isinstance(experiment.method, GumbelMap | ResidualMap | ResidualStudent):
+        # A flow of zeros is straight, and leaves a residual nothing to learn.
+        guide = experiment.method.like_teacher().network(experiment.size, vocab, length).eval()
+        for parameter in guide.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        model = experiment.method.network(experiment.size, vocab, length, guide)
     state = State(model, plan)
     before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
     batch = Batch(torch.randint(vocab, (2, length)), torch.ones(2, length))
 
-    teacher = None
-    if isinstance(experiment.method, GumbelMap):
-        like = experiment.method.like_teacher()
-        teacher = like.network(experiment.size, vocab, length).eval().requires_grad_(False)
-
     def loss(network: DiT, batch: Batch, rng: Streams) -> Loss:
-        return experiment.method.loss(network, batch, rng, teacher)
+        return experiment.method.loss(network, batch, rng, guide)
 
     step = next(train(state, loss, lambda step: batch, plan))
     state.check(plan)
@@ -121,14 +125,15 @@ CORPORA = {
 def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
     path, length, vocab = CORPORA[corpus]
     recipes = {n: r() for n, r in RECIPES.items() if n.startswith(f"{corpus}-")}
-    assert len(recipes) == 7 + (corpus != "text8")
+    assert len(recipes) == (7 if corpus == "text8" else 10)
     for name, experiment in recipes.items():
         assert experiment.data == Text(path=path, length=length, vocab=vocab)
         # With the bayes encoder, what goes with it; everything else as published.
         ours = replace(experiment.size, reach=2, output_cap=None) if "bayes" in name else Size()
         assert experiment.size == ours
         assert replace(ours, reach=0, output_cap=30.0) == Size()
-        batch = 128 if name.startswith(("owt-flow-map", "owt-gumbel")) else 512
+        small = ("owt-flow-map", "owt-gumbel", "owt-residual")
+        batch = 128 if name.startswith(small) else 512
         assert (experiment.train.steps, experiment.train.batch) == (1_000_000, batch)
     encoders = {n: e.method.input for n, e in recipes.items() if "flow" in n}
     assert all(encoders[n] == INPUTS["bayes" if "bayes" in n else "projected"] for n in encoders)
@@ -209,10 +214,25 @@ def test_a_task_compares_models_of_equal_compute(task: str) -> None:
         )
 
 
+def test_both_stages_of_version_one_cost_as_much_as_the_map_of_the_demo() -> None:
+    def cost(name: str) -> float:
+        experiment = RECIPES[name]()
+        task, plan = experiment.data, experiment.train
+        token = work(experiment.method, experiment.size, task.vocab, task.length).flops_per_token
+        return token * plan.steps * plan.batch
+
+    method = RECIPES["demo-flow-map"]().method
+    taught = replace(RECIPES["demo-flow-map"](), method=method.with_teacher("runs/demo-flow"))
+    size, task, plan = taught.size, taught.data, taught.train
+    of_map = work(taught.method, size, task.vocab, task.length).flops_per_token
+    stages = cost("demo-residual") + cost("demo-residual-map")
+    assert stages == pytest.approx(of_map * plan.steps * plan.batch, rel=0.03)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_compares_models_of_equal_size(task: str) -> None:
     experiments = [RECIPES[name]() for name in RECIPES if name.startswith(f"{task}-")]
-    assert len(experiments) == 4 + (task == "demo")
+    assert len(experiments) == (7 if task == "demo" else 4)
     assert len({experiment.size for experiment in experiments}) == 1
     plans = [experiment.train for experiment in experiments]
     assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)

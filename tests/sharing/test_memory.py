@@ -15,12 +15,24 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
 from flowlm.model.batch_size import BUDGET, bytes_needed, max_batch_size
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import narrowed
 from flowlm.nn.size import Size
 from flowlm.run.footprint import Footprint
-from flowlm.sampling import Bridge, Draft, Euler, Heun, Jacobi, Jumps, LeftToRight, Sampler, Unmask
+from flowlm.sampling import (
+    Bridge,
+    Draft,
+    Euler,
+    Heun,
+    Jacobi,
+    Jumps,
+    LeftToRight,
+    ResidualJumps,
+    Sampler,
+    Unmask,
+)
 
 BASE = Size(blocks=2, width=32, heads=2, condition=8, dropout=0.0)
 CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
@@ -50,6 +62,21 @@ CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
     "a nucleus": (Masked(), Unmask(top_p=0.9), BASE, 6_000, 32),
     "sweeps": (Autoregressive(), Jacobi(), replace(BASE, output_cap=None), 6_000, 32),
     "noise": (GumbelMap("x"), Draft(), BASE, 6_000, 32),
+    "a residual": (ResidualMap(teacher="x"), ResidualJumps(), BASE, 6_000, 32),
+    "a residual of rows": (
+        ResidualMap(input=PosteriorInput(), teacher="x"),
+        ResidualJumps(),
+        BASE,
+        6_000,
+        32,
+    ),
+    "a residual of a wide trunk": (
+        ResidualMap(teacher="x"),
+        ResidualJumps(),
+        replace(BASE, width=128, attention_cap=None),
+        50,
+        64,
+    ),
     "left to right": (Autoregressive(), LeftToRight(), replace(BASE, width=64, blocks=4), 300, 32),
 }
 

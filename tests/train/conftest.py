@@ -21,6 +21,8 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.run.training import train_run
@@ -43,6 +45,8 @@ METHODS = {
     "uniform": UniformState(),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="the fixture names one"),
+    "residual": ResidualMap(teacher="the fixture names one"),
+    "student": ResidualStudent(teacher="the fixture names one"),
 }
 TIMES = ("seconds", "tokens_per_second", "share_of_peak", "memory_bytes")
 
@@ -89,16 +93,28 @@ def trained(text: Path, method: str, places: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def residual(tmp_path_factory: pytest.TempPathFactory, text: Path, teacher: Path) -> Path:
+    """A run of a residual map of that flow."""
+    directory = tmp_path_factory.mktemp("residual") / "residual"
+    made = experiment(text, "residual")
+    made = replace(made, method=made.method.with_teacher(str(teacher)))
+    train_run(made, directory, Console(file=io.StringIO()))
+    return directory
+
+
 @pytest.fixture
-def experiments(teacher: Path, autoregressive: Path, text: Path) -> Callable[..., Experiment]:
+def experiments(
+    teacher: Path, residual: Path, autoregressive: Path, text: Path
+) -> Callable[..., Experiment]:
     """A tiny experiment with a method, changed: dropout=0.1, steps=9, ..."""
 
     def make(method: str, dropout: float = 0.0, **plan: Any) -> Experiment:
         made = experiment(text, method, dropout, **plan)
-        if isinstance(made.method, FlowMap) and made.method.teacher:
-            made = replace(made, method=replace(made.method, teacher=str(teacher)))
-        if isinstance(made.method, GumbelMap):
-            made = replace(made, method=made.method.with_teacher(str(autoregressive)))
+        places = {ResidualMap: residual, Autoregressive: autoregressive, Flow: teacher}
+        if made.method.teacher:
+            place = next(places[kind] for kind in places if kind in made.method.teachers)
+            made = replace(made, method=made.method.with_teacher(str(place)))
         return made
 
     return make

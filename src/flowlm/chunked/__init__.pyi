@@ -1,10 +1,13 @@
 from .evidence import Evidence as Evidence
 from .gumbel import gumbel_noise as gumbel_noise
 from .gumbel import gumbel_posterior as gumbel_posterior
+from .logits import CentredLogits as CentredLogits
+from .logits import centred as centred
 from .moving import MovingPrediction as MovingPrediction
 from .points import LazyPoint as LazyPoint
 from .prediction import HeadPrediction as HeadPrediction
 from .prediction import posterior as posterior
+from .residual import ResidualPrediction as ResidualPrediction
 from .space import LazyOneHot as LazyOneHot
 from .targets import Extrapolated as Extrapolated
 from .targets import Moving as Moving

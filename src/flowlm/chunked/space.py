@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowlm.chunked.logits import merge_logits
 from flowlm.chunked.points import Clean, LazyPoint, Noise, Probabilities, Stored, TopK
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.rng import Streams
@@ -41,7 +42,10 @@ class LazyOneHot(Space):
         return LazyPoint.of(Stored(rows), *rows.shape, device=rows.device)
 
     def compress(self, x: Point) -> LazyPoint:
-        """Keep the largest entries of the sum of predictions, so that no step costs more."""
+        """Keep the largest entries of the sum of predictions, so that no step costs more.
+
+        Logits of a linear head are kept as they are: their sum is one term.
+        """
         assert isinstance(x, LazyPoint)
         sums = tuple(pair for pair in x.terms if isinstance(pair[1], Probabilities | TopK))
         rest = tuple(pair for pair in x.terms if not isinstance(pair[1], Probabilities | TopK))
@@ -49,4 +53,4 @@ class LazyOneHot(Space):
             return x
         kept = TopK.of(LazyPoint(x.shape, x.device, sums))
         once = torch.ones(1, 1, 1, device=x.device)
-        return LazyPoint(x.shape, x.device, (*rest, (once, kept)))
+        return LazyPoint(x.shape, x.device, (*merge_logits(rest), (once, kept)))

@@ -100,7 +100,8 @@ class Sample:
     seed: int = 0
     """The same seed writes the same texts."""
     sampler: str | None = None
-    """euler, heun, jumps, bridge, unmask, replace, left-to-right, jacobi or draft; by default the
+    """euler, heun, jumps, bridge, unmask, replace, left-to-right, jacobi, draft or residual-jumps; by
+    default the
     model's own. Its settings are --sampler.temperature, --sampler.top-p, --sampler.gamma,
     --sampler.endpoint and --sampler.tail."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()

@@ -20,6 +20,8 @@ from flowlm.methods.input import BayesInput, Input, LinearInput, PosteriorInput,
 from flowlm.methods.lagrangian import Lagrangian
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.rule import Rule
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.teacher_leg import TeacherLeg
@@ -32,6 +34,7 @@ from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler, Heun
 from flowlm.sampling.replace import Replace
+from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
 from flowlm.tasks.addition import Addition
 from flowlm.tasks.generated import Generated
@@ -46,9 +49,11 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
     return {kind.__name__: kind for kind in kinds}
 
 
-METHODS: Kinds[Method] = _by_name(Flow, FlowMap, Masked, UniformState, Autoregressive, GumbelMap)
+METHODS: Kinds[Method] = _by_name(
+    Flow, FlowMap, Masked, UniformState, Autoregressive, GumbelMap, ResidualMap, ResidualStudent
+)
 SAMPLERS: Kinds[Sampler] = _by_name(
-    Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight, Jacobi, Draft
+    Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight, Jacobi, Draft, ResidualJumps
 )
 RULES: Kinds[Rule] = _by_name(Semigroup, Lagrangian, Eulerian, TeacherLeg, ByLength)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)

@@ -165,8 +165,9 @@ class LanguageModel:
     ) -> Float[Tensor, "b l v"]:
         """Probabilities of the clean tokens at a one-hot-space point x.
 
-        s, t: clock times tau in [0, 1], (b,) or (b, l). With t >= s, a flow map's delta_{s,t}; a
-        flow has only s, and for a flow map t defaults to s. Texts are worked through in batches
+        s, t: clock times tau in [0, 1], (b,) or (b, l). With t >= s, a flow map's delta_{s,t} (of
+        a residual map its positive part, normalised); a flow has only s, and for a flow map t
+        defaults to s. Texts are worked through in batches
         that fit into `memory` bytes, beside x and the answer.
         """
         method = self.experiment.method
@@ -182,12 +183,12 @@ class LanguageModel:
             if bool((taus[1] < taus[0]).any()):
                 raise Refusal("A flow map leads from s on to t, and here t is before s: swap them.")
         taus = [tau.to(self.device) for tau in taus]
-        answers = []
+        answers, denoiser = [], method.denoiser(self.network)
         size = self._max_batch_size(memory, self.experiment.sampler)
         for first in range(0, len(x), size):
             part = slice(first, first + size)
             point = space.from_one_hot(x[part].to(self.device, self.network.encoder.table.dtype))
-            prediction = self.network(point, *(tau[part] for tau in taus))
+            prediction = denoiser.two_time(point, taus[0][part], taus[-1][part])
             answers.append(prediction.log_probs().exp())
         return torch.cat(answers)
 

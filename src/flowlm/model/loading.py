@@ -104,9 +104,11 @@ def _tokenizer(
 def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
     """Blocks and head in `dtype`; the token table, where the state lives, and time in float32."""
     network.to(dtype)
-    for kept in (network.encoder, network.times, network.sharper):
-        if kept is not None:
-            kept.float()
+    for part in network.modules():
+        if isinstance(part, DiT):
+            for kept in (part.encoder, part.times, part.sharper):
+                if kept is not None:
+                    kept.float()
     return network
 
 

@@ -17,9 +17,10 @@ def compile_parts(network: DiT) -> None:
     4,096 tokens. A Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
-    for block in network.blocks:
-        block.compile(fullgraph=True, dynamic=True)
-    network.head.fused = network.compiled = True
+    for part in _networks(network):
+        for block in part.blocks:
+            block.compile(fullgraph=True, dynamic=True)
+        part.head.fused = part.compiled = True
 
 
 def compile_whole(network: DiT) -> None:
@@ -30,8 +31,14 @@ def compile_whole(network: DiT) -> None:
     Refusal where a CPU's code has no compiler.
     """
     _require_compiler(network)
-    several = network.encoder.leave_out()
-    network.compile(fullgraph=not several, dynamic=False, mode="reduce-overhead")
+    for part in _networks(network):
+        several = part.encoder.leave_out()
+        part.compile(fullgraph=not several, dynamic=False, mode="reduce-overhead")
+
+
+def _networks(network: DiT) -> list[DiT]:
+    """The network, and one that it holds."""
+    return [part for part in network.modules() if isinstance(part, DiT)]
 
 
 def _require_compiler(network: DiT) -> None:

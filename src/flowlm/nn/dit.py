@@ -37,11 +37,16 @@ class TimeEmbedding(nn.Module):
         self.waves = frequencies // 2
 
     def forward(self, tau: Time) -> Float[Tensor, "b #l c"]:
-        """Embed clock times; tau is not scaled, so the slowest sinusoids are nearly constant."""
-        scale = torch.arange(self.waves, device=tau.device).float() / self.waves
-        angle = tau[..., None].float() * torch.exp(-math.log(10_000) * scale)
-        sinusoids = torch.cat((angle.cos(), angle.sin()), -1).to(self.inner.weight.dtype)
-        return self.last(F.silu(self.inner(sinusoids)))
+        """Embed clock times."""
+        waves = sinusoids(tau, self.waves).to(self.inner.weight.dtype)
+        return self.last(F.silu(self.inner(waves)))
+
+
+def sinusoids(tau: Time, waves: int) -> Float[Tensor, "b #l f"]:
+    """Cosines, then sines; tau is not scaled, so the slowest of them are nearly constant."""
+    scale = torch.arange(waves, device=tau.device).float() / waves
+    angle = tau[..., None].float() * torch.exp(-math.log(10_000) * scale)
+    return torch.cat((angle.cos(), angle.sin()), -1)
 
 
 class Block(nn.Module):

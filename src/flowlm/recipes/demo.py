@@ -12,12 +12,15 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.draft import Draft
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
+from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
 from flowlm.tasks.generated import Generated
 from flowlm.train.plan import Plan
@@ -50,6 +53,25 @@ def flow_map() -> Experiment:
     """
     method = FlowMap(input=PosteriorInput())
     return _experiment("demo-flow-map", method, Jumps(), steps=1900, lr=1.5e-3)
+
+
+def residual() -> Experiment:
+    """A residual flow map of the demo's flow: the first stage of the paper's first version.
+
+    flowlm train demo-residual --method.teacher runs/demo-flow
+    """
+    method = ResidualMap(input=PosteriorInput(), teacher="runs/demo-flow")
+    return _experiment("demo-residual", method, ResidualJumps(), steps=700, lr=1.5e-3)
+
+
+def residual_map() -> Experiment:
+    """One network for the jumps of demo-residual: the second stage.
+
+    flowlm train demo-residual-map --method.teacher runs/demo-residual
+    Both stages together cost as much as demo-flow-map with its teacher.
+    """
+    method = ResidualStudent(input=PosteriorInput(), teacher="runs/demo-residual")
+    return _experiment("demo-residual-map", method, Jumps(), steps=730, lr=1.5e-3)
 
 
 def masked() -> Experiment:

@@ -18,6 +18,8 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.recipes.published import OURS, PLAN, SIZE
@@ -27,6 +29,7 @@ from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
 from flowlm.sampling.replace import Replace
+from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
 from flowlm.train.plan import Plan
 
@@ -61,6 +64,26 @@ def flow_map() -> Experiment:
     """
     method = FlowMap(teacher="runs/owt-flow")
     return _experiment("owt-flow-map", method, Jumps(gamma=1.0), DISTIL)
+
+
+def residual() -> Experiment:
+    """OpenWebText: a residual flow map of owt-flow, the first stage of the paper's first version.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-residual
+    8 H100 or H200: 26.5 hours (estimated).
+    """
+    method = ResidualMap(teacher="runs/owt-flow")
+    return _experiment("owt-residual", method, ResidualJumps(), DISTIL)
+
+
+def residual_map() -> Experiment:
+    """OpenWebText: one network for the jumps of owt-residual, the second stage.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-residual-map
+    8 H100 or H200: 16.4 hours (estimated). Published (version 1): 129.3 / 4.53 in one evaluation.
+    """
+    method = ResidualStudent(teacher="runs/owt-residual")
+    return _experiment("owt-residual-map", method, Jumps(), DISTIL)
 
 
 def flow_bayes() -> Experiment:

@@ -10,6 +10,8 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
@@ -18,6 +20,7 @@ from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
 from flowlm.sampling.replace import Replace
+from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
 from flowlm.train.plan import Plan
 
@@ -46,6 +49,24 @@ def flow_map() -> Experiment:
     flowlm train text-flow-map --method.teacher runs/text-flow
     """
     return _experiment("text-flow-map", FlowMap(input=BayesInput()), Jumps())
+
+
+def residual() -> Experiment:
+    """A residual flow map of a text-flow run: the first stage of the paper's first version.
+
+    flowlm train text-residual --method.teacher runs/text-flow
+    """
+    method = ResidualMap(input=BayesInput(), teacher="runs/text-flow")
+    return _experiment("text-residual", method, ResidualJumps())
+
+
+def residual_map() -> Experiment:
+    """One network for the jumps of a text-residual run, which writes in one step: the second stage.
+
+    flowlm train text-residual-map --method.teacher runs/text-residual
+    """
+    method = ResidualStudent(input=BayesInput(), teacher="runs/text-residual")
+    return _experiment("text-residual-map", method, Jumps())
 
 
 def masked() -> Experiment:

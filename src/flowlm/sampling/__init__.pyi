@@ -14,5 +14,7 @@ from .point import Denoiser as Denoiser
 from .point import PointSampler as PointSampler
 from .replace import Replace as Replace
 from .replace import UniformDenoiser as UniformDenoiser
+from .residual import ResidualDenoiser as ResidualDenoiser
+from .residual import ResidualJumps as ResidualJumps
 from .sampler import Frame as Frame
 from .sampler import Sampler as Sampler
