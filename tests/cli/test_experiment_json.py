@@ -273,7 +273,7 @@ def first_format(recipe: str) -> dict[str, Any]:
     if kind in ("Euler", "Heun"):
         sampler["solver"] = kind.lower()
     if method["kind"] == "FlowMap":
-        del method["rule"]
+        del method["rule"], method["diagonal"], sampler["latest"]
         sampler["temperature"] = method.pop("teacher_temperature")
     if "input" in method:
         method["encoder"] = spelt(method.pop("input")["kind"])

@@ -100,10 +100,9 @@ class Sample:
     seed: int = 0
     """The same seed writes the same texts."""
     sampler: str | None = None
-    """euler, heun, jumps, bridge, unmask, replace, left-to-right, jacobi, draft or residual-jumps; by
-    default the
-    model's own. Its settings are --sampler.temperature, --sampler.top-p, --sampler.gamma,
-    --sampler.endpoint and --sampler.tail."""
+    """euler, heun, jumps, bridge, unmask, replace, left-to-right, jacobi, draft or residual-jumps;
+    by default the model's own. Its settings are --sampler.temperature, --sampler.top-p,
+    --sampler.gamma, --sampler.latest, --sampler.endpoint and --sampler.tail."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The settings of the sampler, as words."""
     film: bool = False
