@@ -58,3 +58,8 @@ def masked() -> Experiment:
 def autoregressive() -> Experiment:
     """The demo's autoregressive model."""
     return _experiment("demo-autoregressive", Autoregressive(), LeftToRight(), steps=4850)
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """The demo's flow, then its flow map."""
+    return flow(), flow_map()

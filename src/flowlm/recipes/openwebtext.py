@@ -106,3 +106,19 @@ def autoregressive() -> Experiment:
     8 H100 or H200: 39.3 hours (estimated).
     """
     return _experiment("owt-autoregressive", Autoregressive(), LeftToRight())
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-flow, then owt-flow-map.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-map
+    """
+    return flow(), flow_map()
+
+
+def map_bayes_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-flow-bayes, then owt-flow-map-bayes.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-map-bayes
+    """
+    return flow_bayes(), flow_map_bayes()

@@ -68,3 +68,11 @@ def autoregressive() -> Experiment:
     flowlm train text-autoregressive --data.path FILE
     """
     return _experiment("text-autoregressive", Autoregressive(), LeftToRight())
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """A flow of a text, then its flow map, one after the other.
+
+    flowlm train text-map --data.path FILE
+    """
+    return flow(), flow_map()
