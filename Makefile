@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench study clean
 
 demo: .venv/installed
 	$(BIN)/flowlm demo
@@ -27,6 +27,10 @@ bench: .venv/developed
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.kills  # 15 minutes
+
+study: .venv/developed
+	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m benchmarks.rules
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -301,11 +301,12 @@ def test_sentences_of_the_demo_train_and_are_measured(flowlm: Callable, tmp_path
 
 
 def test_recipes_are_listed(flowlm: Callable) -> None:
+    from flowlm.recipes import CHAINS
     from flowlm.recipes import RECIPES as ALL
 
     answer = flowlm("recipes")
     assert answer.status == 0
-    assert [line.split()[0] for line in answer.out.splitlines()] == list(ALL)
+    assert [line.split()[0] for line in answer.out.splitlines()] == [*ALL, *CHAINS]
     assert all(len(line.split()) > 3 for line in answer.out.splitlines())
 
 

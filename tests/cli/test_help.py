@@ -18,7 +18,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.uniform_state import UniformState
-from flowlm.recipes import RECIPES
+from flowlm.recipes import CHAINS, RECIPES
 
 # One process asks for everything, and says after each which heavy modules have come in.
 WATCH = """
@@ -46,9 +46,12 @@ HELPED = [
         [command, "--help"]
         for command in ("demo", "prepare", "train", "sample", "evaluate", "convert", "publish")
     ],
-    *[["train", recipe, "--help"] for recipe in RECIPES],
+    *[["train", recipe, "--help"] for recipe in (*RECIPES, *CHAINS)],
 ]
-REFUSED = [["trian"], ["train", "text-flwo"], ["train", "text-flow", "--bogus"], ["sample"]]
+REFUSED = [
+    ["trian"], ["train", "text-flwo"], ["train", "text-flow", "--bogus"],
+    ["train", "text-map", "--bogus"], ["sample"],
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,15 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     # Its own defaults, not those of the classes.
     assert f"(default: {experiment.train.steps})" in answer.out
     assert f"(default: {experiment.size.width})" in answer.out
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_chain_shows_its_stages(chain: str, flowlm: Callable) -> None:
+    answer = flowlm("train", chain, "--help")
+    assert (answer.status, answer.err) == (0, "")
+    assert options(answer.out) >= {"--out", "--dry-run", "--accelerator", "--devices"}
+    for stage in CHAINS[chain]():
+        assert f"-{stage.name}" in " ".join(answer.out.split())
 
 
 def test_every_command_that_is_listed_exists(flowlm: Callable) -> None:

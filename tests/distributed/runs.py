@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.nn import Size
 from flowlm.run import training as module
+from flowlm.run.chain import resume_chain, train_chain
 from flowlm.run.training import Interrupted, train_run
 from flowlm.train.plan import Plan
 from writing import usual
@@ -89,6 +90,26 @@ def stopped_and_resumed(text: Path, folder: Path) -> list[tuple[str, str]]:
     with signalled(signal.SIGTERM, 3 if only(1) else -1):
         first = here(wanted, folder / "stopped")
     return [whole, first, here(wanted, folder / "stopped", resume=True)]
+
+
+def chained(text: Path, folder: Path) -> list[str]:
+    """A whole chain, and one that is stopped in its second stage by process 1 and goes on."""
+    ends = []
+    for name, step in (("whole", -1), ("stopped", STEPS + 3)):
+        stages = (experiment(text), experiment(text, seed=1))
+        with signalled(signal.SIGTERM, step if only(1) else -1):
+            ends.append(_ended(lambda p: train_chain(stages, folder / name, p)))  # noqa: B023
+    return [*ends, _ended(lambda paper: resume_chain(folder / "stopped", paper))]
+
+
+def _ended(walk: Callable[[Console], None]) -> str:
+    try:
+        walk(Console(file=io.StringIO()))
+        return "done"
+    except (Interrupted, Refusal) as told:
+        return f"{type(told).__name__}: {told}"
+    finally:
+        join_anew()
 
 
 def resumed(text: Path, out: Path, stop: int) -> tuple[str, str]:

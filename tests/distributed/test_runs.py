@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import STEPS, experiment, here, mishaps, resumed, stopped_and_resumed
+from runs import STEPS, chained, experiment, here, mishaps, resumed, stopped_and_resumed
 from safetensors.torch import load_file
 from several import on
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
@@ -115,6 +115,21 @@ def test_one_goes_on_where_two_stopped(
     assert said.count("Skipped") == 2
     assert json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
     close(out, alone)
+
+
+def test_every_process_walks_a_chain(text: Path, alone: Path, tmp_path: Path) -> None:
+    """Stages are those of one process, and a stopped chain goes on bit for bit."""
+    leader, other = on(2, chained, text, tmp_path)
+    told = "Interrupted: Stopped after step 3 and saved; go on with: flowlm train --resume "
+    assert leader == other == ["done", f"{told}{tmp_path / 'stopped'}", "done"]
+    close(tmp_path / "whole" / "1-tiny", alone)
+    for stage in ("1-tiny", "2-tiny"):
+        left, right = (tmp_path / name / stage for name in ("whole", "stopped"))
+        assert records(left) == records(right)
+        weights = [(run / "model.safetensors").read_bytes() for run in (left, right)]
+        assert weights[0] == weights[1]
+    assert records(tmp_path / "whole" / "2-tiny") != records(tmp_path / "whole" / "1-tiny")
+    assert not list(tmp_path.rglob("*partial*"))
 
 
 @pytest.mark.slow

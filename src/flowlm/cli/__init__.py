@@ -26,8 +26,8 @@ commands:
   demo                 train all methods on a small exact language and compare them
   recipes              list the recipes
   prepare NAME | PATH  tokenise a published corpus or any text once, for many runs
-  train RECIPE         train a recipe; `flowlm train RECIPE --help` shows its options
-  train --resume RUN   continue a run that was stopped
+  train RECIPE         train a recipe or a chain; `flowlm train RECIPE --help` shows its options
+  train --resume RUN   continue a run or a chain that was stopped
   sample RUN           write texts
   evaluate RUN         measure quality and diversity
   compare RUN RUN ...  measure several models side by side, on the same noise

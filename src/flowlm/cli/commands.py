@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from flowlm.cli import options
+from flowlm.cli.chained import chain_options
 from flowlm.cli.parse import meant, parsed, sampler, sampling_options, train_options
 from flowlm.cli.preparing import prepare
+from flowlm.cli.training import resume, train, train_chain
 from flowlm.errors import Refusal
-from flowlm.experiment import Text
+from flowlm.hub.names import last_run
 from flowlm.judges.finding import find_judge
 from flowlm.machine.device import device_name
 from flowlm.model.amounts import amounts
 from flowlm.model.finding import experiment_of, find_model
-from flowlm.recipes import RECIPES
-from flowlm.run.room import require_batch
+from flowlm.recipes import CHAINS, RECIPES
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
 
@@ -30,6 +30,8 @@ def run_command(command: str, words: Sequence[str]) -> int:
         case "train" if words and words[0] in ("-h", "--help"):
             print("usage: flowlm train RECIPE [OPTIONS] | flowlm train --resume RUN\n\nrecipes:")
             return recipes()
+        case "train" if words and words[0] in CHAINS:
+            return train_chain(chain_options(words))
         case "train" if words and words[0] == "--resume":
             return resume(words[1:])
         case "train":
@@ -58,59 +60,9 @@ def run_command(command: str, words: Sequence[str]) -> int:
 
 
 def recipes() -> int:
-    """List the recipes, one a line."""
-    for name, recipe in RECIPES.items():
+    """List the recipes and the chains, one a line."""
+    for name, recipe in {**RECIPES, **CHAINS}.items():
         print(f"  {name:20} {(recipe.__doc__ or '').strip().splitlines()[0]}")
-    return 0
-
-
-def train(chosen: options.Train) -> int:
-    """Train a recipe into its run directory, or say what that would take."""
-    experiment = chosen.experiment
-    _require_text(chosen)
-    if chosen.dry_run:
-        from flowlm.cli import show
-        from flowlm.run.forecast import forecast
-
-        ahead = forecast(experiment, chosen.accelerator, chosen.devices)
-        show.forecast(show.console(), experiment, ahead, chosen.devices)
-        return 0
-    require_batch(experiment)
-    return _train(experiment, chosen.out or Path("runs") / experiment.name, again=False)
-
-
-def _require_text(chosen: options.Train) -> None:
-    """Refuse a text that is not there; a dry run of a published corpus needs none."""
-    data, recipe = chosen.experiment.data, RECIPES[chosen.experiment.name]()
-    if not isinstance(data, Text) or data.path is None:
-        return
-    taken_for_granted = chosen.dry_run and data == recipe.data
-    if not taken_for_granted and not os.path.exists(os.path.expanduser(data.path)):
-        from flowlm.data.finding import find_corpus
-
-        find_corpus(data.path, data.documents, data.valid)
-
-
-def resume(words: Sequence[str]) -> int:
-    """Continue the run that is named, exactly as it was started."""
-    from flowlm.experiment import read_experiment
-
-    if len(words) != 1:
-        raise Refusal("Name one run to continue: flowlm train --resume RUN.")
-    return _train(read_experiment(words[0]), Path(words[0]), again=True)
-
-
-def _train(experiment, directory: Path, again: bool) -> int:
-    from flowlm.cli import show
-    from flowlm.run.training import Interrupted, train_run
-
-    console = show.console()
-    try:
-        train_run(experiment, directory, console, resume=again)
-    except Interrupted as stopped:
-        console.print(str(stopped), soft_wrap=True)
-        return 130
-    console.print(f"Done. Write with it: flowlm sample {directory} --steps 1 4 32", soft_wrap=True)
     return 0
 
 
@@ -179,7 +131,7 @@ def evaluate(chosen: options.Evaluate) -> int:
         chosen.run, chosen.steps, chosen.num, chosen.seed, chosen.judge, chosen.device,
         chosen.tokenizer, way, chosen.frontier, chosen.seeds,
     )  # fmt: skip
-    out, console = chosen.out or reports.place_of(chosen.run), show.console()
+    out, console = chosen.out or reports.place_of(str(last_run(Path(chosen.run)))), show.console()
     if not way.counts_steps:
         method = wanted.model.experiment.method
         console.print(show.one_way(method, way, wanted.model.length), soft_wrap=True)

@@ -79,6 +79,20 @@ class Train:
 
 
 @dataclass(frozen=True)
+class TrainChain:
+    """Options of a chain itself; all others are its stages'."""
+
+    out: Path | None = None
+    """Directory of the chain, with a run a stage; by default runs/CHAIN."""
+    dry_run: bool = False
+    """Train nothing: print what every stage takes, and their sum."""
+    accelerator: str = "h200"
+    """Of --dry-run, as in `flowlm train RECIPE`."""
+    devices: int = 1
+    """Of --dry-run, as in `flowlm train RECIPE`."""
+
+
+@dataclass(frozen=True)
 class Way:
     """The settings of a sampler."""
 

@@ -19,7 +19,7 @@ from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_
 from flowlm.experiment.kinds import Kind, Kinds, spelt
 from flowlm.hub.transfer import locate
 from flowlm.model.finding import experiment_of
-from flowlm.recipes import RECIPES
+from flowlm.recipes import CHAINS, RECIPES
 from flowlm.sampling.sampler import Sampler
 
 Options = TypeVar("Options")
@@ -27,18 +27,25 @@ Writing = TypeVar("Writing", Sample, Evaluate)
 
 
 def parsed(
-    kind: type[Options], command: str, words: Sequence[str], default: Options | None = None
+    kind: type[Options],
+    command: str,
+    words: Sequence[str],
+    default: Options | None = None,
+    about: str | None = None,
 ) -> Options:
-    """Options of one command. --help prints and exits; a mistake is a Refusal."""
+    """Options of one command. --help prints and exits; a mistake is a Refusal.
+
+    `about` is what help begins with, by default the docstring of `kind`.
+    """
     complaint = io.StringIO()
     config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
-            if default is None:
-                return tyro.cli(kind, args=words, prog=f"flowlm {command}", config=config)
             return tyro.cli(
-                kind, args=words, prog=f"flowlm {command}", config=config, default=default
-            )
+                kind, args=words, prog=f"flowlm {command}", config=config, description=about,
+                **given,
+            )  # fmt: skip
     except SystemExit as end:
         if end.code in (0, None):
             raise
@@ -51,30 +58,19 @@ def train_options(words: Sequence[str]) -> Train:
     """Options of `flowlm train RECIPE ...`; a flow map takes its teacher's defaults."""
     name = words[0] if words else ""
     if name not in RECIPES:
+        known = [*RECIPES, *CHAINS]
         raise Refusal(
-            f"There is no recipe {name!r}{meant(name, list(RECIPES))}; `flowlm recipes` lists them."
+            f"There is no recipe {name!r}{meant(name, known)}; `flowlm recipes` lists them."
         )
-    experiment = RECIPES[name]()
-    words = list(words)
-    if (chosen := _taken("--sampler", words)) is not None:
-        experiment = replace(experiment, sampler=_sampler(chosen, experiment)())
+    experiment, words = RECIPES[name](), list(words)
     usual = experiment.method.teacher
     teacher = _value_of("--method.teacher", words)
     if teacher is None and usual is not None and Path(usual).exists():
         teacher = usual
+    taught: tuple[str, Experiment] | None = None
     if experiment.method.teachers and teacher is not None and teacher != "None":
-        place = locate(teacher)  # refused before torch is imported
-        experiment = inherit_from_teacher(experiment, teacher, experiment_of(place))
-    for part, kinds in {"input": INPUTS, "rule": RULES}.items():
-        option = f"--method.{part}"
-        if (chosen := _taken(option, words)) is not None:
-            kind = _kind(kinds, option, chosen)
-            method: Any = experiment.method
-            if part not in {field.name for field in fields(method)}:
-                raise Refusal(f"{method.label} has no {option}: leave it out.")
-            # Copied, not made anew: it may be refused until the other options are in it.
-            experiment = copy.copy(experiment)
-            object.__setattr__(experiment, "method", replace(method, **{part: kind()}))
+        taught = teacher, experiment_of(locate(teacher))  # refused before torch is imported
+    experiment = with_kinds(experiment, taught, words)
     chosen = parsed(Train, f"train {name}", words[1:], Train(experiment))
     # A dry run takes a teacher of the recipe's own size for granted.
     if usual is not None and teacher is None and not chosen.dry_run:
@@ -83,6 +79,30 @@ def train_options(words: Sequence[str]) -> Train:
             "name another teacher with --method.teacher."
         )
     return chosen
+
+
+def with_kinds(
+    experiment: Experiment, teacher: tuple[str, Experiment] | None, words: list[str]
+) -> Experiment:
+    """The experiment with its teacher's size and data, and with parts of the kinds that are chosen.
+
+    The options that choose kinds leave the words.
+    """
+    if (chosen := _taken("--sampler", words)) is not None:
+        experiment = replace(experiment, sampler=_sampler(chosen, experiment)())
+    if teacher is not None:
+        experiment = inherit_from_teacher(experiment, *teacher)
+    for part, kinds in {"input": INPUTS, "rule": RULES}.items():
+        option = f"--method.{part}"
+        if (chosen := _taken(option, words)) is not None:
+            kind = kind_of(kinds, option, chosen)
+            method: Any = experiment.method
+            if part not in {field.name for field in fields(method)}:
+                raise Refusal(f"{method.label} has no {option}: leave it out.")
+            # Copied, not made anew: it may be refused until the other options are in it.
+            experiment = copy.copy(experiment)
+            object.__setattr__(experiment, "method", replace(method, **{part: kind()}))
+    return experiment
 
 
 def sampling_options(kind: type[Writing], command: str, words: Sequence[str]) -> Writing:
@@ -107,7 +127,7 @@ def sampler(chosen: Writing, command: str, model: Experiment) -> Sampler:
 
 def _sampler(name: str, experiment: Experiment) -> type[Sampler]:
     """The kind of sampler that is called so. A Refusal if it does not write with the method."""
-    method, kind = experiment.method, _kind(SAMPLERS, "--sampler", name)
+    method, kind = experiment.method, kind_of(SAMPLERS, "--sampler", name)
     if not issubclass(kind, method.samplers):
         fit = [spelt(n) for n, of in SAMPLERS.items() if issubclass(of, method.samplers)]
         raise Refusal(
@@ -127,7 +147,7 @@ def _taken(option: str, words: list[str]) -> str | None:
     return value
 
 
-def _kind(kinds: Kinds[Kind], option: str, name: str) -> type[Kind]:
+def kind_of(kinds: Kinds[Kind], option: str, name: str) -> type[Kind]:
     """The kind that is called so on the command line."""
     known = {spelt(kind): of for kind, of in kinds.items()}
     if name not in known:

@@ -195,6 +195,19 @@ def forecast(console: Console, experiment: Experiment, ahead: Forecast, devices:
         console.print(f"  {name:12}{line}", soft_wrap=True)
 
 
+def forecast_sum(console: Console, name: str, ahead: Sequence[Forecast]) -> None:
+    """Print the sum of a chain's forecasts."""
+    most = max(part.memory.total for part in ahead)
+    lines = {
+        "operations": f"{sum(part.operations for part in ahead):.3g} in all",
+        "memory": f"{most / 2**30:.2f} GiB at most",
+        "time": _span(sum(part.hours for part in ahead)),
+    }
+    console.print(f"{name}, all {len(ahead)} stages:")
+    for question, line in lines.items():
+        console.print(f"  {question:12}{line}", soft_wrap=True)
+
+
 def film(console: Console, frames: Iterable[Frame], tokenizer: Tokenizer | None) -> None:
     """Show texts while they come into being, in place on a terminal, else line by line."""
     if not console.is_terminal:

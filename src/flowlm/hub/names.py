@@ -6,10 +6,12 @@ sets alike.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from flowlm.errors import Refusal
 
@@ -40,6 +42,9 @@ JUDGE_FILES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", *TOKENIZER_FILES,
 )  # fmt: skip
 """Files fetched of a judge's repository, as patterns."""
+
+CHAIN = "chain.json"
+"""The file of a directory that holds the runs of a chain: which they are, in order."""
 
 PREFIX = "hf:"
 """What a hub id begins with wherever it is stored, and wherever it could be taken for a path."""
@@ -103,6 +108,37 @@ def aside(name: str | Path) -> str:
 
 
 def located(path: str | Path) -> Path:
-    """The place here that a name means: itself, `~` being home, or the shipped model it is."""
+    """The place here that a name means: itself, `~` being home, or the shipped model it is.
+
+    The directory of a chain means its last run.
+    """
     place = Path(os.path.expanduser(path))
-    return place if os.path.exists(place) else SHIPPED.get(str(path), place)
+    return last_run(place if os.path.exists(place) else SHIPPED.get(str(path), place))
+
+
+def last_run(place: Path) -> Path:
+    """The last run of a chain's directory, which must have begun; any other place itself."""
+    if not (place / CHAIN).exists():
+        return place
+    stages = list(stored_chain(place)["stages"])
+    last = place / stages[-1]
+    if not (last / "experiment.json").exists():
+        raise Refusal(
+            f"{place} is a chain whose last run, {stages[-1]}, has not begun: go on with flowlm "
+            f"train --resume {place}, or name a run that is there, such as {place / stages[0]}."
+        )
+    return last
+
+
+def stored_chain(directory: Path) -> dict[str, Any]:
+    """The content of chain.json: `stages`, experiments by run, and how many are `finished`."""
+    file = directory / CHAIN
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        stages, finished = stored["stages"], stored["finished"]
+        fits = stages and all(PurePath(name).name == name for name in stages)
+        if fits and type(finished) is int and 0 <= finished <= len(stages):
+            return stored
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        pass
+    raise Refusal(f"{file} does not say which runs make up a chain: put back what was there.")

@@ -1,4 +1,7 @@
-"""Recipes: functions that return an Experiment. The docstring holds the command and the cost."""
+"""Recipes: functions that return an Experiment. The docstring holds the command and the cost.
+
+A chain is a function that returns several: each is taught by the one before it.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +66,18 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "text8-uniform": text8.uniform,
     "text8-autoregressive": text8.autoregressive,
 }
+
+CHAINS: dict[str, Callable[[], tuple[Experiment, ...]]] = {
+    "text-map": text.map_chain,
+    "demo-map": demo.map_chain,
+    "queens-map": tasks.queens_map_chain,
+    "sudoku-map": tasks.sudoku_map_chain,
+    "addition-map": tasks.addition_map_chain,
+    "lm1b-map": lm1b.map_chain,
+    "lm1b-map-bayes": lm1b.map_bayes_chain,
+    "owt-map": openwebtext.map_chain,
+    "owt-map-bayes": openwebtext.map_bayes_chain,
+    "text8-map": text8.map_chain,
+    "text8-map-bayes": text8.map_bayes_chain,
+}
+"""Chains of recipes, by names of their own: `flowlm train text-map` trains all of one."""

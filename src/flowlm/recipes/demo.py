@@ -92,3 +92,8 @@ def gumbel() -> Experiment:
     """
     method = GumbelMap(teacher="runs/demo-autoregressive")
     return _experiment("demo-gumbel", method, Draft(), steps=2000)
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """The demo's flow, then its flow map."""
+    return flow(), flow_map()

@@ -132,3 +132,19 @@ def gumbel() -> Experiment:
     """
     method = GumbelMap(teacher="runs/lm1b-autoregressive")
     return _experiment("lm1b-gumbel", method, Draft())
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """LM1B: lm1b-flow, then lm1b-flow-map.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-map
+    """
+    return flow(), flow_map()
+
+
+def map_bayes_chain() -> tuple[Experiment, ...]:
+    """LM1B: lm1b-flow-bayes, then lm1b-flow-map-bayes.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-map-bayes
+    """
+    return flow_bayes(), flow_map_bayes()

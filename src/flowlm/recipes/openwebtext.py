@@ -141,3 +141,19 @@ def gumbel() -> Experiment:
     """
     method = GumbelMap(teacher="runs/owt-autoregressive")
     return _experiment("owt-gumbel", method, Draft(), DISTIL)
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-flow, then owt-flow-map.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-map
+    """
+    return flow(), flow_map()
+
+
+def map_bayes_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-flow-bayes, then owt-flow-map-bayes.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-map-bayes
+    """
+    return flow_bayes(), flow_map_bayes()

@@ -156,3 +156,27 @@ def addition_autoregressive() -> Experiment:
     """
     method = Autoregressive()
     return _experiment("addition-autoregressive", Addition(), method, LeftToRight(), 50_000)
+
+
+def queens_map_chain() -> tuple[Experiment, ...]:
+    """The flow queens-flow, then its flow map.
+
+    flowlm train queens-map
+    """
+    return queens_flow(), queens_flow_map()
+
+
+def sudoku_map_chain() -> tuple[Experiment, ...]:
+    """The flow sudoku-flow, then its flow map.
+
+    flowlm train sudoku-map
+    """
+    return sudoku_flow(), sudoku_flow_map()
+
+
+def addition_map_chain() -> tuple[Experiment, ...]:
+    """The flow addition-flow, then its flow map.
+
+    flowlm train addition-map
+    """
+    return addition_flow(), addition_flow_map()

@@ -100,3 +100,11 @@ def gumbel() -> Experiment:
     """
     method = GumbelMap(teacher="runs/text-autoregressive")
     return _experiment("text-gumbel", method, Draft())
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """A flow of a text, then its flow map, one after the other.
+
+    flowlm train text-map --data.path FILE
+    """
+    return flow(), flow_map()

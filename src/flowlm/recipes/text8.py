@@ -97,3 +97,19 @@ def autoregressive() -> Experiment:
     8 H100 or H200: 6.19 hours (estimated).
     """
     return _experiment("text8-autoregressive", Autoregressive(), LeftToRight())
+
+
+def map_chain() -> tuple[Experiment, ...]:
+    """text8: text8-flow, then text8-flow-map.
+
+    torchrun --nproc-per-node 8 -m flowlm train text8-map
+    """
+    return flow(), flow_map()
+
+
+def map_bayes_chain() -> tuple[Experiment, ...]:
+    """text8: text8-flow-bayes, then text8-flow-map-bayes.
+
+    torchrun --nproc-per-node 8 -m flowlm train text8-map-bayes
+    """
+    return flow_bayes(), flow_map_bayes()

@@ -11,6 +11,7 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
 from flowlm.errors import Refusal
 from flowlm.experiment import Text
+from flowlm.hub.names import located
 from flowlm.model.language_model import LanguageModel
 from flowlm.run.inputs import Inputs, open_inputs, text_name
 from flowlm.run.watch import Watch
@@ -21,7 +22,7 @@ def own_inputs(run: str, model: LanguageModel, watch: Watch) -> Inputs | None:
 
     A run's own tokens are read; other text is prepared into a directory that does not stay.
     """
-    own = Path(run) / "tokens"
+    own = located(run) / "tokens"
     experiment, tokenizer = model.experiment, model.tokenizer
     if isinstance(experiment.data, Text):
         path = experiment.data.path or ""

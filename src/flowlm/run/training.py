@@ -17,8 +17,9 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, require_places, rooted, to_json
 from flowlm.files import LOCK, clear_leftovers, holder, locked, write_text
-from flowlm.machine.hardware import choose_device, keep_memory, set_threads
-from flowlm.machine.stopping import Stop, stoppable
+from flowlm.hub.names import located
+from flowlm.machine.hardware import keep_memory, set_threads
+from flowlm.machine.stopping import Stop
 from flowlm.model.fingerprints import FILE, Fingerprints, read_fingerprints
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
@@ -28,7 +29,8 @@ from flowlm.nn.dit import DiT
 from flowlm.run.fitting import require_fitting
 from flowlm.run.inputs import Inputs, open_inputs, text_name
 from flowlm.run.monitor import Monitor
-from flowlm.train import Checkpoints, Log, State, World, init_world, train
+from flowlm.run.processes import Started, started
+from flowlm.train import Checkpoints, Log, State, World, train
 from flowlm.train.checkpoint import clear_partial, found
 from flowlm.train.launch import launched
 from flowlm.train.track import Track
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 
 class Interrupted(Exception):
     """Training was asked to stop and has saved; the message says how to go on."""
+
+    def __init__(self, step: int, directory: Path) -> None:
+        super().__init__(
+            f"Stopped after step {step} and saved; go on with: flowlm train --resume {directory}"
+        )
+        self.step = step
 
 
 def train_run(
@@ -52,15 +60,23 @@ def train_run(
     all processes call it, and process 0 writes. It locks the directory: a Refusal names the process
     that writes there already.
     """
-    plan = experiment.train
-    device = choose_device(plan.device)
-    with stoppable() as stop, init_world(device, plan.shard) as world, ExitStack() as lock:
+    with started(experiment.train) as processes:
+        train_in(processes, experiment, directory, console, resume)
+
+
+def train_in(
+    processes: Started, experiment: Experiment, directory: Path, console: Console, resume: bool
+) -> None:
+    """Train as `train_run` does, in processes that have met already."""
+    world, stop = processes.world, processes.stop
+    with ExitStack() as lock:
         with world.raise_together(), _writing(directory):
             if world.is_main:
                 lock.enter_context(locked(directory / LOCK, directory))
         with _writing(directory):
-            monitor = _monitor(experiment, directory, console, resume, device, world)
+            monitor = _monitor(experiment, directory, console, resume, processes.device, world)
             _steps(monitor, stop)
+            stop.stepping = False
 
 
 @contextmanager
@@ -147,10 +163,7 @@ def _steps(monitor: Monitor, stop: Stop) -> None:
             if stopping and step.number < plan.steps:
                 monitor.save()
                 monitor.checkpoints.finish()
-                raise Interrupted(
-                    f"Stopped after step {step.number} and saved; go on with: "
-                    f"flowlm train --resume {monitor.directory}"
-                )
+                raise Interrupted(step.number, monitor.directory)
 
 
 def _require_room(directory: Path, resume: bool) -> None:
@@ -221,7 +234,7 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
     method = experiment.method
     if method.teacher is None:
         return None
-    if writer := holder(Path(method.teacher) / LOCK):
+    if writer := holder(located(method.teacher) / LOCK):
         raise Refusal(
             f"The teacher {method.teacher} is still being trained, by {writer}: wait for it to "
             "end, or stop it."

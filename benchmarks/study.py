@@ -1,0 +1,215 @@
+"""Every way to a few-step model at equal training compute, on the demo's language.
+
+python -m benchmarks.study [--out runs/study] [--seeds 1] [--budget 1.0]
+
+A budget is the operations of the recipe demo-masked. A chain spends a share of it on distillation,
+each of SHARES in turn; the share is chosen by the valid texts at 1, 2 and 4 evaluations, of noise
+that the table does not use. Undistilled models take the whole budget. docs/fair-comparison.md says
+what is counted. What is trained and measured in --out already is kept: a change of the code calls
+for another --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import table
+from benchmarks.provenance import write_result
+from benchmarks.trainings import Figures, Training, carry_out, figures_of, trainings_of
+from flowlm.experiment import Experiment
+from flowlm.recipes import CHAINS, RECIPES, demo
+from flowlm.run.budget import operations, per_step, spread
+from flowlm.sampling import Sampler
+
+ENTRANTS = ("demo-map",)
+"""Chains."""
+BASES = ("demo-flow", "demo-masked", "demo-autoregressive")
+"""Recipes that take the whole budget."""
+SHARES = (0.1, 0.25, 0.5)
+"""Of the budget, for distillation."""
+EVALUATIONS = (1, 2, 4, 8, 16, 32)
+CHOSEN_AT = (1, 2, 4)
+"""Evaluations at which the share is chosen."""
+TEXTS = 1000
+CHOOSING = 10_000
+"""Added to a seed for the noise of the texts by which a share is chosen."""
+SHOWN = ("valid", "nll", "sample_entropy", "unique")
+KEPT = ("steps", "evaluations", *SHOWN, "novel", "seconds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Trainings that make up a row of the table, one a seed."""
+
+    entrant: str
+    share: float
+    """Of the budget for distillation; 0 for an undistilled model."""
+    chains: tuple[tuple[Training, ...], ...]
+
+    @property
+    def models(self) -> tuple[Training, ...]:
+        """The last stages, which write."""
+        return tuple(chain[-1] for chain in self.chains)
+
+    @property
+    def teachers(self) -> tuple[Training, ...]:
+        """The first stages, which the others distil."""
+        return tuple(chain[0] for chain in self.chains)
+
+
+def main() -> None:
+    """Train, measure, print one table, write benchmarks/results/study.json."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of training, from 0 on")
+    parser.add_argument("--budget", type=float, default=1.0, help="in trainings of demo-masked")
+    given = parser.parse_args()
+    compute = given.budget * operations((demo.masked(),))
+    rows = planned(compute, range(given.seeds))
+    wanted = [training for row in rows for training in (*row.teachers, *row.models)]
+    carry_out(wanted, given.out, measured)
+    figures = {t: figures_of(t, given.out, measured) for t in wanted}
+    best = {name: chosen(name, rows, figures) for name in ENTRANTS}
+    file = write_result(
+        "study",
+        {
+            "command": f"python -m benchmarks.study {' '.join(sys.argv[1:])}".strip(),
+            "operations of each row": compute,
+            "seeds": given.seeds,
+            "texts": TEXTS,
+            "chosen shares": {name: row.share for name, row in best.items()},
+            "reference": reference(),
+            "rows": [told(row, figures) for row in rows],
+        },
+    )
+    print(shown(rows, best, figures))
+    print(f"Written: {file}")
+
+
+def planned(compute: float, seeds: Sequence[int]) -> list[Row]:
+    """All rows: every chain with every share, and what is not distilled."""
+    found = [
+        Row(name, share, tuple(_trainings(CHAINS[name](), compute, share, seed) for seed in seeds))
+        for name in ENTRANTS
+        for share in SHARES
+    ]
+    for name in BASES:
+        stages = (RECIPES[name](),)
+        found.append(Row(name, 0.0, tuple(_trainings(stages, compute, 0.0, s) for s in seeds)))
+    return found
+
+
+def _trainings(
+    stages: tuple[Experiment, ...], compute: float, share: float, seed: int
+) -> tuple[Training, ...]:
+    paid = spread(stages, compute, share)
+    return trainings_of([replace(s, train=replace(s.train, seed=seed)) for s in paid])
+
+
+def steps_for(sampler: Sampler, evaluations: int, length: int) -> int | None:
+    """The most steps that take no more evaluations; None where one step takes more."""
+    fitting = range(1, evaluations + 1)
+    return max((k for k in fitting if sampler.evaluations(k, length) <= evaluations), default=None)
+
+
+def measured(run: Path) -> Figures:
+    """Figures of a run's texts by evaluations, and of other texts, by which a share is chosen."""
+    from flowlm.model.loading import load
+
+    model = load(run)
+    seed, sampler = model.experiment.train.seed, model.experiment.sampler
+    of = partial(written, model, sampler)
+    return {"rows": of(seed, EVALUATIONS), "choosing": of(seed + CHOOSING, CHOSEN_AT)}
+
+
+def written(
+    model: Any, sampler: Sampler, seed: int, evaluations: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Figures of texts, by the evaluations that each may take at most."""
+    from flowlm.run import assess
+
+    steps = {n: steps_for(sampler, n, model.length) for n in evaluations}
+    each = sorted({k for k in steps.values() if k is not None})
+    rows = {}
+    if each:
+        listed = assess.rows(
+            model, each if sampler.counts_steps else each[:1], TEXTS, seed, sampler
+        )
+        for k, row in zip(each, listed):
+            rows[k] = {key: row[key] for key in KEPT if key in row}
+    return {str(n): rows[k] for n, k in steps.items() if k in rows}
+
+
+def chosen(name: str, rows: Sequence[Row], figures: dict[Training, Figures]) -> Row:
+    """The row of an entrant with the share that is best by the texts for choosing."""
+
+    def valid(row: Row) -> float:
+        found = (figures[model]["choosing"].values() for model in row.models)
+        return statistics.mean(one["valid"] for of in found for one in of)
+
+    return max((row for row in rows if row.entrant == name), key=valid)
+
+
+def told(row: Row, figures: dict[Training, Figures]) -> dict[str, Any]:
+    """A row as JSON: every seed with its stages, its figures and its teacher's."""
+    seeds = []
+    for chain in row.chains:
+        stages = [stage.experiment for stage in chain]
+        paid = [s.train.steps * cost for s, cost in zip(stages, per_step(stages))]
+        of_teacher = {"teacher": figures[chain[0]]} if len(chain) > 1 else {}
+        seeds.append(
+            {
+                "stages": [{"run": t.name, "operations": cost} for t, cost in zip(chain, paid)],
+                "model": figures[chain[-1]],
+            }
+            | of_teacher
+        )
+    return {"entrant": row.entrant, "share": row.share, "seeds": seeds}
+
+
+def reference() -> dict[str, Any]:
+    """Figures of texts of the language itself."""
+    from flowlm.run import comparison
+    from flowlm.tasks.generated import Generated
+
+    return comparison.of_task(Generated(), TEXTS, 0).reference(())
+
+
+def shown(rows: Sequence[Row], best: dict[str, Row], figures: dict[Training, Figures]) -> str:
+    """The Markdown table: valid share, exact nats, entropy and unique share by evaluations."""
+    lines = []
+    for row in rows:
+        mark = " (chosen)" * (best.get(row.entrant) is row)
+        share = f", {row.share:.0%} distilled{mark}" * bool(row.share)
+        lines.append([f"{row.entrant}{share}", *_cells(row.models, figures)])
+        if mark:
+            teacher = row.teachers[0].experiment.name
+            lines.append([f"its teacher, {teacher}", *_cells(row.teachers, figures)])
+    itself = reference()
+    lines.append(["the language itself", *[_cell([itself])] * len(EVALUATIONS)])
+    return table(["valid % / nats / entropy / unique %", *map(str, EVALUATIONS)], lines)
+
+
+def _cells(models: Sequence[Training], figures: dict[Training, Figures]) -> list[str]:
+    found = ([figures[m]["rows"].get(str(n)) for m in models] for n in EVALUATIONS)
+    return [_cell([row for row in of if row is not None]) for of in found]
+
+
+def _cell(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return "-"
+    valid, nats, entropy, unique = (statistics.mean(r[key] for r in rows) for key in SHOWN)
+    return f"{100 * valid:.1f} / {nats:.2f} / {entropy:.2f} / {100 * unique:.1f}"
+
+
+if __name__ == "__main__":
+    main()
