@@ -47,7 +47,7 @@ SHARES = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.floats(1e-300, 1e300)
 CAPS = st.floats(0.001, 1000)
 
-LATER = ("-uniform", "-gumbel", "-residual", "-residual-map")
+LATER = ("-uniform", "-curriculum", "-duo", "-dcd", "-gumbel", "-residual", "-residual-map")
 """Ends of the names of recipes whose methods are younger than the first format."""
 
 METHODS = st.one_of(

@@ -11,6 +11,8 @@ import pytest
 
 from flowlm.experiment import Text
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.dcd import DCD
+from flowlm.methods.duo import Curriculum, Duo
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -87,7 +89,7 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     shown = options(answer.out)
     experiment = RECIPES[recipe]()
     own = {Flow: "temperature", FlowMap: "gamma", Masked: "top-p", Autoregressive: "top-p"}
-    own |= {UniformState: "tail", ResidualStudent: "gamma"}
+    own |= dict.fromkeys((UniformState, Curriculum, Duo, DCD), "tail") | {ResidualStudent: "gamma"}
     if not isinstance(experiment.method, ResidualMap | GumbelMap):  # its sampler has no settings
         assert f"--sampler.{own[type(experiment.method)]}" in shown
     jumps, maps = FlowMap | ResidualStudent, FlowMap | ResidualMap | ResidualStudent

@@ -20,6 +20,8 @@ from flowlm.core import Streams
 from flowlm.core.space import OneHot, Projected
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.continuous import Continuous
+from flowlm.methods.dcd import DCD
+from flowlm.methods.duo import Curriculum, Duo
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -27,7 +29,7 @@ from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.semigroup import Semigroup
-from flowlm.methods.uniform_state import UniformState
+from flowlm.methods.uniform_state import UniformDiffusion, UniformState
 from writing import INPUTS
 
 META = torch.device("meta")
@@ -41,6 +43,9 @@ CASES: dict[str, Method] = {
     "flow, uniform clock": Flow(clock="uniform"),
     "masked": Masked(),
     "uniform": UniformState(),
+    "curriculum": Curriculum(),
+    "duo": Duo(teacher="runs/teacher"),
+    "dcd": DCD(teacher="runs/teacher"),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="runs/teacher"),
 }
@@ -95,6 +100,8 @@ def step(method: Method) -> Copies:
             teacher = Flow(input=method.input).network(size, VOCAB, LENGTH).eval()
         if isinstance(method, GumbelMap):
             teacher = Autoregressive().network(size, VOCAB, LENGTH).eval()
+        if isinstance(method, Duo | DCD):
+            teacher = UniformState().network(size, VOCAB, LENGTH).eval()
         network = method.network(size, VOCAB, LENGTH, teacher)
         tokens = torch.zeros(TEXTS, LENGTH, dtype=torch.long)
         batch = core.Batch(tokens, torch.ones(TEXTS, LENGTH))
@@ -106,7 +113,7 @@ def step(method: Method) -> Copies:
     learnt = [p for p in network.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == META for p in learnt)
     # Reductions of whole rows go by strips.
-    if not isinstance(method, UniformState | ResidualMap | ResidualStudent):
+    if not isinstance(method, UniformDiffusion | ResidualMap | ResidualStudent):
         assert "index_add_" in copies.seen or "maximum" in copies.seen, "the head worked in tiles"
     return copies
 

@@ -15,6 +15,7 @@ from flowlm.cli.parse import train_options
 from flowlm.core import Batch, Loss, Streams
 from flowlm.experiment import Experiment, Text
 from flowlm.machine.accelerators import accelerator
+from flowlm.methods.dcd import DCD
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
@@ -65,6 +66,16 @@ def network(experiment: Experiment) -> tuple[DiT, int, int]:
     return experiment.method.network(experiment.size, vocab, length), vocab, length
 
 
+def teacher_of(experiment: Experiment, vocab: int, length: int) -> DiT | None:
+    """A teacher that knows something, for those who learn from nothing else."""
+    like = experiment.method.like_teacher()
+    if not isinstance(experiment.method, DCD) or like is None:
+        return None
+    teacher = like.network(experiment.size, vocab, length).requires_grad_(False)
+    torch.nn.init.normal_(teacher.head.weight)
+    return teacher
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
     experiment = RECIPES[name]()
@@ -83,6 +94,8 @@ def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
     state = State(model, plan)
     before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
     batch = Batch(torch.randint(vocab, (2, length)), torch.ones(2, length))
+
+    guide = guide or teacher_of(experiment, vocab, length)
 
     def loss(network: DiT, batch: Batch, rng: Streams) -> Loss:
         return experiment.method.loss(network, batch, rng, guide)
@@ -133,8 +146,9 @@ def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
         assert experiment.size == ours
         assert replace(ours, reach=0, output_cap=30.0) == Size()
         small = ("owt-flow-map", "owt-gumbel", "owt-residual")
-        batch = 128 if name.startswith(small) else 512
-        assert (experiment.train.steps, experiment.train.batch) == (1_000_000, batch)
+        batch = 128 if name.startswith(small) or name.endswith("-dcd") else 512
+        steps = 500_000 if "-duo" in name else 10_000 if name.endswith("-dcd") else 1_000_000
+        assert (experiment.train.steps, experiment.train.batch) == (steps, batch)
     encoders = {n: e.method.input for n, e in recipes.items() if "flow" in n}
     assert all(encoders[n] == INPUTS["bayes" if "bayes" in n else "projected"] for n in encoders)
     for kind in ("", "-bayes"):
@@ -207,7 +221,8 @@ def test_a_task_compares_models_of_equal_compute(task: str) -> None:
     flow, teacher = operations(f"{task}-flow")
     flow_map, _ = operations(f"{task}-flow-map", teacher.requires_grad_(False).eval())
     both = flow + flow_map
-    for name in (f"{task}-masked", f"{task}-autoregressive"):
+    rivals = ["demo-uniform"] if task == "demo" else []
+    for name in (f"{task}-masked", f"{task}-autoregressive", *rivals):
         other, _ = operations(name)
         assert both == pytest.approx(other, rel=0.05), (
             f"flow and flow map take {both:.4g} operations, {name} {other:.4g}: {both / other:.3f}"
@@ -229,10 +244,17 @@ def test_both_stages_of_version_one_cost_as_much_as_the_map_of_the_demo() -> Non
     assert stages == pytest.approx(of_map * plan.steps * plan.batch, rel=0.03)
 
 
+def test_the_demo_s_duo_costs_with_its_stages_what_a_baseline_costs() -> None:
+    curriculum, teacher = operations("demo-duo-curriculum")
+    duo, teacher = operations("demo-duo", teacher.requires_grad_(False).eval())
+    dcd, _ = operations("demo-dcd", teacher.requires_grad_(False).eval())
+    assert curriculum + duo + dcd == pytest.approx(operations("demo-masked")[0], rel=0.05)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_compares_models_of_equal_size(task: str) -> None:
     experiments = [RECIPES[name]() for name in RECIPES if name.startswith(f"{task}-")]
-    assert len(experiments) == (7 if task == "demo" else 4)
+    assert len(experiments) == (11 if task == "demo" else 4)
     assert len({experiment.size for experiment in experiments}) == 1
     plans = [experiment.train for experiment in experiments]
     assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)

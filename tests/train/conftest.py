@@ -16,6 +16,8 @@ from rich.console import Console
 
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.dcd import DCD
+from flowlm.methods.duo import Curriculum
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -43,6 +45,8 @@ METHODS = {
     "flow map with a teacher": FlowMap(teacher="the fixture names one"),
     "masked": Masked(),
     "uniform": UniformState(),
+    "curriculum": Curriculum(),
+    "dcd": DCD(teacher="the fixture names one"),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="the fixture names one"),
     "residual": ResidualMap(teacher="the fixture names one"),
@@ -103,15 +107,24 @@ def residual(tmp_path_factory: pytest.TempPathFactory, text: Path, teacher: Path
     return directory
 
 
+@pytest.fixture(scope="session")
+def uniform_teacher(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
+    """A run of uniform-state diffusion."""
+    directory = tmp_path_factory.mktemp("teacher") / "uniform"
+    train_run(experiment(text, "uniform"), directory, Console(file=io.StringIO()))
+    return directory
+
+
 @pytest.fixture
 def experiments(
-    teacher: Path, residual: Path, autoregressive: Path, text: Path
+    teacher: Path, residual: Path, autoregressive: Path, uniform_teacher: Path, text: Path
 ) -> Callable[..., Experiment]:
     """A tiny experiment with a method, changed: dropout=0.1, steps=9, ..."""
 
     def make(method: str, dropout: float = 0.0, **plan: Any) -> Experiment:
         made = experiment(text, method, dropout, **plan)
         places = {ResidualMap: residual, Autoregressive: autoregressive, Flow: teacher}
+        places |= {UniformState: uniform_teacher}
         if made.method.teacher:
             place = next(places[kind] for kind in places if kind in made.method.teachers)
             made = replace(made, method=made.method.with_teacher(str(place)))

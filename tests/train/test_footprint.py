@@ -8,6 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flowlm import core, nn
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.dcd import DCD
+from flowlm.methods.duo import Curriculum
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -28,6 +30,8 @@ METHODS: dict[str, Method] = {
     "map of itself": FlowMap(),
     "masked": Masked(),
     "uniform": UniformState(),
+    "curriculum": Curriculum(),
+    "dcd": DCD(teacher="runs/uniform"),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="runs/autoregressive"),
     "residual": ResidualMap(teacher="runs/flow"),
@@ -78,11 +82,11 @@ def sampled(method: Method, vocab: int, batch: int, length: int) -> Footprint:
 def test_the_largest_tensor_of_a_training_step_is_the_tile(name: str) -> None:
     """At 4,096 tokens and 6,000 words, where all logits would be 94 MiB.
 
-    The bound of uniform diffusion, rows of noise and the squared errors of version 1 need whole
+    What uniform diffusion learns from, rows of noise and the squared errors of version 1 need whole
     rows, a strip of four tiles at a time.
     """
     largest = trained(METHODS[name], 6000, 64, 64, recompute=False).largest
-    by_rows = name in ("uniform", "gumbel", "residual", "student")
+    by_rows = name in ("uniform", "curriculum", "dcd", "gumbel", "residual", "student")
     assert largest == TILE or (by_rows and largest <= 4 * TILE)
 
 

@@ -15,9 +15,9 @@ from stored import stored
 
 METHODS = [
     "flow", "flow in projected space", "flow map", "flow map with a teacher", "masked",
-    "autoregressive", "gumbel",
+    "curriculum", "dcd", "autoregressive", "gumbel",
 ]  # fmt: skip
-TAUGHT = ("flow map with a teacher", "gumbel")
+TAUGHT = ("flow map with a teacher", "dcd", "gumbel")
 
 
 def state(directory: Path, step: int) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Decoding(Clock):
 
         It is 0 at both ends.
         """
-        z, mass = (x.to(t.device, t.dtype) for x in _normal())
+        z, mass = (x.to(t.device, t.dtype, non_blocking=True) for x in _normal())
         a = _lift(t)
         at = z + a[..., None]
         log_density = (self.vocab - 2) * torch.special.log_ndtr(at) - at.square() / 2

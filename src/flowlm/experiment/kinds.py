@@ -12,6 +12,8 @@ from typing import TypeVar
 from flowlm.experiment.experiment import AnyData, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.by_length import ByLength
+from flowlm.methods.dcd import DCD
+from flowlm.methods.duo import Curriculum, Duo
 from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -50,8 +52,9 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
 
 
 METHODS: Kinds[Method] = _by_name(
-    Flow, FlowMap, Masked, UniformState, Autoregressive, GumbelMap, ResidualMap, ResidualStudent
-)
+    Flow, FlowMap, Masked, UniformState, Curriculum, Duo, DCD, Autoregressive, GumbelMap,
+    ResidualMap, ResidualStudent,
+)  # fmt: skip
 SAMPLERS: Kinds[Sampler] = _by_name(
     Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight, Jacobi, Draft, ResidualJumps
 )

@@ -123,3 +123,12 @@ class Method(ABC):
     ) -> Float[Tensor, "b l"] | None:
         """Nats that the clean tokens cost, seen at clock time tau; None without a clock."""
         return None
+
+
+def require_teacher(method: Method) -> None:
+    """Refuse to learn from nothing."""
+    if method.teacher is None:
+        kinds = " or ".join(kind.__name__ for kind in method.teachers)
+        raise Refusal(
+            f"{method.label} cannot teach itself: give --method.teacher, the run of a {kinds}."
+        )

@@ -21,8 +21,36 @@ EDGE = 1e-4
 """Times of the bound keep this far from 0 and 1, where its terms are differences of nothing."""
 
 
+class UniformDiffusion(Method):
+    """Uniform-state diffusion: its network and its samplers; methods differ in what they learn."""
+
+    times: ClassVar[int] = 1
+    samplers: ClassVar[type[Sampler]] = Replace
+
+    def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
+        """A trunk over v tokens that reads the time, which noisy tokens do not show.
+
+        A student starts from its teacher's weights.
+        """
+        model = nn.DiT(size, nn.Lookup(vocab, size.width), vocab, length, times=1)
+        if teacher is not None:
+            model.load_state_dict(teacher.state_dict())
+        return model
+
+    def denoiser(self, model: nn.DiT) -> UniformDenoiser:
+        """The network."""
+        return UniformDenoiser(model, model.vocab)
+
+    def cross_entropy_at(
+        self, model: nn.DiT, batch: core.Batch, tau: core.Time, rng: core.Streams
+    ) -> Float[Tensor, "b l"]:
+        """-log p of the clean tokens, nats, where a share tau is kept."""
+        noisy = replaced(batch.tokens, tau, model.vocab, rng)
+        return model(noisy, tau, rng=rng).nll(batch.tokens)
+
+
 @dataclass(frozen=True)
-class UniformState(Method):
+class UniformState(UniformDiffusion):
     """Predict clean tokens from tokens of which some are drawn evenly from the vocabulary.
 
     The best network answers with what all *other* tokens say of a token: the likelihood bound is
@@ -32,38 +60,34 @@ class UniformState(Method):
     label: ClassVar[str] = "Uniform-state diffusion"
     about: ClassVar[str] = "A uniform-state diffusion language model, a baseline."
     likelihood: ClassVar[Likelihood] = "upper bound"
-    times: ClassVar[int] = 1
-
-    samplers: ClassVar[type[Sampler]] = Replace
-
-    def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
-        """A trunk over v tokens that reads the time: noisy tokens do not show it."""
-        return nn.DiT(size, nn.Lookup(vocab, size.width), vocab, length, times=1)
 
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
         """The likelihood bound at one stratified time per sequence."""
-        return core.Loss(self.nll(model, batch, rng), batch.weight)
-
-    def denoiser(self, model: nn.DiT) -> UniformDenoiser:
-        """The network."""
-        return UniformDenoiser(model, model.vocab)
+        return core.Loss(uniform_bound(model, batch, rng), batch.weight)
 
     def nll(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
     ) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound, but for its EDGEs.
+        """An unbiased draw of the bound."""
+        return uniform_bound(model, batch, rng, draws)
 
-        A sequence has one time in each of `draws` equal parts of [0, 1).
-        """
-        first = rng.stratified()
-        predict = partial(model, rng=rng)
-        total = bound_rate(predict, batch.tokens, first / draws, model.vocab, rng)
-        for k in range(1, draws):
-            t = (k + first) / draws
-            total = total + bound_rate(predict, batch.tokens, t, model.vocab, rng)
-        return total / draws
+
+def uniform_bound(
+    model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+) -> Float[Tensor, "b l"]:
+    """An unbiased draw of the likelihood bound, but for its EDGEs; nats.
+
+    A sequence has one time in each of `draws` equal parts of [0, 1).
+    """
+    first = rng.stratified()
+    predict = partial(model, rng=rng)
+    total = bound_rate(predict, batch.tokens, first / draws, model.vocab, rng)
+    for k in range(1, draws):
+        t = (k + first) / draws
+        total = total + bound_rate(predict, batch.tokens, t, model.vocab, rng)
+    return total / draws
 
 
 def bound_rate(
@@ -73,10 +97,23 @@ def bound_rate(
     vocab: int,
     rng: core.Streams,
 ) -> Float[Tensor, "b l"]:
-    """Nats per token and unit of time that the bound pays at t, (b, l) (UDLM, continuous time).
+    """Nats per token and unit of time that the bound pays at t, for freshly noised tokens."""
+    a = t.clamp(EDGE, 1 - EDGE)
+    z = replaced(tokens, a, vocab, rng)
+    return rate_of(predict(z, a), tokens, z, a, vocab)
 
-    With a = t, k = v a / (1 - a), r_j = log(1 + k p_j), L = log(1 + k), R = L where the noisy token
-    z is the clean one x and 0 elsewhere, d = r_z - R:
+
+def rate_of(
+    prediction: core.TokenDistribution,
+    tokens: core.Tokens,
+    z: core.Tokens,
+    a: core.Time,
+    vocab: int,
+) -> Float[Tensor, "b l"]:
+    """Nats per token and unit of a that the bound pays, (b, l) (UDLM, continuous time).
+
+    With k = v a / (1 - a), r_j = log(1 + k p_j), L = log(1 + k), R = L where the noisy token z is
+    the clean one x and 0 elsewhere, d = r_z - R:
 
         e^-R / (v a) { v / (1 - a) (e^-d - 1 + d) + (1 + k) L - k r_x - sum_j r_j }
 
@@ -85,8 +122,6 @@ def bound_rate(
     """
     import torch
 
-    a = t.clamp(EDGE, 1 - EDGE)
-    z = replaced(tokens, a, vocab, rng)
     k = vocab * a / (1 - a)
     whole = k.expand(tokens.shape)
 
@@ -95,7 +130,7 @@ def bound_rate(
         chosen = [r.gather(-1, of[patch][..., None]) for of in (tokens, z)]
         return torch.cat([*chosen, r.sum(-1, keepdim=True)], -1)
 
-    r_x, r_z, total = predict(z, a).reduce(three).unbind(-1)
+    r_x, r_z, total = prediction.reduce(three).unbind(-1)
     level = torch.log1p(k)
     kept = torch.where(z == tokens, level, 0.0)
     d = r_z - kept

@@ -18,10 +18,10 @@ from flowlm.chunked.moving import MovingPrediction
 from flowlm.chunked.points import LazyPoint
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.rng import Streams
-from flowlm.core.types import Point, Time, Tokens
+from flowlm.core.types import Point, Time
 from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
 from flowlm.nn.dropout import block_keys, dropped
-from flowlm.nn.encoder import Encoder, Posterior
+from flowlm.nn.encoder import Encoder, Posterior, Seen
 from flowlm.nn.head import Head
 from flowlm.nn.local_conv import LocalConv
 from flowlm.nn.size import Size
@@ -130,14 +130,14 @@ class DiT(nn.Module):
             _zero(self.times[1].get_submodule("last"))
 
     def forward(
-        self, x: Point | Tokens, *taus: Time, cache: Cache | None = None, rng: Streams | None = None
+        self, x: Seen, *taus: Time, cache: Cache | None = None, rng: Streams | None = None
     ) -> TokenDistribution:
         """The distribution of every token.
 
-        x: a point of the encoder's space, or tokens. taus: clock times, (b, 1) or (b, l), as many
-        as the network reads. cache: for a causal trunk, x continues what the cache holds. rng: one
-        stream a sequence; a network with dropout draws from it in training mode, and only then.
-        Without it nothing is dropped.
+        x: a point of the encoder's space, tokens, or a distribution over them. taus: clock times,
+        (b, 1) or (b, l), as many as the network reads. cache: for a causal trunk, x continues what
+        the cache holds. rng: one stream a sequence; a network with dropout draws from it in
+        training mode, and only then. Without it nothing is dropped.
         """
         assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
         first_time = taus[0] if taus else None

@@ -17,10 +17,13 @@ from flowlm.chunked.evidence import Evidence
 from flowlm.chunked.moving import MovingPrediction
 from flowlm.chunked.points import TOP_K, LazyPoint
 from flowlm.chunked.prediction import posterior
+from flowlm.core.distribution import TokenDistribution
 from flowlm.core.flow import beta, beta_slope
 from flowlm.core.types import Point, Tokens
 
 Made = TypeVar("Made")
+Seen = Point | Tokens | TokenDistribution
+"""What a network reads."""
 
 
 class Encoder(nn.Module, ABC):
@@ -52,10 +55,10 @@ class Encoder(nn.Module, ABC):
         return cast(Made, self._derived[1])
 
     @abstractmethod
-    def forward(self, x: Point | Tokens, tau: Tensor | None) -> Float[Tensor, "b l d"]:
+    def forward(self, x: Seen, tau: Tensor | None) -> Float[Tensor, "b l d"]:
         """Features of the input x at clock time tau (None where the input has no time)."""
 
-    def evidence(self, x: Point | Tokens, tau: Tensor | None) -> Evidence | None:
+    def evidence(self, x: Seen, tau: Tensor | None) -> Evidence | None:
         """Evidence of x itself for its tokens; None leaves that to the network."""
         return None
 
@@ -77,13 +80,13 @@ class Encoder(nn.Module, ABC):
 
 
 class Lookup(Encoder):
-    """E[token], for networks that read tokens."""
+    """E[token], for networks that read tokens, or are taught with what is nearly a token."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Tensor, tau: Tensor | None
+        self, x: Tokens | TokenDistribution, tau: Tensor | None
     ) -> Float[Tensor, "b l d"]:
-        """Rows of the table."""
-        return F.embedding(x, self.table)
+        """Rows of the table; their mean where x is a distribution over tokens."""
+        return F.embedding(x, self.table) if isinstance(x, Tensor) else x.expect(self.table)
 
 
 class Linear(Encoder):

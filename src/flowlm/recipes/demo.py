@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from flowlm.experiment import Experiment
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.dcd import DCD
+from flowlm.methods.duo import Curriculum, Duo
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -14,12 +16,14 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.draft import Draft
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler
+from flowlm.sampling.replace import Replace
 from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
 from flowlm.tasks.generated import Generated
@@ -77,6 +81,31 @@ def residual_map() -> Experiment:
 def masked() -> Experiment:
     """The demo's masked diffusion."""
     return _experiment("demo-masked", Masked(), Unmask(), steps=4850)
+
+
+def uniform() -> Experiment:
+    """The demo's uniform-state diffusion."""
+    return _experiment("demo-uniform", UniformState(), Replace(), steps=4850)
+
+
+def duo_curriculum() -> Experiment:
+    """The first stage of the demo's Duo."""
+    return _experiment("demo-duo-curriculum", Curriculum(), Replace(), steps=1600)
+
+
+def duo() -> Experiment:
+    """The demo's Duo, from the weights of its curriculum."""
+    method = Duo(teacher="runs/demo-duo-curriculum")
+    return _experiment("demo-duo", method, Replace(), steps=1600)
+
+
+def dcd() -> Experiment:
+    """The demo's Duo, distilled in one round: times as far apart as those of eight steps.
+
+    Curriculum, Duo and this cost together as much as a baseline alone.
+    """
+    method = DCD(teacher="runs/demo-duo", delta=1 / 8)
+    return _experiment("demo-dcd", method, Replace(), steps=1230, lr=1.5e-3)
 
 
 def autoregressive() -> Experiment:

@@ -6,6 +6,8 @@ Sources: arXiv 2602.16813, and the README and training scripts of its official c
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flowlm.nn.size import Size
 from flowlm.train.plan import Plan
 
@@ -16,3 +18,8 @@ PLAN = Plan(
     steps=1_000_000, batch=512, precision="bfloat16", compile=True, log_every=100,
     validate_every=5000, save_every=5000,
 )  # fmt: skip
+
+HALF = replace(PLAN, steps=500_000)
+"""Duo's curriculum is the first half of its training (arXiv 2506.10892)."""
+ROUND = replace(PLAN, steps=10_000, batch=128, lr=6e-5, warmup=500, ema=0.999)
+"""A round of Duo's distillation, of which five are published; the first has times 1/512 apart."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.dcd import DCD
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -31,8 +34,8 @@ SIZE = Size(
 PLAN = Plan(steps=3000, batch=16, lr=1e-3, warmup=100, decay=0.5, beta2=0.99, ema=0.995, keep=2)
 
 
-def _experiment(name: str, method: Method, sampler: Sampler) -> Experiment:
-    return Experiment(name, method, sampler, Text(), SIZE, PLAN)
+def _experiment(name: str, method: Method, sampler: Sampler, plan: Plan = PLAN) -> Experiment:
+    return Experiment(name, method, sampler, Text(), SIZE, plan)
 
 
 def flow() -> Experiment:
@@ -83,6 +86,16 @@ def uniform() -> Experiment:
     flowlm train text-uniform --data.path FILE
     """
     return _experiment("text-uniform", UniformState(), Replace())
+
+
+def dcd() -> Experiment:
+    """Uniform-state diffusion that writes in fewer steps (DCD); distilled from a text-uniform run.
+
+    flowlm train text-dcd --method.teacher runs/text-uniform
+    A round: the next has this one as its teacher, and looks twice as far by itself.
+    """
+    plan = replace(PLAN, steps=1000, lr=3e-4)
+    return _experiment("text-dcd", DCD(teacher="runs/text-uniform"), Replace(), plan)
 
 
 def autoregressive() -> Experiment:

@@ -53,6 +53,16 @@ def transition(
     return rows / (vocab * a * own + 1 - a)
 
 
+def nucleus(p: Float[Tensor, "n m v"], top_p: float) -> Float[Tensor, "n m v"]:
+    """The fewest likeliest tokens whose mass reaches `top_p`, as a distribution."""
+    if top_p == 1:
+        return p
+    ordered, order = p.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = p.new_zeros(p.shape).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
+    return kept / kept.sum(-1, keepdim=True)
+
+
 @dataclass(frozen=True)
 class Replace(Sampler):
     """Draw all tokens anew on an even grid of times, from what they are and what is predicted.
@@ -63,7 +73,8 @@ class Replace(Sampler):
     temperature: float = 1.0
     """0 takes the likeliest token."""
     top_p: float = 1.0
-    """Share of the mass from which tokens are drawn (nucleus)."""
+    """Share of the predicted mass that counts (nucleus). Temperature and nucleus are of what is
+    predicted: the noise that a step leaves may still draw any token."""
     tail: Literal["draw", "posterior", "network"] = "draw"
     """The last step: a draw; the likeliest token of its posterior; or one evaluation more, the
     likeliest token of the network (the greedy tail of the paper, and of the released code)."""
@@ -96,8 +107,9 @@ class Replace(Sampler):
                 logp: core.Probs, patch: core.Patch, z: Tensor = tokens, u: Tensor = u,
                 a: Tensor = t[i], c: Tensor = t[i + 1], warmth: float = 0.0 if last else 1.0,
             ) -> Tensor:  # fmt: skip
-                rows = transition(logp.double().exp(), z[patch], a.double(), c.double())
-                return core.draw_tokens(rows.log(), u[patch], warmth, self.top_p)
+                p = nucleus(logp.double().exp(), self.top_p)
+                rows = transition(p, z[patch], a.double(), c.double())
+                return core.draw_tokens(rows.log(), u[patch], warmth)
 
             tempered = prediction.with_temperature(self.temperature)
             tokens = with_prompt(tempered.reduce(drawn), prompt)
