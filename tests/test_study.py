@@ -49,12 +49,14 @@ def test_every_row_costs_the_same() -> None:
 
 
 def test_rules_share_a_teacher_a_seed_and_cost_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = replace(rules.MAP.method, teacher_temperature=1.0)
-    monkeypatch.setitem(rules.ENTRANTS, "again", slow)
-    first, again = rules.planned(COMPUTE, 1.0, (0, 1, 2)).values()
-    assert [t.teacher for t in first] == [t.teacher for t in again]
+    names = ("semigroup", "lagrangian, simplex", "by length: damped, semigroup")
+    monkeypatch.setattr(rules, "ENTRANTS", {name: rules.ENTRANTS[name] for name in names})
+    first, dearer, mixed = rules.planned(COMPUTE, 1.0, (0, 1, 2)).values()
+    assert [t.teacher for t in first] == [t.teacher for t in dearer] == [t.teacher for t in mixed]
     assert len({t.teacher for t in first}) == 3
-    for training in first:
+    # A derivative costs more than two evaluations do.
+    assert first[0].experiment.train.steps > dearer[0].experiment.train.steps
+    for training in (*first, *dearer, *mixed):
         assert training.teacher is not None
         assert training.teacher.experiment.train.steps == demo.flow().train.steps
         stages = (training.teacher.experiment, training.experiment)
@@ -101,6 +103,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(study, "SHARES", (0.25, 0.5))
     # How fast the machine is used is no part of the study, and counting operations takes seconds.
     monkeypatch.setattr("flowlm.run.monitor.work", lambda *_: Work(1.0, 0.0))
+    monkeypatch.setattr(rules, "ENTRANTS", {"semigroup": rules.ENTRANTS["semigroup"]})
     monkeypatch.setattr(rules, "AGREEING", 2)
     monkeypatch.setattr(rules, "INTERVALS", 2)
     for module in (study, rules):

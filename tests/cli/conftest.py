@@ -11,19 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from commands import SHORT, SMALL
 from flowlm.cli import main
-
-SMALL = ["--size.blocks", "1", "--size.width", "16", "--size.heads", "2", "--size.condition", "8"]
-SHORT = [
-    "--train.steps",
-    "4",
-    "--train.batch",
-    "4",
-    "--train.warmup",
-    "2",
-    "--train.save-every",
-    "2",
-]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import SHORT, SMALL
 from flowlm import load
+from flowlm.cli import main
 from flowlm.experiment import read_experiment, to_json
 from flowlm.experiment.chain import linked, read_chain
 from flowlm.methods.flow import Flow
@@ -25,9 +27,6 @@ FLOW, MAP = "1-text-flow", "2-text-flow-map"
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """A finished chain. Not to be changed."""
-    from conftest import SHORT, SMALL
-    from flowlm.cli import main
-
     out = tmp_path_factory.mktemp("chain") / "whole"
     data = ["--data.path", str(corpus), "--data.length", "16"]
     assert main(["train", "text-map", *SMALL, *SHORT, *data, "--out", str(out)]) == 0

@@ -219,8 +219,10 @@ def test_jumps_count_as_their_weight_says(weight: str, agreement: Language) -> N
 
     student = Map(answer, OneHot(4), clock, lambda *_: pytest.fail("no derivative is needed"))
     rule = Semigroup(weight=weight)  # pyright: ignore[reportArgumentType]
-    value = rule.loss(student, student, student, batch, rng).value
-    plain = Semigroup().loss(student, student, student, batch, Streams.of(7, count=6)).value
+    value = rule.loss(lambda rng: student, student, student, batch, rng).value
+    plain = (
+        Semigroup().loss(lambda rng: student, student, student, batch, Streams.of(7, count=6)).value
+    )
     s, t = seen[2]
     rng = Streams.of(7, count=6)
     rule.times(rng)

@@ -405,8 +405,8 @@ def test_learning_reaches_every_parameter(learner: Learner) -> None:
         timeless if isinstance(learner.method, Masked | Autoregressive | GumbelMap) else set()
     )
     assert learner.touched == trainable - out_of_reach
-    shares = isinstance(learner.method, FlowMap) and learner.teacher is not None
-    shares = shares and learner.method.input == ProjectedInput()
+    continuous = isinstance(learner.method, Continuous) and learner.teacher is not None
+    shares = continuous and learner.method.input == ProjectedInput()
     reads = "encoder.log_prior" in dict(learner.network.named_parameters())
     held = {k for k, _ in learner.network.named_parameters() if k.startswith("flow.")}
     assert bool(held) == isinstance(learner.method, ResidualMap)

@@ -19,16 +19,22 @@ from flowlm import chunked, core, nn
 from flowlm.core import Streams
 from flowlm.core.space import OneHot, Projected
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.by_length import ByLength
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.dcd import DCD
 from flowlm.methods.duo import Curriculum, Duo
+from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
+from flowlm.methods.lagrangian import Lagrangian
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.semigroup import Semigroup
+from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformDiffusion, UniformState
 from writing import INPUTS
 
@@ -36,10 +42,19 @@ META = torch.device("meta")
 TEXTS, LENGTH, VOCAB = 16, 128, 50_258
 
 ENCODERS = ("projected", "linear", "posterior", "bayes")
+RULES = {
+    "lagrangian": Lagrangian(),
+    "eulerian": Eulerian(),
+    "teacher leg": TeacherLeg(),
+    "by length": ByLength(),
+}
 CASES: dict[str, Method] = {
     **{f"flow, {e}": Flow(input=INPUTS[e]) for e in ENCODERS},
     **{f"map of itself, {e}": FlowMap(input=INPUTS[e]) for e in ENCODERS},
     **{f"map, {e}": FlowMap(input=INPUTS[e], teacher="runs/teacher") for e in ENCODERS},
+    **{f"map, {kind}": FlowMap(teacher="runs/teacher", rule=rule) for kind, rule in RULES.items()},
+    "residual": ResidualMap(teacher="runs/teacher"),
+    "student": ResidualStudent(teacher="runs/teacher"),
     "flow, uniform clock": Flow(clock="uniform"),
     "masked": Masked(),
     "uniform": UniformState(),
@@ -98,6 +113,11 @@ def step(method: Method) -> Copies:
     with META:
         if isinstance(method, FlowMap) and method.teacher is not None:
             teacher = Flow(input=method.input).network(size, VOCAB, LENGTH).eval()
+        if isinstance(method, ResidualMap):
+            teacher = Flow().network(size, VOCAB, LENGTH).eval()
+        if isinstance(method, ResidualStudent):
+            flow = Flow().network(size, VOCAB, LENGTH)
+            teacher = ResidualMap(teacher="runs/flow").network(size, VOCAB, LENGTH, flow).eval()
         if isinstance(method, GumbelMap):
             teacher = Autoregressive().network(size, VOCAB, LENGTH).eval()
         if isinstance(method, Duo | DCD):

@@ -123,9 +123,12 @@ def test_nothing_is_drawn_without_dropout() -> None:
     assert all(torch.equal(g.get_state(), s) for g, s in zip(rng.generators, state))
 
 
-def test_dropout_without_streams_is_a_mistake(network: nn.DiT) -> None:
-    with pytest.raises(AssertionError, match="pass rng"):
-        network(torch.randint(11, (2, 12)))
+def test_nothing_is_dropped_without_streams(network: nn.DiT) -> None:
+    tokens = torch.randint(11, (2, 12))
+    without = network(tokens).log_probs()
+    assert torch.equal(without, network.eval()(tokens).log_probs())
+    network.train()
+    assert not torch.allclose(without, network(tokens, rng=core.Streams.of(0, count=2)).log_probs())
 
 
 def test_recomputing_drops_the_same_numbers(network: nn.DiT) -> None:

@@ -118,7 +118,7 @@ def located(path: str | Path) -> Path:
 
 def last_run(place: Path) -> Path:
     """The last run of a chain's directory, which must have begun; any other place itself."""
-    if not (place / CHAIN).exists():
+    if not os.path.exists(place / CHAIN):  # False, too, for names that no file can have
         return place
     stages = list(stored_chain(place)["stages"])
     last = place / stages[-1]

@@ -8,9 +8,9 @@ from flowlm import core
 from flowlm.checks import require_fields
 from flowlm.errors import Refusal
 from flowlm.methods.eulerian import Eulerian
-from flowlm.methods.rule import Map, Rule
+from flowlm.methods.rule import Learner, Map, Rule
 from flowlm.methods.semigroup import Semigroup
-from flowlm.methods.shares import parted
+from flowlm.methods.shares import even, parted
 from flowlm.sampling.point import Denoiser
 
 
@@ -35,7 +35,7 @@ class ByLength(Rule):
             raise Refusal(f"--method.rule.length must lie between 0 and 1, not {self.length}.")
 
     def loss(
-        self, learner: Denoiser, student: Map, flow: Denoiser, batch: core.Batch,
+        self, learner: Learner, student: Map, flow: Denoiser, batch: core.Batch,
         rng: core.Streams, lengths: tuple[float, float] = (0.0, 1.0),
     ) -> core.Loss:  # fmt: skip
         """Both losses, of different sequences; over all of them lengths are still uniform."""
@@ -45,3 +45,8 @@ class ByLength(Rule):
         near = self.short.loss(learner, student, flow, *short, (least, edge))
         far = self.long.loss(learner, student, flow, *long, (edge, most))
         return near.named("short jump").concat(far.named("long jump")).named("jump")
+
+    @property
+    def evenly(self) -> int:
+        """Sequences of which the short jumps and the long ones are whole numbers."""
+        return even(self.length, self.short.evenly, self.long.evenly)

@@ -63,7 +63,7 @@ class Curriculum(UniformDiffusion):
     def loss(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
-        """What the bound asks between `first` and `last`, of tokens read softly; nats."""
+        """The bound between `first` and `last`, of tokens read softly; nats."""
         clock, tokens, vocab = self.time(model.vocab), batch.tokens, model.vocab
         t, per_share = even_times(rng.stratified(), self.first, self.last, clock)
         space = chunked.LazyOneHot(vocab)

@@ -14,7 +14,7 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.method import Method
 from flowlm.methods.rule import Map, Rule
 from flowlm.methods.semigroup import Semigroup
-from flowlm.methods.shares import parted
+from flowlm.methods.shares import even, parted
 from flowlm.nn.size import Size
 from flowlm.sampling.bridge import Bridge
 from flowlm.sampling.ode import Euler
@@ -106,8 +106,13 @@ class FlowMap(Continuous):
         paid = self._diagonal(self.denoiser(model, still[1]), *still, guide)
         student = self._map(model)
         flow = _diagonal_of(student) if guide is None else guide
-        learner = self.denoiser(model, moving[1])
+        learner = partial(self.denoiser, model)
         return paid.concat(self.rule.loss(learner, student, flow, *moving))
+
+    @property
+    def evenly(self) -> int:
+        """Sequences of which the diagonal and every kind of jump are whole numbers."""
+        return even(self.diagonal, outside=self.rule.evenly)
 
     def _diagonal(
         self, student: Denoiser, batch: core.Batch, rng: core.Streams, teacher: Denoiser | None

@@ -100,6 +100,11 @@ class Method(ABC):
     ) -> core.Loss:
         """Nats the model pays for a batch, token by token. `rng` has one stream per sequence."""
 
+    @property
+    def evenly(self) -> int:
+        """Sequences of which every share that learns something else is a whole number."""
+        return 1
+
     @abstractmethod
     def denoiser(self, model: DiT) -> Any:
         """The network as its samplers ask it: the type is that of their `frames`."""

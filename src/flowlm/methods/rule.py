@@ -29,6 +29,15 @@ class Moves(Protocol):
         ...
 
 
+@runtime_checkable
+class Learner(Protocol):
+    """The map as it trains: what is dropped is drawn from the streams of the sequences at hand."""
+
+    def __call__(self, rng: core.Streams) -> Denoiser:
+        """The map for sequences with these streams."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Map(Denoiser):
     """The map as its rules ask it: without dropout, and also for derivatives."""
@@ -46,7 +55,7 @@ class Rule(ABC):
 
     @abstractmethod
     def loss(
-        self, learner: Denoiser, student: Map, flow: Denoiser, batch: core.Batch,
+        self, learner: Learner, student: Map, flow: Denoiser, batch: core.Batch,
         rng: core.Streams, lengths: tuple[float, float] = (0.0, 1.0),
     ) -> core.Loss:  # fmt: skip
         """Nats that the student pays, token by token, for jumps of these lengths (clock time).
@@ -55,6 +64,11 @@ class Rule(ABC):
         teacher at the temperature that is distilled, in the student's space and clock, or the
         student's own diagonal.
         """
+
+    @property
+    def evenly(self) -> int:
+        """Sequences of which every share that learns something else is a whole number."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ class TargetRule(Rule, ABC):
         return answer.cross_entropy(target)
 
     def loss(
-        self, learner: Denoiser, student: Map, flow: Denoiser, batch: core.Batch,
+        self, learner: Learner, student: Map, flow: Denoiser, batch: core.Batch,
         rng: core.Streams, lengths: tuple[float, float] = (0.0, 1.0),
     ) -> core.Loss:  # fmt: skip
         """How far answers are from their targets, as much as jumps count."""
@@ -97,7 +111,7 @@ class TargetRule(Rule, ABC):
         x = student.noisy(batch.tokens, s, rng)
         with torch.no_grad():
             target = self.target(student, flow, x, s, t)
-        answer = learner.two_time(x, s, t)
+        answer = learner(rng).two_time(x, s, t)
         value = self.error(answer, target)
         if self.weight == "length":
             value = value * jump_share(student.clock.t(s), student.clock.t(t)).square()

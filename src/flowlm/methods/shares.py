@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from math import ceil
+from fractions import Fraction
+from math import ceil, gcd, lcm
 
 from flowlm import core
+
+FINEST = 64
+"""Parts of a whole to which a share is rounded where sequences are counted."""
+
+
+def even(share: float, inside: int = 1, outside: int = 1) -> int:
+    """The fewest sequences of which the share is a multiple of `inside`, the rest of `outside`."""
+    exact = Fraction(share).limit_denominator(FINEST)
+    chosen, whole = exact.as_integer_ratio()
+    times = (inside // gcd(inside, chosen), outside // gcd(outside, whole - chosen))
+    return whole * lcm(*times)
 
 
 def picked(index: int, share: float) -> bool:

@@ -22,6 +22,7 @@ from flowlm.core.types import Point, Time
 from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
 from flowlm.nn.dropout import block_keys, dropped
 from flowlm.nn.encoder import Encoder, Posterior, Seen
+from flowlm.nn.forward_mode import ScaleApart
 from flowlm.nn.head import Head
 from flowlm.nn.local_conv import LocalConv
 from flowlm.nn.size import Size
@@ -166,7 +167,7 @@ class DiT(nn.Module):
         dual, apart = forward_ad.make_dual, forward_ad.unpack_dual
         eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
         # Fused attention knows no forward mode; plain matrix products do.
-        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), eager:
+        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), ScaleApart(), eager:
             taus = [dual(tau, rate.to(tau.dtype)) for tau, rate in zip((s, t), rates)]
             condition = self._condition(y, *taus)
             if evidence is not None and self.sharper is not None:

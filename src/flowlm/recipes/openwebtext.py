@@ -149,8 +149,8 @@ def dcd() -> Experiment:
     """OpenWebText: Duo distilled to write in fewer steps (DCD), the first of five rounds.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-dcd
-    8 H100 or H200: 0.131 hours (estimated). Published, after five rounds: 112 / 5.52 in 8 steps,
-    69.6 / 5.30 with one evaluation more (the greedy tail).
+    8 H100 or H200: 0.131 hours (estimated). Published, after five rounds: 112 / 5.52 by eight
+    steps, 69.6 / 5.30 with one evaluation more (the greedy tail).
     """
     method = DCD(teacher="runs/owt-duo", delta=1 / 512)
     return _experiment("owt-dcd", method, Replace(), ROUND)

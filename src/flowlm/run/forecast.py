@@ -228,9 +228,11 @@ def networks(method: Method, size: Size, vocab: int, length: int) -> tuple[DiT, 
 
 
 def _work(method: Method, size: Size, vocab: int, length: int) -> Work:
-    few, many = (_operations(method, size, vocab, length, texts) for texts in (2, 4))
-    text = (many - few) / 2
-    return Work(text / length, few - 2 * text)
+    # As many texts as shares of them are whole numbers for.
+    texts = max(2, method.evenly)
+    few, many = (_operations(method, size, vocab, length, n * texts) for n in (1, 2))
+    text = (many - few) / texts
+    return Work(text / length, few - texts * text)
 
 
 def _operations(method: Method, size: Size, vocab: int, length: int, texts: int) -> int:
