@@ -90,6 +90,7 @@ class Duo(UniformDiffusion):
     )
     likelihood: ClassVar[Likelihood] = "upper bound"
     teachers: ClassVar[tuple[type[Method], ...]] = (Curriculum,)
+    continues: ClassVar[bool] = True
 
     teacher: str | None = None
     """Run directory of the curriculum: training starts from its weights and asks it nothing."""

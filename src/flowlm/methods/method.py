@@ -46,6 +46,8 @@ class Method(ABC):
     teachers: ClassVar[tuple[type[Method], ...]] = ()
     """Methods that it can be distilled from: then it has a field `teacher`, the name of a run."""
     teacher: str | None = None
+    continues: ClassVar[bool] = False
+    """Whether it only goes on from its teacher's weights: a later stage of one training."""
     in_strips: bool = False
     """Whether rows of v numbers exist a strip at a time before the head, in many operations."""
 

@@ -26,15 +26,19 @@ def per_step(stages: Sequence[Experiment]) -> tuple[float, ...]:
 def spread(stages: Sequence[Experiment], compute: float, share: float = 0.0) -> Stages:
     """The chain with as many steps as `compute` operations buy, to half a step of its last stage.
 
-    `share` of them goes to the stages that have a teacher, in equal parts, the rest to the others.
-    A Refusal where that leaves a stage without a step, or a share without a stage.
+    `share` of them goes to distillation, in equal parts to its stages, the rest to the others, among
+    them those that only go on from the weights of the stage before. A Refusal where that leaves a
+    stage without a step, or a share without a stage.
     """
     befores = (None, *stages[:-1])
-    taught = [is_taught(stage, before) for stage, before in zip(stages, befores)]
+    taught = [
+        is_taught(stage, before) and not stage.method.continues
+        for stage, before in zip(stages, befores)
+    ]
     if not (0 < share < 1 if any(taught) else share == 0):
         raise Refusal(
             f"A share of {share} for distillation does not fit {len(stages)} stages of which "
-            f"{sum(taught)} have a teacher: choose one between 0 and 1 where there are any, else 0."
+            f"{sum(taught)} distil: choose one between 0 and 1 where there are any, else 0."
         )
     bases, students = taught.count(False), taught.count(True)
     found: list[Experiment] = []
