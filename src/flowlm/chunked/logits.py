@@ -26,11 +26,9 @@ def unnormalised(prediction: TokenDistribution) -> TokenDistribution:
 
     Only `reduce` and `log_probs` are meant then. `Dense` rows are what was put into them.
     """
-    return (
-        replace(prediction, normalised=False)
-        if isinstance(prediction, HeadPrediction)
-        else prediction
-    )
+    if isinstance(prediction, HeadPrediction):
+        return replace(prediction, normalised=False)
+    return prediction
 
 
 @dataclass(frozen=True, eq=False)

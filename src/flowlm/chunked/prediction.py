@@ -45,7 +45,7 @@ class HeadPrediction(TokenDistribution):
     evidence: Evidence | None = None
     """What is known of every token already; only without a cap."""
     normalised: bool = True
-    """Whether rows are log-probabilities, or else the logits as they are (`logits.unnormalised`)."""
+    """Whether rows are log-probabilities, or else the logits as they are (`unnormalised`)."""
 
     @property
     def shape(self) -> torch.Size:

@@ -65,11 +65,11 @@ class Tweedie(Sampler):
             tau = t[i].expand(len(tokens), 1)
             prediction = denoiser.predict(tokens.where(tokens != core.FREE, denoiser.vocab), tau)
             u = rng.uniform(tokens.shape[1], dtype=torch.float64)
+            reveal = reveal_probability(t[i], t[i + 1])
 
             def drawn(
-                logits: Tensor, patch: core.Patch, u: Tensor = u,
-                reveal: Tensor = reveal_probability(t[i], t[i + 1]),
-            ) -> Tensor:  # fmt: skip
+                logits: Tensor, patch: core.Patch, u: Tensor = u, reveal: Tensor = reveal
+            ) -> Tensor:
                 log_sums = logits - log(denoiser.vocab)
                 return revealed(log_sums, reveal, u[patch], self.temperature, self.top_p)
 
@@ -122,17 +122,17 @@ class TweedieUniform(Sampler):
         """The tokens after each step."""
         import torch
 
-        t = core.Uniform().grid(steps, prompt.device)
+        t = core.Uniform().grid(steps, prompt.device).double()
         tokens = replaced(prompt.clamp(min=0), t[0].expand(len(prompt), 1), denoiser.vocab, rng)
         tokens, t = with_prompt(tokens, prompt), t.clamp(min=FIRST)
         for i in range(steps):
-            tau = t[i].expand(len(tokens), 1)
+            tau = t[i].float().expand(len(tokens), 1)
             prediction = denoiser.predict(tokens, tau)
             u = rng.uniform(tokens.shape[1], dtype=torch.float64)
 
             def drawn(
                 logp: core.Probs, patch: core.Patch, z: Tensor = tokens, u: Tensor = u,
-                a: Tensor = t[i].double(), c: Tensor = t[i + 1].double(),
+                a: Tensor = t[i], c: Tensor = t[i + 1],
             ) -> Tensor:  # fmt: skip
                 p = sharper(logp.double().exp(), a, self.temperature, self.top_p)
                 return core.draw_tokens(denoised(p, z[patch], a, c).log(), u[patch])
