@@ -33,6 +33,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformDiffusion, UniformState
@@ -61,6 +62,8 @@ CASES: dict[str, Method] = {
     "curriculum": Curriculum(),
     "duo": Duo(teacher="runs/teacher"),
     "dcd": DCD(teacher="runs/teacher"),
+    "sedd": SEDD(),
+    "sedd, uniform": SEDDUniform(),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="runs/teacher"),
 }
