@@ -8,13 +8,13 @@ u = log s - log r that is r (e^u - 1 - u).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import chunked, core, nn
 from flowlm.methods.method import Likelihood, Method
-from flowlm.methods.uniform_state import UniformDiffusion
 from flowlm.nn.size import Size
 from flowlm.sampling.masking import bound_weight, mask
 from flowlm.sampling.replace import replaced
@@ -22,8 +22,6 @@ from flowlm.sampling.sampler import Sampler
 from flowlm.sampling.tweedie import ScoreDenoiser, Tweedie, TweedieUniform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Float
     from torch import Tensor
 
@@ -34,8 +32,41 @@ HIGHEST = 20.0
 """Largest u whose exponential is taken; what lies above it costs as its tangent does."""
 
 
+class ScoreEntropy(Method):
+    """Learning of scores; methods differ in what noise is and in how scores are read off rows."""
+
+    likelihood: ClassVar[Likelihood] = "upper bound"
+    times: ClassVar[int] = 1
+
+    def loss(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
+    ) -> core.Loss:
+        """The likelihood bound at one stratified time per sequence."""
+        return core.Loss(self.nll(model, batch, rng), batch.weight)
+
+    def denoiser(self, model: nn.DiT) -> ScoreDenoiser:
+        """The network."""
+        return ScoreDenoiser(model, model.vocab)
+
+    def nll(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+    ) -> Float[Tensor, "b l"]:
+        """An unbiased draw of the bound: a sequence has one time in each of `draws` equal parts."""
+        first = rng.stratified()
+        total = self.rate(model, batch.tokens, first / draws, rng)
+        for k in range(1, draws):
+            total = total + self.rate(model, batch.tokens, (k + first) / draws, rng)
+        return total / draws
+
+    @abstractmethod
+    def rate(
+        self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams
+    ) -> Float[Tensor, "b l"]:
+        """Nats per token and unit of time that the bound pays at t, for freshly noised tokens."""
+
+
 @dataclass(frozen=True)
-class SEDD(Method):
+class SEDD(ScoreEntropy):
     """Estimate how much likelier a mask is to be each token than to be a mask.
 
     The logits z of the head, unnormalised, are the scores: s_w = a / (1 - a) e^z_w / v, a the share
@@ -47,42 +78,23 @@ class SEDD(Method):
     about: ClassVar[str] = (
         f"A score entropy discrete diffusion model over masks, a baseline ([paper]({PAPER}))."
     )
-    likelihood: ClassVar[Likelihood] = "upper bound"
-    times: ClassVar[int] = 1
     samplers: ClassVar[type[Sampler]] = Tweedie
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A trunk over v + 1 tokens, the last one the mask, that reads the time."""
         return nn.DiT(size, nn.Lookup(vocab + 1, size.width), vocab, length, times=1)
 
-    def loss(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
-    ) -> core.Loss:
-        """The likelihood bound at one stratified time per sequence."""
-        return core.Loss(self.nll(model, batch, rng), batch.weight)
-
-    def denoiser(self, model: nn.DiT) -> ScoreDenoiser:
-        """The network."""
-        return ScoreDenoiser(model, model.vocab)
-
-    def nll(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+    def rate(
+        self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams
     ) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound.
-
-        A sequence has one time in each of `draws` equal parts of [0, 1).
-        """
-
-        def paid(t: core.Time) -> Float[Tensor, "b l"]:
-            noisy = mask(batch.tokens, t, model.vocab, rng)
-            rate = masked_rate(model(noisy, t, rng=rng), batch.tokens, model.vocab)
-            return rate * bound_weight(noisy == model.vocab, t)
-
-        return mean_over_times(paid, rng, draws)
+        """What masks pay, over the share masked."""
+        noisy = mask(tokens, t, model.vocab, rng)
+        paid = masked_rate(model(noisy, t, rng=rng), tokens, model.vocab)
+        return paid * bound_weight(noisy == model.vocab, t)
 
 
 @dataclass(frozen=True)
-class SEDDUniform(UniformDiffusion):
+class SEDDUniform(ScoreEntropy):
     """Estimate how likely each token is in the place of a noisy one, in evenly noised text.
 
     The rows p of the network give the scores p_w / p_z, z the token that stands there: any v - 1
@@ -94,46 +106,19 @@ class SEDDUniform(UniformDiffusion):
         "A score entropy discrete diffusion model over uniform noise, a baseline "
         f"([paper]({PAPER}))."
     )
-    likelihood: ClassVar[Likelihood] = "upper bound"
     samplers: ClassVar[type[Sampler]] = TweedieUniform
 
-    def loss(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
-    ) -> core.Loss:
-        """The likelihood bound at one stratified time per sequence."""
-        return core.Loss(self.nll(model, batch, rng), batch.weight)
+    def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
+        """A trunk over v tokens that reads the time, which noisy tokens do not show."""
+        return nn.DiT(size, nn.Lookup(vocab, size.width), vocab, length, times=1)
 
-    def denoiser(self, model: nn.DiT) -> ScoreDenoiser:
-        """The network."""
-        return ScoreDenoiser(model, model.vocab)
-
-    def nll(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
+    def rate(
+        self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams
     ) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound, but for its EDGEs."""
-
-        def paid(t: core.Time) -> Float[Tensor, "b l"]:
-            a = t.clamp(EDGE, 1 - EDGE)
-            z = replaced(batch.tokens, a, model.vocab, rng)
-            return uniform_rate(model(z, a, rng=rng), batch.tokens, z, a, model.vocab)
-
-        return mean_over_times(paid, rng, draws)
-
-    def cross_entropy_at(
-        self, model: nn.DiT, batch: core.Batch, tau: core.Time, rng: core.Streams
-    ) -> None:
-        """None: its rows are of noisy tokens."""
-
-
-def mean_over_times(
-    paid: Callable[[core.Time], Float[Tensor, "b l"]], rng: core.Streams, draws: int
-) -> Float[Tensor, "b l"]:
-    """Mean of a bound's rate over one time in each of `draws` equal parts of [0, 1)."""
-    first = rng.stratified()
-    total = paid(first / draws)
-    for k in range(1, draws):
-        total = total + paid((k + first) / draws)
-    return total / draws
+        """The bound's own, but for its EDGEs, where it is that of the nearest time."""
+        a = t.clamp(EDGE, 1 - EDGE)
+        z = replaced(tokens, a, model.vocab, rng)
+        return uniform_rate(model(z, a, rng=rng), tokens, z, a, model.vocab)
 
 
 def masked_rate(
