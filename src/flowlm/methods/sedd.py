@@ -87,7 +87,7 @@ class SEDD(ScoreEntropy):
     def rate(
         self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams
     ) -> Float[Tensor, "b l"]:
-        """What masks pay, over the share masked."""
+        """The share of a text that is masked pays, over that share."""
         noisy = mask(tokens, t, model.vocab, rng)
         paid = masked_rate(model(noisy, t, rng=rng), tokens, model.vocab)
         return paid * bound_weight(noisy == model.vocab, t)
