@@ -23,6 +23,8 @@ from flowlm.sampling import (
     Replace,
     ResidualJumps,
     Sampler,
+    Tweedie,
+    TweedieUniform,
     Unmask,
 )
 from flowlm.tasks.sentences import Sentences
@@ -35,7 +37,7 @@ def usual(method: Method) -> Sampler:
     """The sampler that the method's recipes name."""
     if method.samplers is PointSampler:
         return Euler() if method.times == 1 else Jumps()
-    known = (Unmask(), Replace(), ResidualJumps(), Jumps(), Draft())
+    known = (Unmask(), Replace(), Tweedie(), TweedieUniform(), ResidualJumps(), Jumps(), Draft())
     known = {type(sampler): sampler for sampler in known} | {NextTokenSampler: LeftToRight()}
     return known[method.samplers]
 

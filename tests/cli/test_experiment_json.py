@@ -47,7 +47,17 @@ SHARES = st.floats(0, 1, exclude_max=True)
 POSITIVE = st.floats(1e-300, 1e300)
 CAPS = st.floats(0.001, 1000)
 
-LATER = ("-uniform", "-curriculum", "-duo", "-dcd", "-gumbel", "-residual", "-residual-map")
+LATER = (
+    "-uniform",
+    "-curriculum",
+    "-duo",
+    "-dcd",
+    "-sedd",
+    "-sedd-uniform",
+    "-gumbel",
+    "-residual",
+    "-residual-map",
+)
 """Ends of the names of recipes whose methods are younger than the first format."""
 
 METHODS = st.one_of(

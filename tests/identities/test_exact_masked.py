@@ -18,6 +18,7 @@ from flowlm import core
 from flowlm.core import Dense, Language, Streams
 from flowlm.methods.masked import Masked
 from flowlm.sampling import LeftToRight, NextToken
+from flowlm.sampling.masking import bound_weight, mask, reveal_probability
 from writing import film
 
 Predictor = Callable[[Tensor], Dense]
@@ -52,7 +53,7 @@ def bound(language: Language, predict: Predictor, words: tuple[int, ...]) -> flo
         tokens = torch.tensor([words])
         nll = predict(tokens.masked_fill(masked, language.vocab)).nll(tokens)
         chance = torch.where(masked, 1 - times, times).prod(1)
-        counts = core.bound_weight(masked.expand(len(nodes), -1), times)
+        counts = bound_weight(masked.expand(len(nodes), -1), times)
         total = total + chance * (counts * torch.where(masked, nll, 0.0)).sum(1)
     return float(total @ torch.tensor(weights / 2))
 
@@ -97,7 +98,7 @@ def test_a_token_is_kept_with_the_chance_of_its_time() -> None:
     n = 20_000
     tokens = torch.arange(4).expand(n, 4)
     t = torch.tensor([[0.0, 0.25, 0.8, 1.0]]).expand(n, 4)
-    noisy = core.mask(tokens, t, 9, Streams.of(2, count=n))
+    noisy = mask(tokens, t, 9, Streams.of(2, count=n))
     assert ((noisy == tokens) | (noisy == 9)).all()
     kept = (noisy == tokens).double().mean(0)
     assert kept[0] == 0
@@ -109,9 +110,9 @@ def test_a_token_is_kept_with_the_chance_of_its_time() -> None:
 def test_reveal_probabilities_compose(times: list[float]) -> None:
     """Staying masked all the way has the chance (1 - t_n) / (1 - t_0)."""
     t = torch.tensor(sorted(times), dtype=torch.float64)[:, None]
-    stays = 1 - core.reveal_probability(t[:-1], t[1:])
+    stays = 1 - reveal_probability(t[:-1], t[1:])
     assert float(stays.prod()) == pytest.approx(float((1 - t[-1]) / (1 - t[0])), rel=1e-9)
-    assert float(core.reveal_probability(t[-1:], torch.ones(1, 1))) == 1
+    assert float(reveal_probability(t[-1:], torch.ones(1, 1))) == 1
 
 
 def written(language: Language, predict: Predictor, steps: int) -> Tensor:

@@ -31,6 +31,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.shares import parted
 from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformDiffusion, UniformState, rate_of
@@ -45,6 +46,8 @@ from flowlm.sampling import (
     Replace,
     ResidualJumps,
     Sampler,
+    Tweedie,
+    TweedieUniform,
     Unmask,
 )
 from flowlm.sampling.replace import replaced
@@ -89,6 +92,8 @@ CASES = {
     "duo": Duo(teacher=RUN),
     "dcd": DCD(teacher=RUN, delta=0.25),
     "dcd, forward": DCD(teacher=RUN, delta=0.25, divergence="forward"),
+    "sedd": SEDD(),
+    "sedd, uniform": SEDDUniform(),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher=RUN),
     "gumbel, causal": GumbelMap(teacher=RUN, causal=True),
@@ -127,6 +132,10 @@ WRITERS: list[tuple[str, Sampler]] = [
     ("uniform", replace(TAILED, tail="network")),
     ("uniform", replace(TAILED, tail="posterior")),
     ("dcd", Replace()),
+    ("sedd", Tweedie()),
+    ("sedd", Tweedie(temperature=0.8, top_p=0.95)),
+    ("sedd, uniform", TweedieUniform()),
+    ("sedd, uniform", TweedieUniform(temperature=0.8, top_p=0.95)),
     ("autoregressive", LeftToRight()),
     ("autoregressive", LeftToRight(temperature=0.9, top_p=0.95)),
     ("autoregressive", Jacobi()),
@@ -376,7 +385,7 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
         found = method.denoiser(network).at(x, tau).nll(batch.tokens)
         assert torch.allclose(found, wanted, atol=1e-5)
         assert float(value.mean()) < math.log(4) - 0.2
-    elif isinstance(method, Masked):
+    elif isinstance(method, Masked | SEDD):
         masked = value > 0
         assert (value[masked] >= math.log(4) - 1e-6).all()
         assert float(value.sum()) / 1500 == pytest.approx(math.log(4), rel=0.15)
@@ -388,6 +397,13 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
         wanted = 0.9 * float(rate_of(even, batch.tokens, z, a, 4).mean())
         assert float(value.mean()) == pytest.approx(wanted, rel=0.15)
         assert wanted < math.log(4)
+    elif isinstance(method, SEDDUniform):
+        # Ratios of 1 say neither what should stand there nor that a clean token does.
+        a = (torch.arange(1000).double() + 0.5) / 1000
+        level = torch.log1p(4 * a / (1 - a))
+        same, r = a + (1 - a) / 4, level.exp()
+        paid = same * 3 * (1 - (1 + level) / r) + (1 - same) * (1 - r + level * r)
+        assert float(value.mean()) == pytest.approx(float((paid / (4 * a)).mean()), rel=0.15)
     elif isinstance(method, UniformState):
         # At a time it may pay more or less; over all times, log v.
         assert float(value.mean()) == pytest.approx(math.log(4), rel=0.15)
@@ -458,8 +474,9 @@ def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: L
     elif isinstance(method, ResidualStudent):
         assert after.mean() < before.mean()
     elif learner.teacher is None or isinstance(method, GumbelMap):
-        # A curriculum leaves out the times at which most is to be learnt.
-        share = 0.6 if isinstance(method, Curriculum) else 0.5
+        # A curriculum leaves out the times at which most is to be learnt; ratios of uniform noise
+        # have to learn first which token stands there.
+        share = {Curriculum: 0.6, SEDDUniform: 0.8}.get(type(method), 0.5)
         assert after.mean() - least < share * (before.mean() - least)
     elif isinstance(method, UniformDiffusion):
         assert after.mean() < before.mean()
@@ -501,7 +518,7 @@ def test_samples_are_tokens_and_the_film_leads_to_them(writer: Writer, steps: in
         assert frame.dtype == torch.long
         assert ((frame == core.FREE) | ((frame >= 0) & (frame < 4))).all()
     assert (film[-1] != core.FREE).all()
-    if isinstance(writer.sampler, Unmask | LeftToRight):
+    if isinstance(writer.sampler, Unmask | Tweedie | LeftToRight):
         # What is written stays written.
         for before, after in itertools.pairwise(film):
             assert ((before == core.FREE) | (before == after)).all()

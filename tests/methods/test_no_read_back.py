@@ -33,6 +33,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sedd import SEDD, ScoreEntropy, SEDDUniform
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformDiffusion, UniformState
@@ -61,6 +62,8 @@ CASES: dict[str, Method] = {
     "curriculum": Curriculum(),
     "duo": Duo(teacher="runs/teacher"),
     "dcd": DCD(teacher="runs/teacher"),
+    "sedd": SEDD(),
+    "sedd, uniform": SEDDUniform(),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="runs/teacher"),
 }
@@ -133,7 +136,7 @@ def step(method: Method) -> Copies:
     learnt = [p for p in network.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == META for p in learnt)
     # Reductions of whole rows go by strips.
-    if not isinstance(method, UniformDiffusion | ResidualMap | ResidualStudent):
+    if not isinstance(method, UniformDiffusion | ScoreEntropy | ResidualMap | ResidualStudent):
         assert "index_add_" in copies.seen or "maximum" in copies.seen, "the head worked in tiles"
     return copies
 

@@ -126,7 +126,7 @@ CORPORA = {
 def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
     path, length, vocab = CORPORA[corpus]
     recipes = {n: r() for n, r in RECIPES.items() if n.startswith(f"{corpus}-")}
-    assert len(recipes) == (7 if corpus == "text8" else 13)
+    assert len(recipes) == (7 if corpus == "text8" else 15)
     for name, experiment in recipes.items():
         assert experiment.data == Text(path=path, length=length, vocab=vocab)
         # With the bayes encoder, what goes with it; everything else as published.
@@ -135,7 +135,8 @@ def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
         assert replace(ours, reach=0, output_cap=30.0) == Size()
         small = ("owt-flow-map", "owt-gumbel", "owt-residual")
         batch = 128 if name.startswith(small) or name.endswith("-dcd") else 512
-        steps = 500_000 if "-duo" in name else 10_000 if name.endswith("-dcd") else 1_000_000
+        own = {"-duo": 500_000, "-dcd": 10_000, "-sedd": 1_300_000}
+        steps = next((own[part] for part in own if part in name), 1_000_000)
         assert (experiment.train.steps, experiment.train.batch) == (steps, batch)
     encoders = {n: e.method.input for n, e in recipes.items() if "flow" in n}
     assert all(encoders[n] == INPUTS["bayes" if "bayes" in n else "projected"] for n in encoders)
@@ -209,7 +210,7 @@ def test_a_task_compares_models_of_equal_compute(task: str) -> None:
     flow, teacher = operations(f"{task}-flow")
     flow_map, _ = operations(f"{task}-flow-map", teacher.requires_grad_(False).eval())
     both = flow + flow_map
-    rivals = ["demo-uniform"] if task == "demo" else []
+    rivals = ["demo-uniform", "demo-sedd", "demo-sedd-uniform"] if task == "demo" else []
     for name in (f"{task}-masked", f"{task}-autoregressive", *rivals):
         other, _ = operations(name)
         assert both == pytest.approx(other, rel=0.05), (
@@ -242,7 +243,7 @@ def test_the_demo_s_duo_costs_with_its_stages_what_a_baseline_costs() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_compares_models_of_equal_size(task: str) -> None:
     experiments = [RECIPES[name]() for name in RECIPES if name.startswith(f"{task}-")]
-    assert len(experiments) == (11 if task == "demo" else 4)
+    assert len(experiments) == (13 if task == "demo" else 4)
     assert len({experiment.size for experiment in experiments}) == 1
     plans = [experiment.train for experiment in experiments]
     assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)

@@ -16,6 +16,7 @@ from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.model.batch_size import BUDGET, bytes_needed, max_batch_size
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import narrowed
@@ -31,6 +32,8 @@ from flowlm.sampling import (
     LeftToRight,
     ResidualJumps,
     Sampler,
+    Tweedie,
+    TweedieUniform,
     Unmask,
 )
 
@@ -60,6 +63,8 @@ CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
     "bridges": (Flow(), Bridge(), BASE, 6_000, 32),
     "masks": (Masked(), Unmask(), replace(BASE, attention_cap=None), 6_000, 32),
     "a nucleus": (Masked(), Unmask(top_p=0.9), BASE, 6_000, 32),
+    "scores of masks": (SEDD(), Tweedie(), replace(BASE, output_cap=None), 6_000, 32),
+    "scores": (SEDDUniform(), TweedieUniform(), BASE, 6_000, 32),
     "sweeps": (Autoregressive(), Jacobi(), replace(BASE, output_cap=None), 6_000, 32),
     "noise": (GumbelMap("x"), Draft(), BASE, 6_000, 32),
     "a residual": (ResidualMap(teacher="x"), ResidualJumps(), BASE, 6_000, 32),

@@ -25,6 +25,7 @@ from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.run.training import train_run
@@ -47,6 +48,8 @@ METHODS = {
     "uniform": UniformState(),
     "curriculum": Curriculum(),
     "dcd": DCD(teacher="the fixture names one"),
+    "sedd": SEDD(),
+    "sedd, uniform": SEDDUniform(),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="the fixture names one"),
     "residual": ResidualMap(teacher="the fixture names one"),

@@ -17,6 +17,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.run.footprint import Footprint
 from flowlm.train import Plan, State, train
@@ -32,6 +33,8 @@ METHODS: dict[str, Method] = {
     "uniform": UniformState(),
     "curriculum": Curriculum(),
     "dcd": DCD(teacher="runs/uniform"),
+    "sedd": SEDD(),
+    "sedd, uniform": SEDDUniform(),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="runs/autoregressive"),
     "residual": ResidualMap(teacher="runs/flow"),
@@ -82,11 +85,12 @@ def sampled(method: Method, vocab: int, batch: int, length: int) -> Footprint:
 def test_the_largest_tensor_of_a_training_step_is_the_tile(name: str) -> None:
     """At 4,096 tokens and 6,000 words, where all logits would be 94 MiB.
 
-    What uniform diffusion learns from, rows of noise and the squared errors of version 1 need whole
-    rows, a strip of four tiles at a time.
+    What uniform diffusion and scores learn from, rows of noise and the squared errors of version 1
+    need whole rows, a strip of four tiles at a time.
     """
     largest = trained(METHODS[name], 6000, 64, 64, recompute=False).largest
     by_rows = name in ("uniform", "curriculum", "dcd", "gumbel", "residual", "student")
+    by_rows |= name.startswith("sedd")
     assert largest == TILE or (by_rows and largest <= 4 * TILE)
 
 

@@ -15,7 +15,7 @@ from stored import stored
 
 METHODS = [
     "flow", "flow in projected space", "flow map", "flow map with a teacher", "masked",
-    "curriculum", "dcd", "autoregressive", "gumbel",
+    "curriculum", "dcd", "sedd", "sedd, uniform", "autoregressive", "gumbel",
 ]  # fmt: skip
 TAUGHT = ("flow map with a teacher", "dcd", "gumbel")
 

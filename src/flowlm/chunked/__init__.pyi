@@ -3,6 +3,7 @@ from .gumbel import gumbel_noise as gumbel_noise
 from .gumbel import gumbel_posterior as gumbel_posterior
 from .logits import CentredLogits as CentredLogits
 from .logits import centred as centred
+from .logits import unnormalised as unnormalised
 from .moving import MovingPrediction as MovingPrediction
 from .points import LazyPoint as LazyPoint
 from .prediction import HeadPrediction as HeadPrediction

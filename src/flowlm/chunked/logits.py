@@ -1,9 +1,9 @@
-"""Logits of a linear head as terms of a point: they add up to one, whatever their number."""
+"""Logits of a head themselves: as rows for a reduction, and as terms of a point."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -21,9 +21,19 @@ def centred(logits: Float[Tensor, "*rows v"]) -> Float[Tensor, "*rows v"]:
     return logits - logits.mean(-1, keepdim=True)
 
 
+def unnormalised(prediction: TokenDistribution) -> TokenDistribution:
+    """A prediction whose rows are the logits of its head, for what a softmax leaves out: their sum.
+
+    Only `reduce` and `log_probs` are meant then. `Dense` rows are what was put into them.
+    """
+    if isinstance(prediction, HeadPrediction):
+        return replace(prediction, normalised=False)
+    return prediction
+
+
 @dataclass(frozen=True, eq=False)
 class CentredLogits(Term):
-    """Rows y W^T + a c, each less its mean: linear in y and a, so that such terms add up to one."""
+    """Rows y W^T + a c, each less its mean: linear in y and a, so that they add up to one."""
 
     features: Float[Tensor, "b l d"]
     weight: Float[Tensor, "v d"]

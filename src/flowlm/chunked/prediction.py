@@ -44,6 +44,8 @@ class HeadPrediction(TokenDistribution):
     """Whether the work on a tile between its matrix products is compiled."""
     evidence: Evidence | None = None
     """What is known of every token already; only without a cap."""
+    normalised: bool = True
+    """Whether rows are log-probabilities, or else the logits as they are (`unnormalised`)."""
 
     @property
     def shape(self) -> torch.Size:
@@ -56,13 +58,13 @@ class HeadPrediction(TokenDistribution):
         return self.features.device
 
     def log_probs(self, patch: Patch | None = None) -> Probs:
-        """Log-probabilities, at least float32."""
+        """Log-probabilities, or logits where they stay unnormalised; at least float32."""
         b, l = self.shape  # noqa: E741
         patch = patch or (slice(0, b), slice(0, l))
         logits = capped(F.linear(self.features[patch], self.weight), self.bias, self.cap)
         if self.evidence is not None:
             logits = logits + self.evidence.rows(patch)
-        return logits.log_softmax(-1)
+        return logits.log_softmax(-1) if self.normalised else logits
 
     def with_temperature(self, temperature: float) -> HeadPrediction:
         """cap(z) / T = cap' (z / T) with cap' = cap / T: no larger than the features.
@@ -83,6 +85,8 @@ class HeadPrediction(TokenDistribution):
         """
         if self.shape.numel() * len(self.weight) <= self._tiling.side**2:
             return Dense(self.log_probs()).reduce(f, *operands)
+        if not self.normalised:
+            return self._reduce_strips(f, operands)
         match f:
             case distribution.row_nll:
                 tokens = operands[0].flatten()
@@ -103,7 +107,7 @@ class HeadPrediction(TokenDistribution):
         shape, tiling = torch.Size((*self.shape, len(self.weight))), self._tiling
         rows = Rows(
             tuple(patches(shape, self.device.type)),
-            tiling.products, self._autocast, self.cap, tiling.x, f, operands,
+            tiling.products, self._autocast, self.cap, tiling.x, self.normalised, f, operands,
         )  # fmt: skip
         return Strips.apply(self.features, self.weight, self.bias, beta, rows)
 

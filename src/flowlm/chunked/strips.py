@@ -36,6 +36,8 @@ class Rows:
     cap: float | None
     x: LazyPoint | None
     """Evidence is beta times this point."""
+    normalised: bool
+    """Whether the reduction reads log-probabilities, or else logits."""
     f: Reduction
     operands: tuple[Any, ...]
 
@@ -46,11 +48,11 @@ class Rows:
         bias: Float[Tensor, " v"],
         beta: Float[Tensor, "b l"] | None = None,
     ) -> Float[Tensor, "n m v"]:
-        """Log-probabilities of a strip, nats, at least float32."""
+        """Log-probabilities of a strip, nats, or its logits; at least float32."""
         logits = capped(products, bias, self.cap)
         if self.x is not None and beta is not None:
             logits = torch.addcmul(logits, beta[patch][..., None], self.x.write(patch))
-        return logits.log_softmax(-1)
+        return logits.log_softmax(-1) if self.normalised else logits
 
     def reduced(self, logp: Float[Tensor, "n m v"], patch: Patch) -> Tensor:
         """The reduction of a strip, (n, m, ...)."""

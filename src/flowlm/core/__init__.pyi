@@ -1,9 +1,6 @@
 from .clock import Clock as Clock
 from .clock import Decoding as Decoding
 from .clock import Uniform as Uniform
-from .corruption import bound_weight as bound_weight
-from .corruption import mask as mask
-from .corruption import reveal_probability as reveal_probability
 from .distribution import Dense as Dense
 from .distribution import Mixture as Mixture
 from .distribution import Reduction as Reduction
@@ -18,7 +15,6 @@ from .flow import step as step
 from .flow import velocity as velocity
 from .flow_map import Triple as Triple
 from .flow_map import TwoTimeDenoiser as TwoTimeDenoiser
-from .flow_map import aim as aim
 from .flow_map import jump as jump
 from .flow_map import semigroup_target as semigroup_target
 from .flow_map import semigroup_weight as semigroup_weight

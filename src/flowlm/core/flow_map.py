@@ -66,13 +66,3 @@ def semigroup_target(
     second = far(jump(x, space.mean(first), s, u), times.u, times.t)
     g = semigroup_weight(s, u, t)
     return g * first.probs() + (1 - g) * second.probs()
-
-
-def aim(t: Time, gamma: float) -> Time:
-    """Where a jump to time t aims that comes back with fresh noise (Kim et al. 2024, CTM, gamma).
-
-    The noise level at t is 1 - t. Of the old noise sqrt(1 - gamma^2) (1 - t) stays, which is the
-    level of the time that the jump aims at; `step` adds the rest. gamma = 0 aims at t itself, and
-    gamma = 1 at text.
-    """
-    return 1 - (1 - t) * (1 - gamma**2) ** 0.5

@@ -25,6 +25,7 @@ from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.rule import Rule
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformState
@@ -38,6 +39,7 @@ from flowlm.sampling.ode import Euler, Heun
 from flowlm.sampling.replace import Replace
 from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
+from flowlm.sampling.tweedie import Tweedie, TweedieUniform
 from flowlm.tasks.addition import Addition
 from flowlm.tasks.generated import Generated
 from flowlm.tasks.queens import Queens
@@ -52,12 +54,13 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
 
 
 METHODS: Kinds[Method] = _by_name(
-    Flow, FlowMap, Masked, UniformState, Curriculum, Duo, DCD, Autoregressive, GumbelMap,
-    ResidualMap, ResidualStudent,
+    Flow, FlowMap, Masked, UniformState, Curriculum, Duo, DCD, SEDD, SEDDUniform, Autoregressive,
+    GumbelMap, ResidualMap, ResidualStudent,
 )  # fmt: skip
 SAMPLERS: Kinds[Sampler] = _by_name(
-    Euler, Heun, Jumps, Bridge, Unmask, Replace, LeftToRight, Jacobi, Draft, ResidualJumps
-)
+    Euler, Heun, Jumps, Bridge, Unmask, Replace, Tweedie, TweedieUniform, LeftToRight, Jacobi,
+    Draft, ResidualJumps,
+)  # fmt: skip
 RULES: Kinds[Rule] = _by_name(Semigroup, Lagrangian, Eulerian, TeacherLeg, ByLength)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)
 DATA: Kinds[AnyData] = _by_name(Text, Generated, Queens, Sudoku, Addition)

@@ -9,6 +9,7 @@ from flowlm import core, nn
 from flowlm.methods.method import Likelihood, Method
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import MaskedDenoiser, Unmask
+from flowlm.sampling.masking import bound_weight, mask
 from flowlm.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class Masked(Method):
         first = rng.stratified()
 
         def paid(t: core.Time) -> Float[Tensor, "b l"]:
-            noisy = core.mask(batch.tokens, t, model.vocab, rng)
-            weight = core.bound_weight(noisy == model.vocab, t)
+            noisy = mask(batch.tokens, t, model.vocab, rng)
+            weight = bound_weight(noisy == model.vocab, t)
             return model(noisy, rng=rng).nll(batch.tokens) * weight
 
         total = paid(first / draws)

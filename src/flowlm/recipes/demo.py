@@ -16,6 +16,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
@@ -26,6 +27,7 @@ from flowlm.sampling.ode import Euler
 from flowlm.sampling.replace import Replace
 from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
+from flowlm.sampling.tweedie import Tweedie, TweedieUniform
 from flowlm.tasks.generated import Generated
 from flowlm.train.plan import Plan
 
@@ -106,6 +108,16 @@ def dcd() -> Experiment:
     """
     method = DCD(teacher="runs/demo-duo", delta=1 / 8)
     return _experiment("demo-dcd", method, Replace(), steps=1230, lr=1.5e-3)
+
+
+def sedd() -> Experiment:
+    """The demo's score entropy diffusion over masks (SEDD)."""
+    return _experiment("demo-sedd", SEDD(), Tweedie(), steps=4850)
+
+
+def sedd_uniform() -> Experiment:
+    """The demo's score entropy diffusion over uniform noise."""
+    return _experiment("demo-sedd-uniform", SEDDUniform(), TweedieUniform(), steps=4850)
 
 
 def autoregressive() -> Experiment:

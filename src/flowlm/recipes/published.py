@@ -23,3 +23,5 @@ HALF = replace(PLAN, steps=500_000)
 """Duo's curriculum is the first half of its training (arXiv 2506.10892)."""
 ROUND = replace(PLAN, steps=10_000, batch=128, lr=6e-5, warmup=500, ema=0.999)
 """A round of Duo's distillation, of which five are published; the first has times 1/512 apart."""
+SCORES = replace(PLAN, steps=1_300_000)
+"""SEDD is trained for longer than the others, otherwise by the same plan (arXiv 2310.16834)."""

@@ -15,6 +15,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
@@ -25,6 +26,7 @@ from flowlm.sampling.ode import Euler
 from flowlm.sampling.replace import Replace
 from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
+from flowlm.sampling.tweedie import Tweedie, TweedieUniform
 from flowlm.train.plan import Plan
 
 SIZE = Size(
@@ -96,6 +98,22 @@ def dcd() -> Experiment:
     """
     plan = replace(PLAN, steps=1000, lr=3e-4)
     return _experiment("text-dcd", DCD(teacher="runs/text-uniform"), Replace(), plan)
+
+
+def sedd() -> Experiment:
+    """Score entropy diffusion over masks (SEDD) on the same trunk, to compare with.
+
+    flowlm train text-sedd --data.path FILE
+    """
+    return _experiment("text-sedd", SEDD(), Tweedie())
+
+
+def sedd_uniform() -> Experiment:
+    """Score entropy diffusion over uniform noise on the same trunk, to compare with.
+
+    flowlm train text-sedd-uniform --data.path FILE
+    """
+    return _experiment("text-sedd-uniform", SEDDUniform(), TweedieUniform())
 
 
 def autoregressive() -> Experiment:

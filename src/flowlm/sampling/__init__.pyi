@@ -18,3 +18,6 @@ from .residual import ResidualDenoiser as ResidualDenoiser
 from .residual import ResidualJumps as ResidualJumps
 from .sampler import Frame as Frame
 from .sampler import Sampler as Sampler
+from .tweedie import ScoreDenoiser as ScoreDenoiser
+from .tweedie import Tweedie as Tweedie
+from .tweedie import TweedieUniform as TweedieUniform

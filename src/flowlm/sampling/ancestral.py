@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flowlm import core
 from flowlm.checks import require_fields
+from flowlm.sampling.masking import mask, reveal_probability
 from flowlm.sampling.sampler import Frame, Sampler, require_draws
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Unmask(Sampler):
         for i in range(steps):
             prediction = denoiser.predict(tokens)
             drawn = prediction.sample(rng, self.temperature, self.top_p)
-            reveal = rng.uniform(tokens.shape[1]) < core.reveal_probability(t[i], t[i + 1])
+            reveal = rng.uniform(tokens.shape[1]) < reveal_probability(t[i], t[i + 1])
             # Whatever rounding says, nothing stays masked after the last step.
             reveal = reveal | (i == steps - 1)
             tokens = drawn.where((tokens == mask_id) & reveal, tokens)
@@ -70,8 +71,8 @@ class Unmask(Sampler):
         t = core.Uniform().grid(steps, tokens.device)
         total = t.new_zeros(tokens.shape)
         for i in range(steps):
-            noisy = core.mask(tokens, t[i].expand(len(tokens), 1), denoiser.mask_id, rng)
+            noisy = mask(tokens, t[i].expand(len(tokens), 1), denoiser.mask_id, rng)
             paid = denoiser.predict(noisy).with_temperature(self.temperature).nll(tokens)
-            reveal = core.reveal_probability(t[i], t[i + 1])
+            reveal = reveal_probability(t[i], t[i + 1])
             total = total + (reveal * paid).where(noisy == denoiser.mask_id, 0.0)
         return total

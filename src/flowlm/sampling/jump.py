@@ -34,7 +34,7 @@ class Jumps(PointSampler):
         """delta_{s,t'}(x) towards the time t' at which the jump aims."""
         clock, end = denoiser.clock, then
         if self.gamma > 0:
-            end = clock.tau(core.aim(clock.t(then), self.gamma))
+            end = clock.tau(aim(clock.t(then), self.gamma))
         if self.latest < 1:
             end = end.clamp(max=self.latest).maximum(now)  # a given token is at 1 already
         return denoiser.two_time(x, now, end)
@@ -49,3 +49,13 @@ class Jumps(PointSampler):
             return core.jump(x, delta, t, t_next)
         kappa = (1 - self.gamma**2) ** 0.5
         return core.step(x, delta, t, t_next, kappa, space.noise(rng, x.shape[1]))
+
+
+def aim(t: core.Time, gamma: float) -> core.Time:
+    """Where a jump to time t aims that comes back with fresh noise (Kim et al. 2024, CTM, gamma).
+
+    The noise level at t is 1 - t. Of the old noise sqrt(1 - gamma^2) (1 - t) stays, which is the
+    level of the time that the jump aims at; `step` adds the rest. gamma = 0 aims at t itself, and
+    gamma = 1 at text.
+    """
+    return 1 - (1 - t) * (1 - gamma**2) ** 0.5

@@ -5,27 +5,30 @@ At t = 0 every token is masked and at t = 1 none is: a token is kept with probab
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from flowlm.core.rng import Streams
-from flowlm.core.types import Time, Tokens
+from flowlm import core
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
 
 
-def mask(tokens: Tokens, t: Time, mask_id: int, rng: Streams) -> Tokens:
+def mask(tokens: core.Tokens, t: core.Time, mask_id: int, rng: core.Streams) -> core.Tokens:
     """Each token kept with probability t, else replaced by `mask_id`."""
     kept = rng.uniform(tokens.shape[1]) < t
     return tokens.where(kept, mask_id)
 
 
-def bound_weight(masked: Bool[Tensor, "b l"], t: Time) -> Float[Tensor, "b l"]:
+def bound_weight(masked: Bool[Tensor, "b l"], t: core.Time) -> Float[Tensor, "b l"]:
     """Weight of a masked token's nll in the likelihood bound: 1 / (1 - t), 0 where not masked.
 
     With t uniform the expectation of sum_i weight_i nll_i bounds -log p(sequence) from above (MDLM,
     the continuous-time bound for the linear schedule), with equality for exact conditionals. At
     t = 1 nothing is masked.
     """
+    import torch
+
     return torch.where(masked, 1 / (1 - t), 0.0)
 
 
@@ -34,4 +37,6 @@ def reveal_probability(t: Tensor, t_next: Tensor) -> Tensor:
 
     It is 1 from t = 1 on, where the formula has no value: what is left is revealed.
     """
+    import torch
+
     return torch.where(t < 1, (t_next - t) / (1 - t), 1.0)
