@@ -98,7 +98,7 @@ def test_the_mean_target_is_what_the_two_steps_write(wrong: Predictor, known: st
 @pytest.mark.parametrize("known", STARTS)
 def test_targets_that_are_drawn_have_that_mean(wrong: Predictor, known: str) -> None:
     """From t = 1/2 in steps of 1/4: the first reveals a half of what is masked, not a quarter."""
-    n, start = 20_000, torch.tensor(STARTS[known])
+    n, start = 40_000, torch.tensor(STARTS[known])
     method, noisy = SDTT(teacher="x", dt=1 / 4), start.expand(n, L)
     t = torch.full((n, 1), 0.5)
     target = method.target(Answers(V, wrong), noisy, t, Streams.of(0, count=n))
