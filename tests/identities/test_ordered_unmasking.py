@@ -1,4 +1,4 @@
-"""Unmasking in an order and on a grid: which tokens a step reveals, how many, and what is written."""
+"""Unmasking in an order and on a grid: which tokens a step reveals, how many, and their law."""
 
 from __future__ import annotations
 

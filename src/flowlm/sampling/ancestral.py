@@ -59,8 +59,8 @@ class Unmask(Sampler):
     def times(self, steps: int, device: str | torch.device = "cpu") -> Float[Tensor, " n"]:
         """`steps` + 1 times from 0 to 1."""
         r = core.Uniform().grid(steps, device)
-        # 1 - cos(2x) without its cancellation near 0.
-        return r if self.grid == "even" else (2 * (r * pi / 4).sin().square()).clamp(max=1)
+        # As 2 sin(x)^2 it does not cancel near 0; at 1 rounding would leave it just below.
+        return r if self.grid == "even" else (2 * (r * pi / 4).sin().square()).where(r < 1, 1.0)
 
     def frames(
         self, denoiser: MaskedDenoiser, prompt: core.Tokens, steps: int, rng: core.Streams
