@@ -164,7 +164,7 @@ def test_only_methods_know_each_other() -> None:
     """
     kinds = {"Flow", "FlowMap", "Masked", "UniformState", "Autoregressive", "Continuous"}
     kinds |= {"GumbelMap", "ResidualMap", "ResidualStudent"}
-    kinds |= {"UniformDiffusion", "Curriculum", "Duo", "DCD"}
+    kinds |= {"UniformDiffusion", "Curriculum", "Duo", "DCD", "MaskedDiffusion", "SDTT"}
     asked = [
         f"{name}:{node.lineno}"
         for name, tree in TREES.items()

@@ -28,6 +28,7 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.uniform_state import UniformDiffusion, UniformState
 from writing import INPUTS
@@ -42,6 +43,7 @@ CASES: dict[str, Method] = {
     **{f"map, {e}": FlowMap(input=INPUTS[e], teacher="runs/teacher") for e in ENCODERS},
     "flow, uniform clock": Flow(clock="uniform"),
     "masked": Masked(),
+    "sdtt": SDTT(teacher="runs/teacher"),
     "uniform": UniformState(),
     "curriculum": Curriculum(),
     "duo": Duo(teacher="runs/teacher"),
@@ -100,8 +102,8 @@ def step(method: Method) -> Copies:
             teacher = Flow(input=method.input).network(size, VOCAB, LENGTH).eval()
         if isinstance(method, GumbelMap):
             teacher = Autoregressive().network(size, VOCAB, LENGTH).eval()
-        if isinstance(method, Duo | DCD):
-            teacher = UniformState().network(size, VOCAB, LENGTH).eval()
+        if isinstance(method, Duo | DCD | SDTT):
+            teacher = method.like_teacher().network(size, VOCAB, LENGTH).eval()
         network = method.network(size, VOCAB, LENGTH, teacher)
         tokens = torch.zeros(TEXTS, LENGTH, dtype=torch.long)
         batch = core.Batch(tokens, torch.ones(TEXTS, LENGTH))
@@ -113,7 +115,7 @@ def step(method: Method) -> Copies:
     learnt = [p for p in network.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == META for p in learnt)
     # Reductions of whole rows go by strips.
-    if not isinstance(method, UniformDiffusion | ResidualMap | ResidualStudent):
+    if not isinstance(method, UniformDiffusion | SDTT | ResidualMap | ResidualStudent):
         assert "index_add_" in copies.seen or "maximum" in copies.seen, "the head worked in tiles"
     return copies
 

@@ -19,6 +19,7 @@ from flowlm.methods.dcd import DCD
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.nn import DiT, Size
 from flowlm.recipes import RECIPES
 from flowlm.run.forecast import work
@@ -69,7 +70,7 @@ def network(experiment: Experiment) -> tuple[DiT, int, int]:
 def teacher_of(experiment: Experiment, vocab: int, length: int) -> DiT | None:
     """A teacher that knows something, for those who learn from nothing else."""
     like = experiment.method.like_teacher()
-    if not isinstance(experiment.method, DCD) or like is None:
+    if not isinstance(experiment.method, DCD | SDTT) or like is None:
         return None
     teacher = like.network(experiment.size, vocab, length).requires_grad_(False)
     torch.nn.init.normal_(teacher.head.weight)
@@ -138,7 +139,7 @@ CORPORA = {
 def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
     path, length, vocab = CORPORA[corpus]
     recipes = {n: r() for n, r in RECIPES.items() if n.startswith(f"{corpus}-")}
-    assert len(recipes) == (7 if corpus == "text8" else 10)
+    assert len(recipes) == (7 if corpus == "text8" else 14)
     for name, experiment in recipes.items():
         assert experiment.data == Text(path=path, length=length, vocab=vocab)
         # With the bayes encoder, what goes with it; everything else as published.
@@ -146,8 +147,9 @@ def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
         assert experiment.size == ours
         assert replace(ours, reach=0, output_cap=30.0) == Size()
         small = ("owt-flow-map", "owt-gumbel", "owt-residual")
-        batch = 128 if name.startswith(small) or name.endswith("-dcd") else 512
-        steps = 500_000 if "-duo" in name else 10_000 if name.endswith("-dcd") else 1_000_000
+        a_round = name.endswith(("-dcd", "-sdtt"))
+        batch = 128 if name.startswith(small) or a_round else 512
+        steps = 500_000 if "-duo" in name else 10_000 if a_round else 1_000_000
         assert (experiment.train.steps, experiment.train.batch) == (steps, batch)
     encoders = {n: e.method.input for n, e in recipes.items() if "flow" in n}
     assert all(encoders[n] == INPUTS["bayes" if "bayes" in n else "projected"] for n in encoders)
@@ -251,10 +253,19 @@ def test_the_demo_s_duo_costs_with_its_stages_what_a_baseline_costs() -> None:
     assert curriculum + duo + dcd == pytest.approx(operations("demo-masked")[0], rel=0.05)
 
 
+def test_the_demo_s_sdtt_costs_with_its_base_what_a_baseline_costs() -> None:
+    base, teacher = operations("demo-sdtt-base")
+    sdtt, _ = operations("demo-sdtt", teacher.requires_grad_(False).eval())
+    assert base + sdtt == pytest.approx(operations("demo-masked")[0], rel=0.02)
+    # Five passes of a text for three.
+    steps = RECIPES["demo-sdtt"]().train.steps / RECIPES["demo-sdtt-base"]().train.steps
+    assert sdtt / base / steps == pytest.approx(5 / 3, rel=0.05)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_compares_models_of_equal_size(task: str) -> None:
     experiments = [RECIPES[name]() for name in RECIPES if name.startswith(f"{task}-")]
-    assert len(experiments) == (11 if task == "demo" else 4)
+    assert len(experiments) == (13 if task == "demo" else 4)
     assert len({experiment.size for experiment in experiments}) == 1
     plans = [experiment.train for experiment in experiments]
     assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)

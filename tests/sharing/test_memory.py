@@ -60,6 +60,7 @@ CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
     "bridges": (Flow(), Bridge(), BASE, 6_000, 32),
     "masks": (Masked(), Unmask(), replace(BASE, attention_cap=None), 6_000, 32),
     "a nucleus": (Masked(), Unmask(top_p=0.9), BASE, 6_000, 32),
+    "masks in an order": (Masked(), Unmask(order="entropy"), BASE, 6_000, 32),
     "sweeps": (Autoregressive(), Jacobi(), replace(BASE, output_cap=None), 6_000, 32),
     "noise": (GumbelMap("x"), Draft(), BASE, 6_000, 32),
     "a residual": (ResidualMap(teacher="x"), ResidualJumps(), BASE, 6_000, 32),

@@ -23,3 +23,6 @@ HALF = replace(PLAN, steps=500_000)
 """Duo's curriculum is the first half of its training (arXiv 2506.10892)."""
 ROUND = replace(PLAN, steps=10_000, batch=128, lr=6e-5, warmup=500, ema=0.999)
 """A round of Duo's distillation, of which five are published; the first has times 1/512 apart."""
+ROUND_SDTT = replace(PLAN, steps=10_000, batch=128)
+"""A round of SDTT, of which seven are published; the first takes steps of 1/1024 (arXiv
+2410.21035)."""
