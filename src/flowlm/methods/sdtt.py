@@ -91,7 +91,8 @@ class SDTT(MaskedDiffusion):
         noisy = core.mask(batch.tokens, t, model.vocab, rng)
         target = self.target(teacher, noisy, t, rng)
         value = divergence(model(noisy, rng=rng), target, self.divergence)
-        return core.Loss(value, batch.weight * (noisy == model.vocab))
+        masked = noisy == model.vocab
+        return core.Loss(value.where(masked, 0.0), batch.weight * masked)
 
     def target(
         self, teacher: nn.DiT, noisy: core.Tokens, t: core.Time, rng: core.Streams

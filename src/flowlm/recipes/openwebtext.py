@@ -119,10 +119,10 @@ def masked() -> Experiment:
 
 
 def sdtt() -> Experiment:
-    """OpenWebText: masked diffusion distilled to write in fewer steps (SDTT), first of seven rounds.
+    """OpenWebText: masked diffusion distilled to write in fewer steps (SDTT): one of seven rounds.
 
     torchrun --nproc-per-node 8 -m flowlm train owt-sdtt
-    8 H100 or H200: 0 hours (estimated). Published: 618 in 8 steps after one round (831 before),
+    8 H100 or H200: 0.173 hours (estimated). Published: 618 in 8 steps after one round (831 before),
     193 / 5.58 after five; 62.3 / 5.49 in 32.
     """
     method = SDTT(teacher="runs/owt-masked", dt=1 / 1024)
