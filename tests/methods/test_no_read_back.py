@@ -28,6 +28,8 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
+from flowlm.methods.residual_map import ResidualMap
+from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.sdtt import SDTT
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.uniform_state import UniformDiffusion, UniformState

@@ -73,7 +73,7 @@ def teacher_of(experiment: Experiment, vocab: int, length: int) -> DiT | None:
     if not isinstance(experiment.method, DCD | SDTT) or like is None:
         return None
     teacher = like.network(experiment.size, vocab, length).requires_grad_(False)
-    torch.nn.init.normal_(teacher.head.weight)
+    torch.nn.init.normal_(teacher.head.weight, std=0.2)
     return teacher
 
 
