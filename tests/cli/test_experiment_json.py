@@ -24,6 +24,7 @@ from flowlm.methods.input import BayesInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
 from flowlm.sampling import (
@@ -48,6 +49,7 @@ POSITIVE = st.floats(1e-300, 1e300)
 CAPS = st.floats(0.001, 1000)
 
 LATER = (
+    "-sdtt",
     "-uniform",
     "-curriculum",
     "-duo",
@@ -65,6 +67,7 @@ METHODS = st.one_of(
     st.builds(FlowMap, teacher=st.none()),
     st.builds(FlowMap, teacher=NAMES, teacher_temperature=st.floats(0.001, 9)),
     st.builds(Masked),
+    st.builds(SDTT, teacher=NAMES, dt=st.floats(0.001, 0.2), substeps=st.integers(2, 4)),
     st.builds(Autoregressive),
     st.builds(GumbelMap, teacher=NAMES, causal=st.booleans()),
     st.builds(ResidualMap, teacher=NAMES, teacher_temperature=st.floats(0.001, 9)),
@@ -76,8 +79,16 @@ POINTS = st.one_of(
     st.builds(Jumps, gamma=SHARES),
     st.builds(Bridge, endpoint=st.sampled_from(["token", "mean"]), top_p=st.floats(0.01, 1)),
 )
+UNMASK = st.builds(
+    Unmask,
+    temperature=SHARES,
+    top_p=st.floats(0.01, 1),
+    order=st.sampled_from(["random", "confidence", "entropy"]),
+    grid=st.sampled_from(["even", "cosine"]),
+)
 DISCRETE = {
-    Masked: st.builds(Unmask, temperature=SHARES, top_p=st.floats(0.01, 1)),
+    Masked: UNMASK,
+    SDTT: UNMASK,
     Autoregressive: st.builds(LeftToRight, temperature=SHARES, top_p=st.floats(0.01, 1))
     | st.builds(Jacobi, temperature=SHARES),
     GumbelMap: st.builds(Draft),
@@ -285,6 +296,8 @@ def first_format(recipe: str) -> dict[str, Any]:
     if method["kind"] == "FlowMap":
         del method["rule"], method["diagonal"], sampler["latest"]
         sampler["temperature"] = method.pop("teacher_temperature")
+    if kind == "Unmask":
+        del sampler["order"], sampler["grid"]
     if "input" in method:
         method["encoder"] = spelt(method.pop("input")["kind"])
     method.update(sampler)

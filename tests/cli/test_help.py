@@ -19,6 +19,7 @@ from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.masked import Masked
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.recipes import CHAINS, RECIPES
@@ -92,6 +93,7 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     own = {Flow: "temperature", FlowMap: "gamma", Masked: "top-p", Autoregressive: "top-p"}
     own |= dict.fromkeys((SEDD, SEDDUniform), "top-p")
     own |= dict.fromkeys((UniformState, Curriculum, Duo, DCD), "tail") | {ResidualStudent: "gamma"}
+    own |= {SDTT: "order"}
     if not isinstance(experiment.method, ResidualMap | GumbelMap):  # its sampler has no settings
         assert f"--sampler.{own[type(experiment.method)]}" in shown
     jumps, maps = FlowMap | ResidualStudent, FlowMap | ResidualMap | ResidualStudent

@@ -18,6 +18,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.train import Plan, State, World, init_world, train
 from writing import film
@@ -35,6 +36,7 @@ METHODS: dict[str, Method] = {
     "masked": Masked(),
     "sedd": SEDD(),
     "sedd, uniform": SEDDUniform(),
+    "sdtt, taught": SDTT(teacher="a masked diffusion", dt=1 / 8),
     "autoregressive": Autoregressive(),
     "gumbel, taught": GumbelMap(teacher="an autoregressive model"),
     "residual, taught": ResidualMap(teacher="a flow"),

@@ -27,10 +27,11 @@ from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.input import BayesInput, LinearInput, PosteriorInput, ProjectedInput
 from flowlm.methods.lagrangian import Lagrangian
-from flowlm.methods.masked import Masked
+from flowlm.methods.masked import Masked, MaskedDiffusion
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.shares import parted
 from flowlm.methods.teacher_leg import TeacherLeg
@@ -87,6 +88,8 @@ CASES = {
     ),
     "map of itself, by length": FlowMap(input=PosteriorInput(), rule=ByLength(), diagonal=0.75),
     "masked": Masked(),
+    "sdtt": SDTT(teacher=RUN, dt=1 / 4),
+    "sdtt, forward": SDTT(teacher=RUN, dt=1 / 5, substeps=4, divergence="forward"),
     "uniform": UniformState(),
     "curriculum": Curriculum(),
     "duo": Duo(teacher=RUN),
@@ -128,6 +131,9 @@ WRITERS: list[tuple[str, Sampler]] = [
     ("map, bayes", Bridge()),
     ("masked", Unmask()),
     ("masked", Unmask(temperature=0.8, top_p=0.95)),
+    ("masked", Unmask(order="confidence")),
+    ("masked", Unmask(order="entropy", grid="cosine")),
+    ("sdtt", Unmask()),
     ("uniform", Replace()),
     ("uniform", replace(TAILED, tail="network")),
     ("uniform", replace(TAILED, tail="posterior")),
@@ -262,6 +268,10 @@ def test_a_loss_is_a_value_and_a_weight_for_every_token(
     # A cross-entropy with a target of both signs has no lower bound of 0.
     signed = isinstance(method, FlowMap) and isinstance(method.rule, Eulerian | ByLength)
     assert signed or (loss.value >= 0).all()
+    if isinstance(method, SDTT):
+        # What is not masked has nothing to learn, and is not averaged over.
+        assert torch.equal(loss.weight, weight.where(loss.weight > 0, 0.0))
+        return
     counted = loss.weight[loss.weight.any(1)]
     assert sorted(map(tuple, counted.tolist())) == sorted(map(tuple, weight.tolist()))
     # A part without a sequence is one that counts nothing.
@@ -370,10 +380,10 @@ def test_at_the_start_every_token_is_as_likely(method: Method, agreement: Langua
         g = chunked.gumbel_posterior(Streams.of(4, count=500), batch.tokens, rows, 4).dense()
         assert torch.allclose(value, core.Dense(g.log_softmax(-1)).nll(batch.tokens), atol=1e-5)
         return
-    if isinstance(method, Duo | DCD):
+    if isinstance(method, Duo | DCD | SDTT):
         start, batch = started(method, agreement), batch_of(agreement, 4, count=8)
         rows = [
-            of(batch.tokens, torch.full((8, 1), 0.5)).log_probs()
+            of(batch.tokens, *[torch.full((8, 1), 0.5)] * method.times).log_probs()
             for of in (start.network.eval(), start.teacher)
         ]
         assert torch.equal(*rows)
@@ -418,7 +428,9 @@ def test_learning_reaches_every_parameter(learner: Learner) -> None:
     # Without a time the modulations are their biases alone.
     timeless = {k for k in trainable if k.endswith("modulation.weight")}
     out_of_reach = (
-        timeless if isinstance(learner.method, Masked | Autoregressive | GumbelMap) else set()
+        timeless
+        if isinstance(learner.method, MaskedDiffusion | Autoregressive | GumbelMap)
+        else set()
     )
     assert learner.touched == trainable - out_of_reach
     continuous = isinstance(learner.method, Continuous) and learner.teacher is not None
@@ -478,7 +490,7 @@ def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: L
         # have to learn first which token stands there.
         share = {Curriculum: 0.6, SEDDUniform: 0.8}.get(type(method), 0.5)
         assert after.mean() - least < share * (before.mean() - least)
-    elif isinstance(method, UniformDiffusion):
+    elif isinstance(method, UniformDiffusion | SDTT):
         assert after.mean() < before.mean()
     else:
         # On the diagonal it starts at its least, its teacher's entropy: the jumps are to learn.
@@ -487,7 +499,8 @@ def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: L
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in CASES if n.startswith(("map, ", "student, ", "gumbel", "duo", "dcd"))]
+    "name",
+    [n for n in CASES if n.startswith(("map, ", "student, ", "gumbel", "duo", "dcd", "sdtt"))],
 )
 def test_teachers_learn_nothing(name: str, agreement: Language) -> None:
     method = CASES[name]

@@ -33,6 +33,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, ScoreEntropy, SEDDUniform
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.teacher_leg import TeacherLeg
@@ -58,6 +59,7 @@ CASES: dict[str, Method] = {
     "student": ResidualStudent(teacher="runs/teacher"),
     "flow, uniform clock": Flow(clock="uniform"),
     "masked": Masked(),
+    "sdtt": SDTT(teacher="runs/teacher"),
     "uniform": UniformState(),
     "curriculum": Curriculum(),
     "duo": Duo(teacher="runs/teacher"),
@@ -123,8 +125,8 @@ def step(method: Method) -> Copies:
             teacher = ResidualMap(teacher="runs/flow").network(size, VOCAB, LENGTH, flow).eval()
         if isinstance(method, GumbelMap):
             teacher = Autoregressive().network(size, VOCAB, LENGTH).eval()
-        if isinstance(method, Duo | DCD):
-            teacher = UniformState().network(size, VOCAB, LENGTH).eval()
+        if isinstance(method, Duo | DCD | SDTT):
+            teacher = method.like_teacher().network(size, VOCAB, LENGTH).eval()
         network = method.network(size, VOCAB, LENGTH, teacher)
         tokens = torch.zeros(TEXTS, LENGTH, dtype=torch.long)
         batch = core.Batch(tokens, torch.ones(TEXTS, LENGTH))
@@ -136,7 +138,8 @@ def step(method: Method) -> Copies:
     learnt = [p for p in network.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == META for p in learnt)
     # Reductions of whole rows go by strips.
-    if not isinstance(method, UniformDiffusion | ScoreEntropy | ResidualMap | ResidualStudent):
+    rows = UniformDiffusion | SDTT | ScoreEntropy | ResidualMap | ResidualStudent
+    if not isinstance(method, rows):
         assert "index_add_" in copies.seen or "maximum" in copies.seen, "the head worked in tiles"
     return copies
 

@@ -19,6 +19,7 @@ from flowlm.methods.dcd import DCD
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.nn import DiT, Size
 from flowlm.recipes import RECIPES
 from flowlm.run.forecast import work
@@ -75,7 +76,7 @@ def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
     plan = replace(experiment.train, batch=2)
     model, vocab, length = network(experiment)
     guide = None
-    if isinstance(experiment.method, GumbelMap | ResidualMap | ResidualStudent | DCD):
+    if isinstance(experiment.method, GumbelMap | ResidualMap | ResidualStudent | DCD | SDTT):
         # A flow of zeros is straight, and a network of zeros says the same of every token.
         guide = experiment.method.like_teacher().network(experiment.size, vocab, length).eval()
         for parameter in guide.parameters():
@@ -126,7 +127,7 @@ CORPORA = {
 def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
     path, length, vocab = CORPORA[corpus]
     recipes = {n: r() for n, r in RECIPES.items() if n.startswith(f"{corpus}-")}
-    assert len(recipes) == (7 if corpus == "text8" else 15)
+    assert len(recipes) == (7 if corpus == "text8" else 16)
     for name, experiment in recipes.items():
         assert experiment.data == Text(path=path, length=length, vocab=vocab)
         # With the bayes encoder, what goes with it; everything else as published.
@@ -134,8 +135,9 @@ def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
         assert experiment.size == ours
         assert replace(ours, reach=0, output_cap=30.0) == Size()
         small = ("owt-flow-map", "owt-gumbel", "owt-residual")
-        batch = 128 if name.startswith(small) or name.endswith("-dcd") else 512
-        own = {"-duo": 500_000, "-dcd": 10_000, "-sedd": 1_300_000}
+        a_round = name.endswith(("-dcd", "-sdtt"))
+        batch = 128 if name.startswith(small) or a_round else 512
+        own = {"-duo": 500_000, "-dcd": 10_000, "-sdtt": 10_000, "-sedd": 1_300_000}
         steps = next((own[part] for part in own if part in name), 1_000_000)
         assert (experiment.train.steps, experiment.train.batch) == (steps, batch)
     encoders = {n: e.method.input for n, e in recipes.items() if "flow" in n}
@@ -238,6 +240,15 @@ def test_the_demo_s_duo_costs_with_its_stages_what_a_baseline_costs() -> None:
     duo, teacher = operations("demo-duo", teacher.requires_grad_(False).eval())
     dcd, _ = operations("demo-dcd", teacher.requires_grad_(False).eval())
     assert curriculum + duo + dcd == pytest.approx(operations("demo-masked")[0], rel=0.05)
+
+
+def test_the_demo_s_sdtt_costs_with_its_base_what_a_baseline_costs() -> None:
+    base, teacher = operations("demo-sdtt-base")
+    sdtt, _ = operations("demo-sdtt", teacher.requires_grad_(False).eval())
+    assert base + sdtt == pytest.approx(operations("demo-masked")[0], rel=0.02)
+    # Five passes of a text for three.
+    steps = RECIPES["demo-sdtt"]().train.steps / RECIPES["demo-sdtt-base"]().train.steps
+    assert sdtt / base / steps == pytest.approx(5 / 3, rel=0.05)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -65,6 +65,7 @@ CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
     "a nucleus": (Masked(), Unmask(top_p=0.9), BASE, 6_000, 32),
     "scores of masks": (SEDD(), Tweedie(), replace(BASE, output_cap=None), 6_000, 32),
     "scores": (SEDDUniform(), TweedieUniform(), BASE, 6_000, 32),
+    "masks in an order": (Masked(), Unmask(order="entropy"), BASE, 6_000, 32),
     "sweeps": (Autoregressive(), Jacobi(), replace(BASE, output_cap=None), 6_000, 32),
     "noise": (GumbelMap("x"), Draft(), BASE, 6_000, 32),
     "a residual": (ResidualMap(teacher="x"), ResidualJumps(), BASE, 6_000, 32),

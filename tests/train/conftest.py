@@ -25,6 +25,7 @@ from flowlm.methods.input import PosteriorInput
 from flowlm.methods.masked import Masked
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
@@ -45,6 +46,7 @@ METHODS = {
     "flow map": FlowMap(input=PosteriorInput()),
     "flow map with a teacher": FlowMap(teacher="the fixture names one"),
     "masked": Masked(),
+    "sdtt": SDTT(teacher="the fixture names one"),
     "uniform": UniformState(),
     "curriculum": Curriculum(),
     "dcd": DCD(teacher="the fixture names one"),
@@ -113,21 +115,30 @@ def residual(tmp_path_factory: pytest.TempPathFactory, text: Path, teacher: Path
 @pytest.fixture(scope="session")
 def uniform_teacher(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
     """A run of uniform-state diffusion."""
-    directory = tmp_path_factory.mktemp("teacher") / "uniform"
-    train_run(experiment(text, "uniform"), directory, Console(file=io.StringIO()))
-    return directory
+    return trained(text, "uniform", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def masked_teacher(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
+    """A run of masked diffusion."""
+    return trained(text, "masked", tmp_path_factory)
 
 
 @pytest.fixture
 def experiments(
-    teacher: Path, residual: Path, autoregressive: Path, uniform_teacher: Path, text: Path
+    teacher: Path,
+    residual: Path,
+    autoregressive: Path,
+    uniform_teacher: Path,
+    masked_teacher: Path,
+    text: Path,
 ) -> Callable[..., Experiment]:
     """A tiny experiment with a method, changed: dropout=0.1, steps=9, ..."""
 
     def make(method: str, dropout: float = 0.0, **plan: Any) -> Experiment:
         made = experiment(text, method, dropout, **plan)
         places = {ResidualMap: residual, Autoregressive: autoregressive, Flow: teacher}
-        places |= {UniformState: uniform_teacher}
+        places |= {UniformState: uniform_teacher, Masked: masked_teacher}
         if made.method.teacher:
             place = next(places[kind] for kind in places if kind in made.method.teachers)
             made = replace(made, method=made.method.with_teacher(str(place)))

@@ -15,9 +15,9 @@ from stored import stored
 
 METHODS = [
     "flow", "flow in projected space", "flow map", "flow map with a teacher", "masked",
-    "curriculum", "dcd", "sedd", "sedd, uniform", "autoregressive", "gumbel",
+    "sdtt", "curriculum", "dcd", "sedd", "sedd, uniform", "autoregressive", "gumbel",
 ]  # fmt: skip
-TAUGHT = ("flow map with a teacher", "dcd", "gumbel")
+TAUGHT = ("flow map with a teacher", "sdtt", "dcd", "gumbel")
 
 
 def state(directory: Path, step: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.rule import Rule
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.teacher_leg import TeacherLeg
@@ -54,8 +55,8 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
 
 
 METHODS: Kinds[Method] = _by_name(
-    Flow, FlowMap, Masked, UniformState, Curriculum, Duo, DCD, SEDD, SEDDUniform, Autoregressive,
-    GumbelMap, ResidualMap, ResidualStudent,
+    Flow, FlowMap, Masked, SDTT, UniformState, Curriculum, Duo, DCD, SEDD, SEDDUniform,
+    Autoregressive, GumbelMap, ResidualMap, ResidualStudent,
 )  # fmt: skip
 SAMPLERS: Kinds[Sampler] = _by_name(
     Euler, Heun, Jumps, Bridge, Unmask, Replace, Tweedie, TweedieUniform, LeftToRight, Jacobi,

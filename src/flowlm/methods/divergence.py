@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from flowlm import core
 
@@ -13,8 +13,17 @@ if TYPE_CHECKING:
 Direction = Literal["reverse", "forward"]
 
 
+@runtime_checkable
+class LogProbs(Protocol):
+    """Rows that a student is compared with: a prediction, or a choice among several."""
+
+    def log_probs(self, patch: core.Patch) -> core.Probs:
+        """Log-probabilities of a patch, nats, (n, m, v)."""
+        ...
+
+
 def divergence(
-    student: core.TokenDistribution, teacher: core.TokenDistribution, direction: Direction
+    student: core.TokenDistribution, teacher: LogProbs, direction: Direction
 ) -> Float[Tensor, "b l"]:
     """KL(student || teacher), reverse, or KL(teacher || student), forward, nats per token.
 

@@ -17,25 +17,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Masked(Method):
-    """Predict masked tokens from the rest; write by unmasking, independently within a step."""
+class MaskedDiffusion(Method):
+    """Masked diffusion: its network, sampler and likelihood; methods differ in what they learn."""
 
-    label: ClassVar[str] = "Masked diffusion"
-    about: ClassVar[str] = "A masked diffusion language model, a baseline."
     likelihood: ClassVar[Likelihood] = "upper bound"
-
     samplers: ClassVar[type[Sampler]] = Unmask
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
-        """A trunk over v + 1 tokens, the last one the mask; it needs no time."""
-        return nn.DiT(size, nn.Lookup(vocab + 1, size.width), vocab, length, times=0)
+        """A trunk over v + 1 tokens, the last one the mask; it needs no time.
 
-    def loss(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
-    ) -> core.Loss:
-        """The likelihood bound at one stratified time per sequence."""
-        return core.Loss(self.nll(model, batch, rng), batch.weight)
+        A student starts from its teacher's weights.
+        """
+        model = nn.DiT(size, nn.Lookup(vocab + 1, size.width), vocab, length, times=0)
+        if teacher is not None:
+            model.load_state_dict(teacher.state_dict())
+        return model
 
     def denoiser(self, model: nn.DiT) -> MaskedDenoiser:
         """The network: it needs no time."""
@@ -46,7 +42,8 @@ class Masked(Method):
     ) -> Float[Tensor, "b l"]:
         """An unbiased draw of the bound: masked tokens pay their nll over the share masked.
 
-        A sequence has one time in each of `draws` equal parts of [0, 1).
+        A sequence has one time in each of `draws` equal parts of [0, 1). It bounds what unmasking
+        in many steps writes with any network, whatever that has learnt from.
         """
         first = rng.stratified()
 
@@ -59,3 +56,17 @@ class Masked(Method):
         for k in range(1, draws):
             total = total + paid((k + first) / draws)
         return total / draws
+
+
+@dataclass(frozen=True)
+class Masked(MaskedDiffusion):
+    """Predict masked tokens from the rest; write by unmasking, independently within a step."""
+
+    label: ClassVar[str] = "Masked diffusion"
+    about: ClassVar[str] = "A masked diffusion language model, a baseline."
+
+    def loss(
+        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
+    ) -> core.Loss:
+        """The likelihood bound at one stratified time per sequence."""
+        return core.Loss(self.nll(model, batch, rng), batch.weight)

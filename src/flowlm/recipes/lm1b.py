@@ -20,10 +20,11 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
-from flowlm.recipes.published import HALF, OURS, PLAN, ROUND, SCORES, SIZE
+from flowlm.recipes.published import HALF, OURS, PLAN, ROUND, ROUND_SDTT, SCORES, SIZE
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.draft import Draft
 from flowlm.sampling.jump import Jumps
@@ -111,6 +112,16 @@ def masked() -> Experiment:
     8 H100 or H200: 3.82 hours (estimated). Published: 109.21 / 4.32 in 1024 evaluations.
     """
     return _experiment("lm1b-masked", Masked(), Unmask())
+
+
+def sdtt() -> Experiment:
+    """LM1B: masked diffusion distilled to write in fewer steps (SDTT), the first of seven rounds.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-sdtt
+    8 H100 or H200: 0.0166 hours (estimated).
+    """
+    method = SDTT(teacher="runs/lm1b-masked", dt=1 / 1024)
+    return _experiment("lm1b-sdtt", method, Unmask(), plan=ROUND_SDTT)
 
 
 def uniform() -> Experiment:

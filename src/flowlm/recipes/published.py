@@ -25,3 +25,6 @@ ROUND = replace(PLAN, steps=10_000, batch=128, lr=6e-5, warmup=500, ema=0.999)
 """A round of Duo's distillation, of which five are published; the first has times 1/512 apart."""
 SCORES = replace(PLAN, steps=1_300_000)
 """SEDD is trained for longer than the others, otherwise by the same plan (arXiv 2310.16834)."""
+ROUND_SDTT = replace(PLAN, steps=10_000, batch=128)
+"""A round of SDTT, of which seven are published; the first takes steps of 1/1024 (arXiv
+2410.21035)."""

@@ -15,6 +15,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.method import Method
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
+from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.nn.size import Size
@@ -80,6 +81,16 @@ def masked() -> Experiment:
     flowlm train text-masked --data.path FILE
     """
     return _experiment("text-masked", Masked(), Unmask())
+
+
+def sdtt() -> Experiment:
+    """Masked diffusion that writes in fewer steps (SDTT); distilled from a text-masked run.
+
+    flowlm train text-sdtt --method.teacher runs/text-masked
+    A round: the next has this one as its teacher, and takes steps twice as long by itself.
+    """
+    plan = replace(PLAN, steps=1000, lr=3e-4)
+    return _experiment("text-sdtt", SDTT(teacher="runs/text-masked"), Unmask(), plan)
 
 
 def uniform() -> Experiment:

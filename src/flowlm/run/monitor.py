@@ -162,7 +162,8 @@ def evaluate_loss(
             sums[0] += (paid.value * paid.weight).cpu().double().sum()
             sums[1] += paid.weight.cpu().double().sum()
     total, weight = world.sum(sums).tolist()
-    return total / weight
+    # Of very few texts it may happen that nothing counts: nothing is masked.
+    return total / max(weight, 1e-9)
 
 
 def evaluate_by_tau(
