@@ -88,7 +88,7 @@ def test_the_largest_tensor_of_a_training_step_is_the_tile(name: str) -> None:
     """At 4,096 tokens and 6,000 words, where all logits would be 94 MiB.
 
     What uniform diffusion and scores learn from, rows of noise and the squared errors of version 1
-    need whole rows, a strip of four tiles at a time; the teacher of SDTT draws, from rows in float64.
+    need whole rows, a strip of four tiles at a time; twice that where tokens are drawn, in float64.
     """
     largest = trained(METHODS[name], 6000, 64, 64, recompute=False).largest
     by_rows = name in ("uniform", "curriculum", "dcd", "gumbel", "residual", "student")

@@ -26,8 +26,8 @@ def per_step(stages: Sequence[Experiment]) -> tuple[float, ...]:
 def spread(stages: Sequence[Experiment], compute: float, share: float = 0.0) -> Stages:
     """The chain with as many steps as `compute` operations buy, to half a step of its last stage.
 
-    `share` of them goes to distillation, in equal parts to its stages, the rest to the others, among
-    them those that only go on from the weights of the stage before. A Refusal where that leaves a
+    `share` of them goes to distillation, in equal parts to its stages, the rest to the others, also
+    to those that only go on from the weights of the stage before. A Refusal where that leaves a
     stage without a step, or a share without a stage.
     """
     befores = (None, *stages[:-1])
