@@ -50,19 +50,13 @@ LATEST = 0.999
 ENTRANTS: dict[str, Experiment] = {
     "semigroup": taught(Semigroup()),
     "semigroup, none at (0, 1)": taught(Semigroup(boundary=0.0)),
-    "semigroup, a quarter at (0, 1)": taught(Semigroup(boundary=0.25)),
     "semigroup, a quarter on the diagonal": taught(Semigroup(), diagonal=0.25),
     "lagrangian, simplex": taught(Lagrangian(), LATEST),
-    "lagrangian, signed": taught(Lagrangian(form="signed"), LATEST),
     "eulerian, damped": taught(Eulerian()),
-    "eulerian, simplex": taught(Eulerian(form="simplex")),
-    "eulerian, raw": taught(Eulerian(form="raw", latest=LATEST), LATEST),
     "eulerian, logits": taught(Eulerian(form="logits", latest=LATEST), LATEST),
     "teacher leg at the start": taught(TeacherLeg()),
-    "teacher leg at the end": taught(TeacherLeg(end="end")),
     "by length: damped, semigroup": taught(ByLength()),
     "semigroup, weight adaptive": taught(Semigroup(weight="adaptive")),
-    "semigroup, weight length": taught(Semigroup(weight="length")),
 }
 """Flow maps by the names of their rules; the demo's flow teaches them all."""
 EVALUATIONS = (1, 2, 4)

@@ -3,8 +3,8 @@
 python -m benchmarks.study [--out runs/study] [--seeds 1] [--budget 1.0]
 
 A budget is the operations of the recipe demo-masked. A chain spends a share of it on distillation,
-each of SHARES in turn; the share is chosen by the valid texts at 1, 2 and 4 evaluations, of noise
-that the table does not use. Undistilled models take the whole budget. docs/fair-comparison.md says
+each of SHARES in turn; the share, and the sampler where a model may have several, are chosen by the
+valid texts at 1, 2 and 4 evaluations, of noise that the table does not use. Undistilled models take the whole budget. docs/fair-comparison.md says
 what is counted. What is trained and measured in --out already is kept: a change of the code calls
 for another --out.
 """
@@ -15,8 +15,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +25,30 @@ from benchmarks.trainings import Figures, Training, carry_out, figures_of, train
 from flowlm.experiment import Experiment
 from flowlm.recipes import CHAINS, RECIPES, demo
 from flowlm.run.budget import operations, per_step, spread
-from flowlm.sampling import Sampler
+from flowlm.sampling import Jumps, Replace, Sampler, Unmask
 
-ENTRANTS = ("demo-map",)
+ENTRANTS = (
+    "demo-map", "demo-v1", "demo-masked-sdtt", "demo-duo-dcd",
+    "demo-autoregressive-gumbel",
+)  # fmt: skip
 """Chains."""
-BASES = ("demo-flow", "demo-masked", "demo-autoregressive")
+BASES = ("demo-flow", "demo-masked", "demo-uniform", "demo-sedd", "demo-autoregressive")
 """Recipes that take the whole budget."""
+SAMPLERS: dict[type[Sampler], tuple[Sampler, ...]] = {
+    Jumps: (Jumps(), Jumps(gamma=1.0)),
+    Unmask: (Unmask(), Unmask(order="confidence")),
+    Replace: (Replace(), Replace(tail="posterior"), Replace(tail="network")),
+}
+"""What a model may write with; others write with their recipe's alone. All at temperature 1, which
+is the law that was learnt: a colder one trades entropy for validity, with every method."""
 SHARES = (0.1, 0.25, 0.5)
 """Of the budget, for distillation."""
 EVALUATIONS = (1, 2, 4, 8, 16, 32)
 CHOSEN_AT = (1, 2, 4)
-"""Evaluations at which the share is chosen."""
+"""Evaluations at which share and sampler are chosen."""
 TEXTS = 1000
 CHOOSING = 10_000
-"""Added to a seed for the noise of the texts by which a share is chosen."""
+"""Added to a seed for the noise of the texts by which share and sampler are chosen."""
 SHOWN = ("valid", "nll", "sample_entropy", "unique")
 KEPT = ("steps", "evaluations", *SHOWN, "novel", "seconds")
 
@@ -60,8 +69,12 @@ class Row:
 
     @property
     def teachers(self) -> tuple[Training, ...]:
-        """The first stages, which the others distil."""
-        return tuple(chain[0] for chain in self.chains)
+        """The last stages that distil nothing, whose models the others distil."""
+        return tuple(next(t for t in chain[::-1] if _is_base(t)) for chain in self.chains)
+
+
+def _is_base(training: Training) -> bool:
+    return training.teacher is None or training.experiment.method.continues
 
 
 def main() -> None:
@@ -122,13 +135,31 @@ def steps_for(sampler: Sampler, evaluations: int, length: int) -> int | None:
 
 
 def measured(run: Path) -> Figures:
-    """Figures of a run's texts by evaluations, and of other texts, by which a share is chosen."""
+    """Figures of a run's texts by evaluations, and of other texts, by which choices are made."""
     from flowlm.model.loading import load
 
     model = load(run)
-    seed, sampler = model.experiment.train.seed, model.experiment.sampler
-    of = partial(written, model, sampler)
-    return {"rows": of(seed, EVALUATIONS), "choosing": of(seed + CHOOSING, CHOSEN_AT)}
+    seed, usual = model.experiment.train.seed, model.experiment.sampler
+    samplers = SAMPLERS.get(type(usual), (usual,))
+    choosing = [written(model, each, seed + CHOOSING, CHOSEN_AT) for each in samplers]
+    best = max(range(len(samplers)), key=lambda i: valid_share(choosing[i]))
+    return {
+        "sampler": settings(samplers[best]),
+        "rows": written(model, samplers[best], seed, EVALUATIONS),
+        "choosing": choosing[best],
+    }
+
+
+def settings(sampler: Sampler) -> str:
+    """The name of a sampler, and what is not as by default."""
+    usual = type(sampler)()
+    own = (f.name for f in fields(sampler) if getattr(sampler, f.name) != getattr(usual, f.name))
+    return " ".join((type(sampler).__name__, *(f"{n}={getattr(sampler, n)}" for n in own)))
+
+
+def valid_share(rows: dict[str, dict[str, Any]]) -> float:
+    """The mean over CHOSEN_AT; what cannot write with as few evaluations has none."""
+    return statistics.mean(rows[str(n)]["valid"] if str(n) in rows else 0.0 for n in CHOSEN_AT)
 
 
 def written(
@@ -153,8 +184,7 @@ def chosen(name: str, rows: Sequence[Row], figures: dict[Training, Figures]) -> 
     """The row of an entrant with the share that is best by the texts for choosing."""
 
     def valid(row: Row) -> float:
-        found = (figures[model]["choosing"].values() for model in row.models)
-        return statistics.mean(one["valid"] for of in found for one in of)
+        return statistics.mean(valid_share(figures[model]["choosing"]) for model in row.models)
 
     return max((row for row in rows if row.entrant == name), key=valid)
 
@@ -162,10 +192,10 @@ def chosen(name: str, rows: Sequence[Row], figures: dict[Training, Figures]) -> 
 def told(row: Row, figures: dict[Training, Figures]) -> dict[str, Any]:
     """A row as JSON: every seed with its stages, its figures and its teacher's."""
     seeds = []
-    for chain in row.chains:
+    for chain, teacher in zip(row.chains, row.teachers):
         stages = [stage.experiment for stage in chain]
         paid = [s.train.steps * cost for s, cost in zip(stages, per_step(stages))]
-        of_teacher = {"teacher": figures[chain[0]]} if len(chain) > 1 else {}
+        of_teacher = {"teacher": figures[teacher]} if teacher is not chain[-1] else {}
         seeds.append(
             {
                 "stages": [{"run": t.name, "operations": cost} for t, cost in zip(chain, paid)],
@@ -195,13 +225,15 @@ def shown(rows: Sequence[Row], best: dict[str, Row], figures: dict[Training, Fig
             teacher = row.teachers[0].experiment.name
             lines.append([f"its teacher, {teacher}", *_cells(row.teachers, figures)])
     itself = reference()
-    lines.append(["the language itself", *[_cell([itself])] * len(EVALUATIONS)])
-    return table(["valid % / nats / entropy / unique %", *map(str, EVALUATIONS)], lines)
+    lines.append(["the language itself", "", *[_cell([itself])] * len(EVALUATIONS)])
+    heads = ["valid % / nats / entropy / unique %", "sampler"]
+    return table([*heads, *map(str, EVALUATIONS)], lines)
 
 
 def _cells(models: Sequence[Training], figures: dict[Training, Figures]) -> list[str]:
+    samplers = dict.fromkeys(figures[m]["sampler"] for m in models)
     found = ([figures[m]["rows"].get(str(n)) for m in models] for n in EVALUATIONS)
-    return [_cell([row for row in of if row is not None]) for of in found]
+    return [", ".join(samplers), *(_cell([r for r in of if r is not None]) for of in found)]
 
 
 def _cell(rows: Sequence[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def test_evaluations_are_counted_exactly(sampler, steps: list[int | None]) -> No
     assert found == steps
     for n, k in zip(study.EVALUATIONS, found):
         assert k is None or sampler.evaluations(k, 18) <= n
+
+
+def test_a_sampler_is_named_by_what_is_not_usual() -> None:
+    assert study.settings(Jumps()) == "Jumps"
+    assert study.settings(Unmask(order="confidence")) == "Unmask order=confidence"
+
+
+def test_what_cannot_write_so_fast_counts_as_wrong() -> None:
+    all_valid = {str(n): {"valid": 1.0} for n in study.CHOSEN_AT}
+    assert study.valid_share(all_valid) == 1
+    del all_valid["1"]
+    assert study.valid_share(all_valid) == pytest.approx(2 / 3)
 
 
 def test_every_row_costs_the_same() -> None:
@@ -101,6 +114,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(study, "EVALUATIONS", (1, 2, 32))
     monkeypatch.setattr(study, "CHOSEN_AT", (1, 2))
     monkeypatch.setattr(study, "SHARES", (0.25, 0.5))
+    monkeypatch.setattr(study, "ENTRANTS", ("demo-map", "demo-duo-dcd"))
+    monkeypatch.setattr(study, "BASES", ("demo-masked", "demo-autoregressive"))
     # How fast the machine is used is no part of the study, and counting operations takes seconds.
     monkeypatch.setattr("flowlm.run.monitor.work", lambda *_: Work(1.0, 0.0))
     monkeypatch.setattr(rules, "ENTRANTS", {"semigroup": rules.ENTRANTS["semigroup"]})
@@ -123,18 +138,22 @@ def test_the_study_trains_chooses_and_shows(
     table = capsys.readouterr().out
     for share in ("25%", "50%"):
         assert f"| demo-map, {share} distilled" in table
-    assert table.count("(chosen)") == 1
+    assert table.count("(chosen)") == 2
+    # Of a training in two stages the second teaches.
+    assert table.count("its teacher, demo-duo |") == 1
+    assert re.search(r"demo-duo-dcd, .* \| Replace", table)
     assert table.count("its teacher, demo-flow") == 1
     (autoregressive,) = (r for r in table.splitlines() if r.startswith("| demo-autoregressive"))
     assert autoregressive.count("| - ") == 2, "it takes 18 evaluations"
     told = json.loads((results / "study.json").read_text())
     assert {"provenance", "command", "chosen shares", "reference"} <= told.keys()
     rows = {(row["entrant"], row["share"]): row["seeds"] for row in told["rows"]}
-    assert len(rows) == 5
+    assert len(rows) == 6
     (seed,) = rows["demo-map", 0.25]
     assert seed["model"]["rows"]["1"]["evaluations"] == 1
     assert set(seed["model"]["choosing"]) == {"1", "2"}
     assert seed["teacher"]["rows"]["32"]["evaluations"] == 32
+    assert len(rows["demo-duo-dcd", 0.5][0]["stages"]) == 4
     # A second time nothing is trained or written again.
     files = {
         f: f.stat().st_mtime_ns for f in results.parent.rglob("study.json") if "runs" in str(f)

@@ -153,3 +153,23 @@ def gumbel() -> Experiment:
 def map_chain() -> tuple[Experiment, ...]:
     """The demo's flow, then its flow map."""
     return flow(), flow_map()
+
+
+def residual_chain() -> tuple[Experiment, ...]:
+    """The demo's flow, then version 1 of its map: a residual map, and one network for its jumps."""
+    return flow(), residual(), residual_map()
+
+
+def sdtt_chain() -> tuple[Experiment, ...]:
+    """The demo's masked diffusion, then two rounds of SDTT: steps of 1/16, then of 1/8."""
+    return sdtt_base(), sdtt(), sdtt()
+
+
+def dcd_chain() -> tuple[Experiment, ...]:
+    """The demo's Duo with its curriculum, then two rounds of DCD: times 1/8 apart, then 1/4."""
+    return duo_curriculum(), duo(), dcd(), dcd()
+
+
+def gumbel_chain() -> tuple[Experiment, ...]:
+    """The demo's autoregressive model, then its one-step map."""
+    return autoregressive(), gumbel()

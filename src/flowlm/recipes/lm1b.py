@@ -213,3 +213,35 @@ def map_bayes_chain() -> tuple[Experiment, ...]:
     torchrun --nproc-per-node 8 -m flowlm train lm1b-map-bayes
     """
     return flow_bayes(), flow_map_bayes()
+
+
+def residual_chain() -> tuple[Experiment, ...]:
+    """LM1B: lm1b-flow, then the two stages of version 1.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-v1
+    """
+    return flow(), residual(), residual_map()
+
+
+def sdtt_chain() -> tuple[Experiment, ...]:
+    """LM1B: lm1b-masked, then the seven published rounds of lm1b-sdtt.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-masked-sdtt
+    """
+    return masked(), *[sdtt()] * 7
+
+
+def dcd_chain() -> tuple[Experiment, ...]:
+    """LM1B: Duo with its curriculum, then the five published rounds of lm1b-dcd.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-duo-dcd
+    """
+    return duo_curriculum(), duo(), *[dcd()] * 5
+
+
+def gumbel_chain() -> tuple[Experiment, ...]:
+    """LM1B: lm1b-autoregressive, then its one-step map.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-autoregressive-gumbel
+    """
+    return autoregressive(), gumbel()

@@ -221,3 +221,35 @@ def map_bayes_chain() -> tuple[Experiment, ...]:
     torchrun --nproc-per-node 8 -m flowlm train owt-map-bayes
     """
     return flow_bayes(), flow_map_bayes()
+
+
+def residual_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-flow, then the two stages of version 1.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-v1
+    """
+    return flow(), residual(), residual_map()
+
+
+def sdtt_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-masked, then the seven published rounds of owt-sdtt.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-masked-sdtt
+    """
+    return masked(), *[sdtt()] * 7
+
+
+def dcd_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: Duo with its curriculum, then the five published rounds of owt-dcd.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-duo-dcd
+    """
+    return duo_curriculum(), duo(), *[dcd()] * 5
+
+
+def gumbel_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-autoregressive, then its one-step map.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-autoregressive-gumbel
+    """
+    return autoregressive(), gumbel()

@@ -150,3 +150,35 @@ def map_chain() -> tuple[Experiment, ...]:
     flowlm train text-map --data.path FILE
     """
     return flow(), flow_map()
+
+
+def residual_chain() -> tuple[Experiment, ...]:
+    """A flow of a text, then version 1 of its map: a residual map, and one network for its jumps.
+
+    flowlm train text-v1 --data.path FILE
+    """
+    return flow(), residual(), residual_map()
+
+
+def sdtt_chain() -> tuple[Experiment, ...]:
+    """Masked diffusion of a text, then three rounds of SDTT.
+
+    flowlm train text-masked-sdtt --data.path FILE
+    """
+    return masked(), sdtt(), sdtt(), sdtt()
+
+
+def dcd_chain() -> tuple[Experiment, ...]:
+    """Uniform-state diffusion of a text, then three rounds of DCD.
+
+    flowlm train text-uniform-dcd --data.path FILE
+    """
+    return uniform(), dcd(), dcd(), dcd()
+
+
+def gumbel_chain() -> tuple[Experiment, ...]:
+    """An autoregressive model of a text, then its one-step map.
+
+    flowlm train text-autoregressive-gumbel --data.path FILE
+    """
+    return autoregressive(), gumbel()
