@@ -4,9 +4,9 @@ python -m benchmarks.study [--out runs/study] [--seeds 1] [--budget 1.0]
 
 A budget is the operations of the recipe demo-masked. A chain spends a share of it on distillation,
 each of SHARES in turn; the share, and the sampler where a model may have several, are chosen by the
-valid texts at 1, 2 and 4 evaluations, of noise that the table does not use. Undistilled models take the whole budget. docs/fair-comparison.md says
-what is counted. What is trained and measured in --out already is kept: a change of the code calls
-for another --out.
+valid texts at 1, 2 and 4 evaluations, of noise that the table does not use. Undistilled models take
+the whole budget. docs/fair-comparison.md says what is counted. What is trained and measured in
+--out already is kept: a change of the code calls for another --out.
 """
 
 from __future__ import annotations
