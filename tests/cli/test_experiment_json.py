@@ -50,6 +50,7 @@ CAPS = st.floats(0.001, 1000)
 
 LATER = (
     "-sdtt",
+    "-di4c",
     "-uniform",
     "-curriculum",
     "-duo",

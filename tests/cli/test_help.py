@@ -12,6 +12,7 @@ import pytest
 from flowlm.experiment import Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.dcd import DCD
+from flowlm.methods.di4c import Di4C
 from flowlm.methods.duo import Curriculum, Duo
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -92,6 +93,7 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     experiment = RECIPES[recipe]()
     own = {Flow: "temperature", FlowMap: "gamma", Masked: "top-p", Autoregressive: "top-p"}
     own |= dict.fromkeys((SEDD, SEDDUniform), "top-p")
+    own[Di4C] = "top-p"
     own |= dict.fromkeys((UniformState, Curriculum, Duo, DCD), "tail") | {ResidualStudent: "gamma"}
     own |= {SDTT: "order"}
     if not isinstance(experiment.method, ResidualMap | GumbelMap):  # its sampler has no settings

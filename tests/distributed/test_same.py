@@ -14,7 +14,7 @@ EXACT, USUAL = torch.float64, torch.float32
 CLOSE = {EXACT: 1e-10, USUAL: 1e-6}
 FEW = (
     *("flow", "flow, bayes", "flow map, taught", "masked", "autoregressive"),
-    *("residual, taught", "student, taught"),
+    *("residual, taught", "student, taught", "di4c, taught"),
 )
 FEWER = ("flow, bayes", "flow map, taught", "masked")
 EVERY = [(n, d) for n in METHODS for d in CLOSE if d == EXACT or "taught" not in n]

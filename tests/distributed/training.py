@@ -10,6 +10,7 @@ from several import join_anew
 
 from flowlm import core, nn
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.di4c import Di4C
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -37,6 +38,7 @@ METHODS: dict[str, Method] = {
     "sedd": SEDD(),
     "sedd, uniform": SEDDUniform(),
     "sdtt, taught": SDTT(teacher="a masked diffusion", dt=1 / 8),
+    "di4c, taught": Di4C(teacher="a masked diffusion", latents=3, delta=0.25),
     "autoregressive": Autoregressive(),
     "gumbel, taught": GumbelMap(teacher="an autoregressive model"),
     "residual, taught": ResidualMap(teacher="a flow"),

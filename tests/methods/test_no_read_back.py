@@ -22,6 +22,7 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.by_length import ByLength
 from flowlm.methods.continuous import Continuous
 from flowlm.methods.dcd import DCD
+from flowlm.methods.di4c import Di4C
 from flowlm.methods.duo import Curriculum, Duo
 from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
@@ -66,6 +67,7 @@ CASES: dict[str, Method] = {
     "dcd": DCD(teacher="runs/teacher"),
     "sedd": SEDD(),
     "sedd, uniform": SEDDUniform(),
+    "di4c": Di4C(teacher="runs/teacher", latents=2),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="runs/teacher"),
 }
@@ -125,7 +127,7 @@ def step(method: Method) -> Copies:
             teacher = ResidualMap(teacher="runs/flow").network(size, VOCAB, LENGTH, flow).eval()
         if isinstance(method, GumbelMap):
             teacher = Autoregressive().network(size, VOCAB, LENGTH).eval()
-        if isinstance(method, Duo | DCD | SDTT):
+        if isinstance(method, Duo | DCD | SDTT | Di4C):
             teacher = method.like_teacher().network(size, VOCAB, LENGTH).eval()
         network = method.network(size, VOCAB, LENGTH, teacher)
         tokens = torch.zeros(TEXTS, LENGTH, dtype=torch.long)
@@ -138,7 +140,7 @@ def step(method: Method) -> Copies:
     learnt = [p for p in network.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.device == META for p in learnt)
     # Reductions of whole rows go by strips.
-    rows = UniformDiffusion | SDTT | ScoreEntropy | ResidualMap | ResidualStudent
+    rows = UniformDiffusion | SDTT | Di4C | ScoreEntropy | ResidualMap | ResidualStudent
     if not isinstance(method, rows):
         assert "index_add_" in copies.seen or "maximum" in copies.seen, "the head worked in tiles"
     return copies

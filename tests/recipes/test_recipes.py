@@ -16,6 +16,7 @@ from flowlm.core import Batch, Loss, Streams
 from flowlm.experiment import Experiment, Text
 from flowlm.machine.accelerators import accelerator
 from flowlm.methods.dcd import DCD
+from flowlm.methods.di4c import Di4C
 from flowlm.methods.gumbel_map import GumbelMap
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
@@ -76,7 +77,7 @@ def test_a_recipe_builds_a_network_that_learns(name: str) -> None:
     plan = replace(experiment.train, batch=2)
     model, vocab, length = network(experiment)
     guide = None
-    if isinstance(experiment.method, GumbelMap | ResidualMap | ResidualStudent | DCD | SDTT):
+    if isinstance(experiment.method, GumbelMap | ResidualMap | ResidualStudent | DCD | SDTT | Di4C):
         # A flow of zeros is straight, and a network of zeros says the same of every token.
         guide = experiment.method.like_teacher().network(experiment.size, vocab, length).eval()
         for parameter in guide.parameters():
@@ -127,7 +128,7 @@ CORPORA = {
 def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
     path, length, vocab = CORPORA[corpus]
     recipes = {n: r() for n, r in RECIPES.items() if n.startswith(f"{corpus}-")}
-    assert len(recipes) == (7 if corpus == "text8" else 16)
+    assert len(recipes) == (7 if corpus == "text8" else 17)
     for name, experiment in recipes.items():
         assert experiment.data == Text(path=path, length=length, vocab=vocab)
         # With the bayes encoder, what goes with it; everything else as published.
@@ -137,7 +138,9 @@ def test_the_models_of_a_corpus_differ_in_method_alone(corpus: str) -> None:
         small = ("owt-flow-map", "owt-gumbel", "owt-residual")
         a_round = name.endswith(("-dcd", "-sdtt"))
         batch = 128 if name.startswith(small) or a_round else 512
-        own = {"-duo": 500_000, "-dcd": 10_000, "-sdtt": 10_000, "-sedd": 1_300_000}
+        batch = 16 if name.endswith("-di4c") else batch
+        own = {"-duo": 500_000, "-sedd": 1_300_000}
+        own |= dict.fromkeys(("-dcd", "-sdtt", "-di4c"), 10_000)
         steps = next((own[part] for part in own if part in name), 1_000_000)
         assert (experiment.train.steps, experiment.train.batch) == (steps, batch)
     encoders = {n: e.method.input for n, e in recipes.items() if "flow" in n}
@@ -249,6 +252,15 @@ def test_the_demo_s_sdtt_costs_with_its_base_what_a_baseline_costs() -> None:
     # Five passes of a text for three.
     steps = RECIPES["demo-sdtt"]().train.steps / RECIPES["demo-sdtt-base"]().train.steps
     assert sdtt / base / steps == pytest.approx(5 / 3, rel=0.05)
+
+
+def test_the_demo_s_mixture_costs_with_its_base_what_a_baseline_costs() -> None:
+    base, teacher = operations("demo-di4c-base")
+    di4c, _ = operations("demo-di4c", teacher.requires_grad_(False).eval())
+    assert base + di4c == pytest.approx(operations("demo-masked")[0], rel=0.02)
+    # With 4 latents 17 passes of a text for three, each of one token more.
+    steps = RECIPES["demo-di4c"]().train.steps / RECIPES["demo-di4c-base"]().train.steps
+    assert di4c / base / steps == pytest.approx(17 / 3 * 19 / 18, rel=0.05)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -9,6 +9,7 @@ import torch
 
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
+from flowlm.methods.di4c import Di4C
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -62,6 +63,7 @@ CASES: dict[str, tuple[Method, Sampler, Size, int, int]] = {
     "two evaluations a step": (Flow(), Heun(), replace(BASE, width=128), 300, 32),
     "bridges": (Flow(), Bridge(), BASE, 6_000, 32),
     "masks": (Masked(), Unmask(), replace(BASE, attention_cap=None), 6_000, 32),
+    "a mixture": (Di4C("x"), Unmask(), replace(BASE, attention_cap=None), 6_000, 32),
     "a nucleus": (Masked(), Unmask(top_p=0.9), BASE, 6_000, 32),
     "scores of masks": (SEDD(), Tweedie(), replace(BASE, output_cap=None), 6_000, 32),
     "scores": (SEDDUniform(), TweedieUniform(), BASE, 6_000, 32),

@@ -17,6 +17,7 @@ from rich.console import Console
 from flowlm.experiment import Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.dcd import DCD
+from flowlm.methods.di4c import Di4C
 from flowlm.methods.duo import Curriculum
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
@@ -52,6 +53,7 @@ METHODS = {
     "dcd": DCD(teacher="the fixture names one"),
     "sedd": SEDD(),
     "sedd, uniform": SEDDUniform(),
+    "di4c": Di4C(teacher="the fixture names one", latents=2),
     "autoregressive": Autoregressive(),
     "gumbel": GumbelMap(teacher="the fixture names one"),
     "residual": ResidualMap(teacher="the fixture names one"),

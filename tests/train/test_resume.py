@@ -15,9 +15,9 @@ from stored import stored
 
 METHODS = [
     "flow", "flow in projected space", "flow map", "flow map with a teacher", "masked",
-    "sdtt", "curriculum", "dcd", "sedd", "sedd, uniform", "autoregressive", "gumbel",
+    "sdtt", "di4c", "curriculum", "dcd", "sedd", "sedd, uniform", "autoregressive", "gumbel",
 ]  # fmt: skip
-TAUGHT = ("flow map with a teacher", "sdtt", "dcd", "gumbel")
+TAUGHT = ("flow map with a teacher", "sdtt", "di4c", "dcd", "gumbel")
 
 
 def state(directory: Path, step: int) -> dict[str, Any]:

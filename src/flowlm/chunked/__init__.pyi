@@ -1,3 +1,7 @@
+from .copies import Copies as Copies
+from .copies import MeanOfCopies as MeanOfCopies
+from .copies import draw_copies as draw_copies
+from .copies import mixture as mixture
 from .evidence import Evidence as Evidence
 from .gumbel import gumbel_noise as gumbel_noise
 from .gumbel import gumbel_posterior as gumbel_posterior

@@ -26,15 +26,16 @@ from flowlm.chunked.tiled import (
 )
 from flowlm.chunked.tiles import Logits, Tiling, capped, tile_side
 from flowlm.core import distribution
-from flowlm.core.distribution import Dense, Mixture, Reduction, Target, TokenDistribution
-from flowlm.core.types import Patch, Probs
+from flowlm.core.distribution import Mixture, Reduction, Target, TokenDistribution
+from flowlm.core.types import Patch
 
 
 @dataclass(frozen=True, eq=False)
 class HeadPrediction(TokenDistribution):
     """softmax(cap(y W^T + c) + evidence): features y (b, l, d), weight W (v, d), bias c (v,)."""
 
-    features: Float[Tensor, "b l d"]
+    features: Float[Tensor, "b l *copies d"]
+    """With several rows a token (`Copies`) only `log_probs` and `reduce` by strips can be asked."""
     weight: Float[Tensor, "v d"]
     bias: Float[Tensor, " v"]
     cap: float | None = None
@@ -57,7 +58,7 @@ class HeadPrediction(TokenDistribution):
         """Device of features and head."""
         return self.features.device
 
-    def log_probs(self, patch: Patch | None = None) -> Probs:
+    def log_probs(self, patch: Patch | None = None) -> Float[Tensor, "n m *copies v"]:
         """Log-probabilities, or logits where they stay unnormalised; at least float32."""
         b, l = self.shape  # noqa: E741
         patch = patch or (slice(0, b), slice(0, l))
@@ -83,8 +84,9 @@ class HeadPrediction(TokenDistribution):
 
         Where all rows are no more than a tile, autograd's own way is as small and faster.
         """
-        if self.shape.numel() * len(self.weight) <= self._tiling.side**2:
-            return Dense(self.log_probs()).reduce(f, *operands)
+        if self.features.shape[:-1].numel() * len(self.weight) <= self._tiling.side**2:
+            b, l = self.shape  # noqa: E741
+            return f(self.log_probs(), (slice(0, b), slice(0, l)), *operands)
         if not self.normalised:
             return self._reduce_strips(f, operands)
         match f:
@@ -104,7 +106,8 @@ class HeadPrediction(TokenDistribution):
         learnt = [x for x in operands if isinstance(x, Tensor) and x.requires_grad]
         assert not learnt, "no gradient flows into the operands of a reduction"
         beta = None if self.evidence is None else self.evidence.beta.expand(self.shape)
-        shape, tiling = torch.Size((*self.shape, len(self.weight))), self._tiling
+        copies = self.features.shape[2:-1].numel()
+        shape, tiling = torch.Size((*self.shape, copies * len(self.weight))), self._tiling
         rows = Rows(
             tuple(patches(shape, self.device.type)),
             tiling.products, self._autocast, self.cap, tiling.x, self.normalised, f, operands,

@@ -1,10 +1,10 @@
 """Any reduction of the rows of softmax(cap(y W^T + c) + beta x), strip by strip.
 
-A strip is a patch of whole rows (`points.patches`). The forward pass runs the reduction on its
-log-probabilities and keeps the results alone. The backward pass makes the strip again and leaves to
-autograd what lies between its products and the results: bias, cap, evidence, log-softmax and the
-reduction. The products are differentiated by hand, with sums over strips in float32 (float64 where
-y is).
+A strip is a patch of whole rows (`points.patches`): one row a token, or one of each copy of a text
+(`copies`). The forward pass runs the reduction on its log-probabilities and keeps the results
+alone. The backward pass makes the strip again and leaves to autograd what lies between its products
+and the results: bias, cap, evidence, log-softmax and the reduction. The products are differentiated
+by hand, with sums over strips in float32 (float64 where y is).
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Rows:
     def log_probs(
         self,
         patch: Patch,
-        products: Float[Tensor, "n m v"],
+        products: Float[Tensor, "n m *copies v"],
         bias: Float[Tensor, " v"],
         beta: Float[Tensor, "b l"] | None = None,
-    ) -> Float[Tensor, "n m v"]:
+    ) -> Float[Tensor, "n m *copies v"]:
         """Log-probabilities of a strip, nats, or its logits; at least float32."""
         logits = capped(products, bias, self.cap)
         if self.x is not None and beta is not None:
             logits = torch.addcmul(logits, beta[patch][..., None], self.x.write(patch))
         return logits.log_softmax(-1) if self.normalised else logits
 
-    def reduced(self, logp: Float[Tensor, "n m v"], patch: Patch) -> Tensor:
+    def reduced(self, logp: Float[Tensor, "n m *copies v"], patch: Patch) -> Tensor:
         """The reduction of a strip, (n, m, ...)."""
         kind = logp.device.type
         with torch.autocast(kind, self.products) if self.autocast else nullcontext():
@@ -66,7 +66,7 @@ class Strips(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, weight: Tensor, bias: Tensor, beta: Tensor | None, rows: Rows) -> Tensor:
-        """y (b, l, d), weight (v, d), bias (v,), beta (b, l)."""
+        """y (b, l, *copies, d), weight (v, d), bias (v,), beta (b, l)."""
         lowered, columns = y.to(rows.products), weight.to(rows.products).mT
         answer = None
         for patch in rows.patches:
@@ -99,7 +99,7 @@ class Strips(torch.autograd.Function):
                 value = rows.reduced(logp, patch)
             slope, *slopes = torch.autograd.grad(value, leaves, g[patch])
             totals[0][patch] = (slope @ columns).to(sums)
-            add_product(totals[1], slope.flatten(0, 1).mT, lowered[patch].flatten(0, 1))
+            add_product(totals[1], slope.flatten(0, -2).mT, lowered[patch].flatten(0, -2))
             for total, part in zip(totals[2:], slopes):
                 total += part
         gradients = [d.to(x.dtype) for d, x in zip(totals, (y, weight, *others))]

@@ -13,6 +13,7 @@ from flowlm.experiment.experiment import AnyData, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.by_length import ByLength
 from flowlm.methods.dcd import DCD
+from flowlm.methods.di4c import Di4C
 from flowlm.methods.duo import Curriculum, Duo
 from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
@@ -55,7 +56,7 @@ def _by_name(*kinds: type[Kind]) -> Kinds[Kind]:
 
 
 METHODS: Kinds[Method] = _by_name(
-    Flow, FlowMap, Masked, SDTT, UniformState, Curriculum, Duo, DCD, SEDD, SEDDUniform,
+    Flow, FlowMap, Masked, SDTT, Di4C, UniformState, Curriculum, Duo, DCD, SEDD, SEDDUniform,
     Autoregressive, GumbelMap, ResidualMap, ResidualStudent,
 )  # fmt: skip
 SAMPLERS: Kinds[Sampler] = _by_name(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import core, nn
@@ -40,22 +42,8 @@ class MaskedDiffusion(Method):
     def nll(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
     ) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound: masked tokens pay their nll over the share masked.
-
-        A sequence has one time in each of `draws` equal parts of [0, 1). It bounds what unmasking
-        in many steps writes with any network, whatever that has learnt from.
-        """
-        first = rng.stratified()
-
-        def paid(t: core.Time) -> Float[Tensor, "b l"]:
-            noisy = mask(batch.tokens, t, model.vocab, rng)
-            weight = bound_weight(noisy == model.vocab, t)
-            return model(noisy, rng=rng).nll(batch.tokens) * weight
-
-        total = paid(first / draws)
-        for k in range(1, draws):
-            total = total + paid((k + first) / draws)
-        return total / draws
+        """An unbiased draw of the bound."""
+        return masked_bound(partial(model, rng=rng), batch.tokens, model.vocab, rng, draws)
 
 
 @dataclass(frozen=True)
@@ -70,3 +58,27 @@ class Masked(MaskedDiffusion):
     ) -> core.Loss:
         """The likelihood bound at one stratified time per sequence."""
         return core.Loss(self.nll(model, batch, rng), batch.weight)
+
+
+def masked_bound(
+    predict: Callable[[core.Tokens], core.TokenDistribution],
+    tokens: core.Tokens,
+    mask_id: int,
+    rng: core.Streams,
+    draws: int = 1,
+) -> Float[Tensor, "b l"]:
+    """An unbiased draw of the bound: masked tokens pay their nll over the share masked, nats.
+
+    A sequence has one time in each of `draws` equal parts of [0, 1). It bounds what unmasking in
+    many steps writes with any network, whatever that has learnt from.
+    """
+    first = rng.stratified()
+
+    def paid(t: core.Time) -> Float[Tensor, "b l"]:
+        noisy = mask(tokens, t, mask_id, rng)
+        return predict(noisy).nll(tokens) * bound_weight(noisy == mask_id, t)
+
+    total = paid(first / draws)
+    for k in range(1, draws):
+        total = total + paid((k + first) / draws)
+    return total / draws

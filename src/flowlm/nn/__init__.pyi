@@ -10,5 +10,6 @@ from .encoder import Posterior as Posterior
 from .encoder import Projected as Projected
 from .gumbel import Gumbel as Gumbel
 from .hollow import hollow as hollow
+from .latent import LatentDiT as LatentDiT
 from .residual import ResidualDiT as ResidualDiT
 from .size import Size as Size

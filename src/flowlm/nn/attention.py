@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 Heads = Float[Tensor, "b h l k"]
 
+Rotary = tuple[Float[Tensor, "l k"], Float[Tensor, "l k"]]
+"""Cosines and sines of the positions of all tokens."""
+
 
 def attention(q: Heads, k: Tensor, v: Tensor, causal: bool, cap: float | None) -> Heads:
     """softmax(q k^T / sqrt(k)) v, with logits a replaced by cap tanh(a / cap) if there is a cap.
@@ -39,9 +42,7 @@ def rotary_frequencies(width: int, device: torch.device) -> Float[Tensor, " half
     return 10000.0 ** -(torch.arange(0, width, 2, device=device).float() / width)
 
 
-def rotary_tables(
-    length: int, width: int, device: torch.device, first: int = 0
-) -> tuple[Float[Tensor, "l k"], Float[Tensor, "l k"]]:
+def rotary_tables(length: int, width: int, device: torch.device, first: int = 0) -> Rotary:
     """cos and sin of position / 10000^(2j/k), for positions `first ... first + length`."""
     positions = torch.arange(first, first + length, device=device).float()
     angle = positions[:, None] * rotary_frequencies(width, device)
@@ -94,7 +95,7 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b l d"],
-        rotary: tuple[Tensor, Tensor] | None,
+        rotary: Rotary | None,
         cache: Cache | None = None,
         block: int = 0,
     ) -> Float[Tensor, "b l d"]:

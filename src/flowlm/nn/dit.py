@@ -19,7 +19,7 @@ from flowlm.chunked.points import LazyPoint
 from flowlm.core.distribution import TokenDistribution
 from flowlm.core.rng import Streams
 from flowlm.core.types import Point, Time
-from flowlm.nn.attention import Cache, SelfAttention, rotary_tables
+from flowlm.nn.attention import Cache, Rotary, SelfAttention, rotary_tables
 from flowlm.nn.dropout import block_keys, dropped
 from flowlm.nn.encoder import Encoder, Posterior, Seen
 from flowlm.nn.forward_mode import ScaleApart
@@ -69,7 +69,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b l d"],
         condition: Float[Tensor, "#b #l c"],
-        rotary: tuple[Tensor, Tensor] | None,
+        rotary: Rotary | None,
         cache: Cache | None = None,
         block: int = 0,
         keys: Int[Tensor, "b 2"] | None = None,
@@ -194,15 +194,30 @@ class DiT(nn.Module):
 
         `condition` is the embedded times; `seeds`, one a sequence, are for dropout.
         """
+        y, rotary = self.placed(y, cache)
+        return self.mixed(y, condition, rotary, cache, seeds)
+
+    def placed(
+        self, y: Float[Tensor, "b l d"], cache: Cache | None = None
+    ) -> tuple[Float[Tensor, "b l d"], Rotary | None]:
+        """Features that know their neighbours and, if learned, their positions; else rotations."""
         if self.near is not None:
             y = self.near(y, cache)
         first = 0 if cache is None else cache.length
-        rotary = None
         if self.places is not None:
-            y = y + self.places[first : first + y.shape[1]]
-        else:
-            per_head = self.size.width // self.size.heads
-            rotary = rotary_tables(y.shape[1], per_head, y.device, first)
+            return y + self.places[first : first + y.shape[1]], None
+        per_head = self.size.width // self.size.heads
+        return y, rotary_tables(y.shape[1], per_head, y.device, first)
+
+    def mixed(
+        self,
+        y: Float[Tensor, "b l d"],
+        condition: Float[Tensor, "#b #l c"],
+        rotary: Rotary | None,
+        cache: Cache | None = None,
+        seeds: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b l d"]:
+        """All blocks, and the last modulation."""
         for i, block in enumerate(self.blocks):
             keys = None if seeds is None else block_keys(seeds, i)
             if self.recompute and torch.is_grad_enabled():

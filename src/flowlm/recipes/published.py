@@ -28,3 +28,6 @@ SCORES = replace(PLAN, steps=1_300_000)
 ROUND_SDTT = replace(PLAN, steps=10_000, batch=128)
 """A round of SDTT, of which seven are published; the first takes steps of 1/1024 (arXiv
 2410.21035)."""
+MIXTURE = replace(ROUND, batch=16, lr=3e-5)
+"""Di4C (arXiv 2410.08709), which is published with two texts a step. Its number of steps is not
+known: this one is ours."""

@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 class MaskedDenoiser:
     """A masked diffusion model, as its samplers ask it: clean tokens, given those not masked."""
 
-    predict: Callable[[core.Tokens], core.TokenDistribution]
+    predict: Callable[..., core.TokenDistribution]
+    """Of tokens (b, l), and of a number (b, 1) for each of its latents."""
     mask_id: int
+    latents: int = 0
+    """Numbers in [0, 1) that it reads besides: a mixture over them, one component a text."""
+
+    def answer(self, tokens: core.Tokens, rng: core.Streams) -> core.TokenDistribution:
+        """One evaluation, with fresh latents for every text."""
+        return self.predict(tokens, *(rng.uniform(1) for _ in range(self.latents)))
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,9 @@ class Unmask(Sampler):
     share t' of a text's free tokens is revealed after it, rounded, and at least one more than
     before, so that no evaluation is wasted while any is left.
 
-    Tokens revealed in the same step are drawn independently of each other, which is what breaks
-    texts of few steps. In as many steps as there are free tokens an order reveals one at a time,
-    and an exact network then writes exactly its language.
+    Tokens revealed in the same step are drawn independently of each other (of a mixture: given its
+    latent), which is what breaks texts of few steps. In as many steps as there are free tokens an
+    order reveals one at a time, and an exact network then writes exactly its language.
     """
 
     temperature: float = 1.0
@@ -73,7 +80,7 @@ class Unmask(Sampler):
         t = self.times(steps, prompt.device)
         for i in range(steps):
             masked = tokens == mask_id
-            prediction = denoiser.predict(tokens)
+            prediction = denoiser.answer(tokens, rng)
             drawn = prediction.sample(rng, self.temperature, self.top_p)
             if self.order == "random":
                 reveal = rng.uniform(tokens.shape[1]) < reveal_probability(t[i], t[i + 1])
@@ -91,6 +98,7 @@ class Unmask(Sampler):
     ) -> Float[Tensor, "b l"] | None:
         """Cost of the tokens that a step reveals, seen among those revealed before.
 
+        With a latent, the cost at one that is drawn: no less in the mean than that of the mixture.
         None where tokens exist that are never drawn: of a nucleus, or the likeliest alone. None
         with an order, too: the bound is a mean over random masks, and those that an order leaves
         are not random.
@@ -101,7 +109,8 @@ class Unmask(Sampler):
         total = t.new_zeros(tokens.shape)
         for i in range(steps):
             noisy = mask(tokens, t[i].expand(len(tokens), 1), denoiser.mask_id, rng)
-            paid = denoiser.predict(noisy).with_temperature(self.temperature).nll(tokens)
+            answer = denoiser.answer(noisy, rng).with_temperature(self.temperature)
+            paid = answer.nll(tokens)
             reveal = reveal_probability(t[i], t[i + 1])
             total = total + (reveal * paid).where(noisy == denoiser.mask_id, 0.0)
         return total
