@@ -28,7 +28,7 @@ from flowlm.run.budget import operations, per_step, spread
 from flowlm.sampling import Jumps, Replace, Sampler, Unmask
 
 ENTRANTS = (
-    "demo-map", "demo-v1", "demo-masked-sdtt", "demo-duo-dcd",
+    "demo-map", "demo-v1", "demo-masked-sdtt", "demo-masked-di4c", "demo-duo-dcd",
     "demo-autoregressive-gumbel",
 )  # fmt: skip
 """Chains."""

@@ -266,7 +266,7 @@ def test_the_demo_s_mixture_costs_with_its_base_what_a_baseline_costs() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_compares_models_of_equal_size(task: str) -> None:
     experiments = [RECIPES[name]() for name in RECIPES if name.startswith(f"{task}-")]
-    assert len(experiments) == (15 if task == "demo" else 4)
+    assert len(experiments) == (17 if task == "demo" else 4)
     assert len({experiment.size for experiment in experiments}) == 1
     plans = [experiment.train for experiment in experiments]
     assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)

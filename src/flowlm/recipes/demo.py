@@ -180,6 +180,11 @@ def sdtt_chain() -> tuple[Experiment, ...]:
     return sdtt_base(), sdtt(), sdtt()
 
 
+def di4c_chain() -> tuple[Experiment, ...]:
+    """The demo's masked diffusion, then a mixture of products distilled from it (Di4C)."""
+    return di4c_base(), di4c()
+
+
 def dcd_chain() -> tuple[Experiment, ...]:
     """The demo's Duo with its curriculum, then two rounds of DCD: times 1/8 apart, then 1/4."""
     return duo_curriculum(), duo(), dcd(), dcd()

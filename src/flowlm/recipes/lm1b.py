@@ -250,6 +250,14 @@ def sdtt_chain() -> tuple[Experiment, ...]:
     return masked(), *[sdtt()] * 7
 
 
+def di4c_chain() -> tuple[Experiment, ...]:
+    """LM1B: lm1b-masked, seven rounds of lm1b-sdtt, then lm1b-di4c of the last of them.
+
+    torchrun --nproc-per-node 8 -m flowlm train lm1b-masked-sdtt-di4c
+    """
+    return *sdtt_chain(), di4c()
+
+
 def dcd_chain() -> tuple[Experiment, ...]:
     """LM1B: Duo with its curriculum, then the five published rounds of lm1b-dcd.
 

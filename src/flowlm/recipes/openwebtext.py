@@ -258,6 +258,14 @@ def sdtt_chain() -> tuple[Experiment, ...]:
     return masked(), *[sdtt()] * 7
 
 
+def di4c_chain() -> tuple[Experiment, ...]:
+    """OpenWebText: owt-masked, seven rounds of owt-sdtt, then owt-di4c of the last of them.
+
+    torchrun --nproc-per-node 8 -m flowlm train owt-masked-sdtt-di4c
+    """
+    return *sdtt_chain(), di4c()
+
+
 def dcd_chain() -> tuple[Experiment, ...]:
     """OpenWebText: Duo with its curriculum, then the five published rounds of owt-dcd.
 

@@ -180,6 +180,14 @@ def sdtt_chain() -> tuple[Experiment, ...]:
     return masked(), sdtt(), sdtt(), sdtt()
 
 
+def di4c_chain() -> tuple[Experiment, ...]:
+    """Masked diffusion of a text, then a mixture of products distilled from it (Di4C).
+
+    flowlm train text-masked-di4c --data.path FILE
+    """
+    return masked(), di4c()
+
+
 def dcd_chain() -> tuple[Experiment, ...]:
     """Uniform-state diffusion of a text, then three rounds of DCD.
 
