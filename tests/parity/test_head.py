@@ -115,7 +115,7 @@ def gradients(answer: Tensor, x: dict) -> dict[str, Tensor]:
     return {k: torch.zeros_like(x[k]) if g is None else g for k, g in zip(x, found)}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 100), side=st.integers(1, 12), most=st.sampled_from([1, 3 * V, 100 * V]))
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("cap", CAPS)
