@@ -1,6 +1,6 @@
 """Every way to a few-step model at equal training compute, on the demo's language.
 
-python -m benchmarks.study [--out runs/study] [--seeds 1] [--budget 1.0]
+python -m benchmarks.study [--out runs/study] [--seeds 1] [--budget 1.0] [--chains demo-map ...]
 
 A budget is the operations of the recipe demo-masked. A chain spends a share of it on distillation,
 each of SHARES in turn; the share, and the sampler where a model may have several, are chosen by the
@@ -85,13 +85,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--seeds", type=int, default=1, help="seeds of training, from 0 on")
     parser.add_argument("--budget", type=float, default=1.0, help="in trainings of demo-masked")
+    parser.add_argument("--chains", nargs="+", choices=ENTRANTS, default=ENTRANTS)
     given = parser.parse_args()
     compute = given.budget * operations((demo.masked(),))
-    rows = planned(compute, range(given.seeds))
+    rows = planned(compute, range(given.seeds), given.chains)
     wanted = [training for row in rows for training in (*row.teachers, *row.models)]
     carry_out(wanted, given.out, measured)
     figures = {t: figures_of(t, given.out, measured) for t in wanted}
-    best = {name: chosen(name, rows, figures) for name in ENTRANTS}
+    best = {name: chosen(name, rows, figures) for name in given.chains}
     file = write_result(
         "study",
         {
@@ -108,11 +109,11 @@ def main() -> None:
     print(f"Written: {file}")
 
 
-def planned(compute: float, seeds: Sequence[int]) -> list[Row]:
+def planned(compute: float, seeds: Sequence[int], chains: Sequence[str] = ENTRANTS) -> list[Row]:
     """All rows: every chain with every share, and what is not distilled."""
     found = [
         Row(name, share, tuple(_trainings(CHAINS[name](), compute, share, seed) for seed in seeds))
-        for name in ENTRANTS
+        for name in chains
         for share in SHARES
     ]
     for name in BASES:
