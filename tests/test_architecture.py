@@ -165,7 +165,7 @@ def test_only_methods_know_each_other() -> None:
     kinds = {"Flow", "FlowMap", "Masked", "UniformState", "Autoregressive", "Continuous"}
     kinds |= {"GumbelMap", "ResidualMap", "ResidualStudent"}
     kinds |= {"UniformDiffusion", "Curriculum", "Duo", "DCD", "ScoreEntropy", "SEDD", "SEDDUniform"}
-    kinds |= {"MaskedDiffusion", "SDTT", "Di4C"}
+    kinds |= {"BoundDiffusion", "MaskedDiffusion", "SDTT", "Di4C"}
     asked = [
         f"{name}:{node.lineno}"
         for name, tree in TREES.items()

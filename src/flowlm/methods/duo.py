@@ -7,23 +7,19 @@ any other one: a uniform-state token at a = tau(t), tau the decoding clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from flowlm import chunked, core, nn
 from flowlm.checks import require_fields
 from flowlm.errors import Refusal
-from flowlm.methods.method import Likelihood, Method, require_teacher
-from flowlm.methods.uniform_state import UniformDiffusion, UniformState, rate_of, uniform_bound
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
+from flowlm.methods.method import Method, require_teacher
+from flowlm.methods.uniform_state import BoundDiffusion, UniformState, rate_of
 
 PAPER = "https://arxiv.org/abs/2506.10892"
 
 
 @dataclass(frozen=True)
-class Curriculum(UniformDiffusion):
+class Curriculum(BoundDiffusion):
     """Learn uniform-state diffusion from softened Gaussian points: Duo's first stage.
 
     The network reads softmax(x_t / (|(t, 1 - t)| T)) @ E, which nearly is the row of the largest
@@ -36,7 +32,6 @@ class Curriculum(UniformDiffusion):
         "The first stage of a uniform-state diffusion language model, Duo, before it has seen "
         f"tokens ([paper]({PAPER}))."
     )
-    likelihood: ClassVar[Likelihood] = "upper bound"
     in_strips: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
 
     temperature: float = 1e-3
@@ -73,22 +68,15 @@ class Curriculum(UniformDiffusion):
         rate = rate_of(model(soft, a, rng=rng), tokens, z, a, vocab)
         return core.Loss(rate * clock.slope(t) * per_share, batch.weight)
 
-    def nll(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
-    ) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound, with tokens to read."""
-        return uniform_bound(model, batch, rng, draws)
-
 
 @dataclass(frozen=True)
-class Duo(UniformDiffusion):
+class Duo(BoundDiffusion):
     """Go on from the weights of Duo's curriculum with the bound of uniform-state diffusion."""
 
     label: ClassVar[str] = "Duo"
     about: ClassVar[str] = (
         f"A uniform-state diffusion language model with a curriculum, Duo ([paper]({PAPER}))."
     )
-    likelihood: ClassVar[Likelihood] = "upper bound"
     teachers: ClassVar[tuple[type[Method], ...]] = (Curriculum,)
     continues: ClassVar[bool] = True
 
@@ -107,18 +95,6 @@ class Duo(UniformDiffusion):
     def like_teacher(self) -> UniformState:
         """All of uniform-state diffusion has one network."""
         return UniformState()
-
-    def loss(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
-    ) -> core.Loss:
-        """The likelihood bound at one stratified time per sequence."""
-        return core.Loss(uniform_bound(model, batch, rng), batch.weight)
-
-    def nll(
-        self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
-    ) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound."""
-        return uniform_bound(model, batch, rng, draws)
 
 
 COLDEST = 1e-6

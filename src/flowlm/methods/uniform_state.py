@@ -49,16 +49,9 @@ class UniformDiffusion(Method):
         return model(noisy, tau, rng=rng).nll(batch.tokens)
 
 
-@dataclass(frozen=True)
-class UniformState(UniformDiffusion):
-    """Predict clean tokens from tokens of which some are drawn evenly from the vocabulary.
+class BoundDiffusion(UniformDiffusion):
+    """Uniform-state diffusion that is judged, and learns, by its likelihood bound."""
 
-    The best network answers with what all *other* tokens say of a token: the likelihood bound is
-    the entropy with that one, and above it with the posterior of the token given all.
-    """
-
-    label: ClassVar[str] = "Uniform-state diffusion"
-    about: ClassVar[str] = "A uniform-state diffusion language model, a baseline."
     likelihood: ClassVar[Likelihood] = "upper bound"
 
     def loss(
@@ -72,6 +65,18 @@ class UniformState(UniformDiffusion):
     ) -> Float[Tensor, "b l"]:
         """An unbiased draw of the bound."""
         return uniform_bound(model, batch, rng, draws)
+
+
+@dataclass(frozen=True)
+class UniformState(BoundDiffusion):
+    """Predict clean tokens from tokens of which some are drawn evenly from the vocabulary.
+
+    The best network answers with what all *other* tokens say of a token: the likelihood bound is
+    the entropy with that one, and above it with the posterior of the token given all.
+    """
+
+    label: ClassVar[str] = "Uniform-state diffusion"
+    about: ClassVar[str] = "A uniform-state diffusion language model, a baseline."
 
 
 def uniform_bound(
