@@ -7,6 +7,7 @@ that several rows need are done once, finished ones are kept, and interrupted on
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import multiprocessing
 import sys
@@ -29,7 +30,7 @@ AT_ONCE = 2
 
 Figures = dict[str, Any]
 Measure = Callable[[Path], Figures]
-"""What is to be found out of a finished run: a function of a module, named for its file."""
+"""What is to be found out of a finished run: a function of a module."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ DONE = "done.json"
 
 
 def file_of(place: Path, measure: Measure) -> Path:
-    """Where the figures of a run are kept."""
-    return place / f"{measure.__module__.rpartition('.')[2]}.json"
+    """Where the figures of a run are kept: named for the file of the function, however it is run."""
+    return place / f"{Path(inspect.getfile(measure)).stem}.json"
 
 
 def figures_of(training: Training, out: Path, measure: Measure) -> Figures:
