@@ -129,7 +129,7 @@ DONE = "done.json"
 
 
 def file_of(place: Path, measure: Measure) -> Path:
-    """Where the figures of a run are kept: named for the file of the function, however it is run."""
+    """Where the figures of a run are kept, named for the file of the function however it is run."""
     return place / f"{Path(inspect.getfile(measure)).stem}.json"
 
 
