@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 
 import jaxtyping
@@ -21,6 +22,8 @@ import torch  # noqa: E402
 
 from flowlm.core import Automaton  # noqa: E402
 
+# Tests run several at a time, a thread each; threads that spin would take it from the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 # What fails today fails tomorrow, on slow machines too.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -29,8 +32,9 @@ hypothesis.settings.load_profile("steady")
 
 @pytest.fixture(autouse=True)
 def _same_numbers() -> None:
-    """Networks start from torch's global generator."""
+    """Networks start from torch's global generator; commands set the threads of their process."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
