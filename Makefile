@@ -22,6 +22,7 @@ bench: .venv/developed
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.passes
 	$(BIN)/python -m benchmarks.memory --measured
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.growth
