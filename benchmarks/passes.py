@@ -41,7 +41,6 @@ from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformState
-from flowlm.nn import DiT
 from flowlm.recipes import text
 from flowlm.run.forecast import networks, work
 
@@ -131,7 +130,6 @@ def main() -> None:
 def step_of(method: Method) -> Callable[[], None]:
     """A loss and its gradients."""
     torch.manual_seed(0)
-    teacher: DiT | None
     network, teacher = networks(method, SIZE, VOCAB, LENGTH)
     tokens = torch.randint(VOCAB, (TEXTS, LENGTH))
     batch = core.Batch(tokens, torch.ones(tokens.shape))

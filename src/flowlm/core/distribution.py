@@ -181,15 +181,20 @@ def draw_tokens(
     if temperature == 0:
         return logits.argmax(-1)
     p = torch.softmax(_cooled(logits, temperature), -1)
-    if top_p < 1:
-        ordered, order = p.sort(-1, descending=True)
-        before = ordered.cumsum(-1) - ordered
-        p = torch.zeros_like(p).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
-    cumulative = p.cumsum(-1)
+    cumulative = nucleus(p, top_p).cumsum(-1)
     # Dividing u's scale in, not the rows, keeps the last token with mass reachable exactly.
     wanted = u.double()[..., None] * cumulative[..., -1:]
     tokens = torch.searchsorted(cumulative, wanted, right=True).squeeze(-1)
     return tokens.clamp(max=logits.shape[-1] - 1)
+
+
+def nucleus(p: Float[Tensor, "*rows v"], top_p: float) -> Float[Tensor, "*rows v"]:
+    """The fewest likeliest tokens whose mass reaches `top_p`; their mass is not made 1."""
+    if top_p == 1:
+        return p
+    ordered, order = p.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(p).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
 
 
 def _cooled(logits: Float[Tensor, "*rows v"], temperature: float) -> Float[Tensor, "*rows v"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import core, nn
 from flowlm.methods.method import Likelihood, Method
+from flowlm.methods.strata import integral
 from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import MaskedDenoiser, Unmask
 from flowlm.sampling.masking import bound_weight, mask
@@ -69,16 +70,11 @@ def masked_bound(
 ) -> Float[Tensor, "b l"]:
     """An unbiased draw of the bound: masked tokens pay their nll over the share masked, nats.
 
-    A sequence has one time in each of `draws` equal parts of [0, 1). It bounds what unmasking in
-    many steps writes with any network, whatever that has learnt from.
+    It bounds what unmasking in many steps writes with any network, whatever that has learnt from.
     """
-    first = rng.stratified()
 
     def paid(t: core.Time) -> Float[Tensor, "b l"]:
         noisy = mask(tokens, t, mask_id, rng)
         return predict(noisy).nll(tokens) * bound_weight(noisy == mask_id, t)
 
-    total = paid(first / draws)
-    for k in range(1, draws):
-        total = total + paid((k + first) / draws)
-    return total / draws
+    return integral(paid, rng, draws)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import chunked, core, nn
 from flowlm.methods.method import Likelihood, Method
+from flowlm.methods.strata import integral
 from flowlm.nn.size import Size
 from flowlm.sampling.masking import bound_weight, mask
 from flowlm.sampling.replace import replaced
@@ -51,12 +52,8 @@ class ScoreEntropy(Method):
     def nll(
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
     ) -> Float[Tensor, "b l"]:
-        """An unbiased draw of the bound: a sequence has one time in each of `draws` equal parts."""
-        first = rng.stratified()
-        total = self.rate(model, batch.tokens, first / draws, rng)
-        for k in range(1, draws):
-            total = total + self.rate(model, batch.tokens, (k + first) / draws, rng)
-        return total / draws
+        """An unbiased draw of the bound."""
+        return integral(lambda t: self.rate(model, batch.tokens, t, rng), rng, draws)
 
     @abstractmethod
     def rate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from flowlm import core, nn
 from flowlm.methods.method import Likelihood, Method
+from flowlm.methods.strata import integral
 from flowlm.nn.size import Size
 from flowlm.sampling.replace import Replace, UniformDenoiser, replaced
 from flowlm.sampling.sampler import Sampler
@@ -82,17 +83,13 @@ class UniformState(BoundDiffusion):
 def uniform_bound(
     model: nn.DiT, batch: core.Batch, rng: core.Streams, draws: int = 1
 ) -> Float[Tensor, "b l"]:
-    """An unbiased draw of the likelihood bound, but for its EDGEs; nats.
-
-    A sequence has one time in each of `draws` equal parts of [0, 1).
-    """
-    first = rng.stratified()
+    """An unbiased draw of the likelihood bound, but for its EDGEs; nats."""
     predict = partial(model, rng=rng)
-    total = bound_rate(predict, batch.tokens, first / draws, model.vocab, rng)
-    for k in range(1, draws):
-        t = (k + first) / draws
-        total = total + bound_rate(predict, batch.tokens, t, model.vocab, rng)
-    return total / draws
+
+    def rate(t: core.Time) -> Float[Tensor, "b l"]:
+        return bound_rate(predict, batch.tokens, t, model.vocab, rng)
+
+    return integral(rate, rng, draws)
 
 
 def bound_rate(

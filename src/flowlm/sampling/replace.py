@@ -57,9 +57,7 @@ def nucleus(p: Float[Tensor, "n m v"], top_p: float) -> Float[Tensor, "n m v"]:
     """The fewest likeliest tokens whose mass reaches `top_p`, as a distribution."""
     if top_p == 1:
         return p
-    ordered, order = p.sort(-1, descending=True)
-    before = ordered.cumsum(-1) - ordered
-    kept = p.new_zeros(p.shape).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
+    kept = core.nucleus(p, top_p)
     return kept / kept.sum(-1, keepdim=True)
 
 
