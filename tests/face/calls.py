@@ -83,7 +83,7 @@ for _what, _value in COUNTS.items():
     BAD[f"film: first {_what}"] = lambda f, v=_value: f.map.film(1, 1, 0, v)
     BAD[f"denoise: memory {_what}"] = lambda f, v=_value: f.flow.denoise(x(), at(0, 1), memory=v)
 PROMPTS: dict[str, Any] = {
-    "a word": "w1 w2", "a list": [[1] * L] * 2, "an array": np.zeros((2, L), np.int64),
+    "an unknown word": "w1 w9", "a list": [[1] * L] * 2, "an array": np.zeros((2, L), np.int64),
     "of fractions": prompt().float(), "a mask": prompt() < 0, "complex": prompt().cfloat(),
     "of three texts for two": prompt(3), "of one text for two": prompt(1), "flat": prompt()[0],
     "too short": prompt(2, L - 1), "too long": prompt(2, L + 1), "without texts": prompt(0),

@@ -20,7 +20,7 @@ from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.model.batch_size import BUDGET, bytes_needed, max_batch_size
 from flowlm.model.language_model import LanguageModel
-from flowlm.model.loading import narrowed
+from flowlm.model.precision import narrowed
 from flowlm.nn.size import Size
 from flowlm.run.footprint import Footprint
 from flowlm.sampling import (

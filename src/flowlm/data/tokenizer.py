@@ -29,6 +29,9 @@ PIECE = 2**17
 """Characters of a long text that are encoded at once. The library keeps hundreds of bytes per
 character while it works, so a corpus that is one line of 100 MB has to come in pieces."""
 
+_SPACES = "\u0120\u2581"
+"""How byte-level BPE and SentencePiece spell a space."""
+
 _USUAL_ENDS = (END, "<|endoftext|>", "[SEP]", "</s>")
 
 
@@ -199,6 +202,12 @@ class Tokenizer:
     def id_of(self, token: str) -> int | None:
         """The id of the token of this spelling, special ones included, or None."""
         return self._library.token_to_id(token)
+
+    @cached_property
+    def joins_spaces(self) -> bool:
+        """Whether there are tokens of a space and the word after it, as byte-level BPE has them."""
+        spellings = self._library.get_vocab(with_added_tokens=False)
+        return any(len(token) > 1 and token[0] in _SPACES for token in spellings)
 
     @cached_property
     def vocab(self) -> int:

@@ -57,6 +57,16 @@ class Prepared:
         """The id that fills rows up, where they are filled up."""
         return self.manifest["pad"]
 
+    @property
+    def begin(self) -> str | None:
+        """The token at the first place of every row, where rows were packed with one."""
+        return self.manifest.get("layout", {}).get("begin")
+
+    @property
+    def end(self) -> str | None:
+        """The token at the last place of every row: rows that are filled up have none."""
+        return self.manifest.get("layout", {}).get("end") if self.pad is None else None
+
 
 def open_tokens(directory: str | Path, verify: bool = True) -> Prepared:
     """Open what was prepared. A Refusal if a file is missing, truncated or altered.

@@ -40,6 +40,11 @@ class Text:
     """Share of the documents held out for validation."""
     unknown: float = 0.01
     """Share of the text that the tokenizer may not know."""
+    begin: str | None = None
+    """Special token at the first place of every text, such as [CLS]: by default, and at most, that
+    which the prepared text was packed with."""
+    end: str | None = None
+    """The same for the last place."""
 
     def require(self) -> None:
         """Refuse lengths, sizes and shares that make no text."""

@@ -24,7 +24,8 @@ def inherit_from_teacher(experiment: Experiment, name: str, teacher: Experiment)
     alike = method.with_teacher(name).taught_by(teacher.method, teacher.sampler)
     data = teacher.data
     if isinstance(data, Text):
-        data = replace(data, tokenizer=None)  # the teacher's own, whatever text it will read
+        # The tokenizer is the teacher's own, whatever text it will read, packed in whatever way.
+        data = replace(data, tokenizer=None, begin=None, end=None)
     return replace(experiment, method=alike, data=data, size=teacher.size)
 
 

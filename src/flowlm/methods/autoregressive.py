@@ -28,6 +28,7 @@ class Autoregressive(Method):
     likelihood: ClassVar[Likelihood] = "exact"
     likelihood_of: ClassVar[str] = ""
     samplers: ClassVar[type[Sampler]] = NextTokenSampler
+    infills: ClassVar[bool] = False
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A causal trunk over v + 1 tokens: the last one begins every sequence."""

@@ -39,6 +39,8 @@ class GumbelMap(Method):
     )
     samplers: ClassVar[type[Sampler]] = Draft
     usual_steps: ClassVar[int] = 1
+    infills: ClassVar[bool] = False
+    reads_prompts: ClassVar[bool] = False
     teachers: ClassVar[tuple[type[Method], ...]] = (Autoregressive,)
 
     teacher: str  # pyright: ignore[reportIncompatibleVariableOverride]

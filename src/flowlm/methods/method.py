@@ -48,6 +48,10 @@ class Method(ABC):
     teacher: str | None = None
     continues: ClassVar[bool] = False
     """Whether it only goes on from its teacher's weights: a later stage of one training."""
+    infills: ClassVar[bool] = True
+    """Whether what it writes depends on given tokens on both sides, not on the left alone."""
+    reads_prompts: ClassVar[bool] = True
+    """Whether what it writes depends on given tokens at all."""
     in_strips: bool = False
     """Whether rows of v numbers exist a strip at a time before the head, in many operations."""
 

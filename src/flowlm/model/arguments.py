@@ -29,6 +29,18 @@ def given_tokens(prompt: object, n: int, length: int, vocab: int) -> Tokens:
     return ids
 
 
+def given_ids(tokens: object, vocab: int) -> Tokens:
+    """Whole texts as int64 ids (n, l)."""
+    if not _plain(tokens) or tokens.is_floating_point() or tokens.is_complex():
+        raise Refusal(f"Tokens must be a tensor of whole numbers, not {_kind(tokens)}.")
+    if tokens.ndim != 2:
+        raise Refusal(f"Tokens have shape {tuple(tokens.shape)}: give every text a row, (n, l).")
+    ids = tokens.long()
+    if bool(((ids < 0) | (ids >= vocab)).any()):
+        raise Refusal(f"There are tokens outside 0 to {vocab - 1}: give texts that are written.")
+    return ids
+
+
 def noisy_point(x: object, length: int, vocab: int) -> Float[Tensor, "b l v"]:
     """A point of one-hot space: at least one text of the model's length."""
     if not _plain(x) or not x.is_floating_point():

@@ -12,6 +12,7 @@ from flowlm.model.amounts import amounts
 from flowlm.model.arguments import given_tokens
 from flowlm.model.batch_size import BUDGET, max_batch_size
 from flowlm.model.language_model import LanguageModel
+from flowlm.model.prompts import require_read
 from flowlm.sampling.draft import Draft
 from flowlm.sampling.jacobi import Jacobi, Verified, verify
 from flowlm.sampling.sampler import with_prompt
@@ -31,8 +32,8 @@ def drafted(
 
     They are those of `teacher.sample(n, length, seed, prompt, sampler=Jacobi(temperature))`: of the
     drafter, a Gumbel map, depends only how many passes they take. It is evaluated once a text, does
-    not read the prompt, and has learnt temperature 1. Any teacher of its vocabulary and length
-    will do, and the map's own agrees with it most.
+    not read the prompt, which is tokens at the beginning of the texts, and has learnt temperature
+    1. Any teacher of its vocabulary and length will do, and the map's own agrees with it most.
     """
     jacobi = Jacobi(temperature)
     drafter.experiment.method.require_sampler(Draft())
@@ -43,6 +44,7 @@ def drafted(
     given = torch.full((n, length), FREE)
     if prompt is not None:
         given = given_tokens(prompt, n, length, vocab)
+        require_read(teacher.experiment.method, given)
     map_of = drafter.experiment.method.denoiser(drafter.network)
     next_token = teacher.experiment.method.denoiser(teacher.network)
     size = min(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +11,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowlm.checks import file_name, whole
-from flowlm.core.rng import Streams
-from flowlm.core.types import FREE, Tokens
+from flowlm.checks import file_name
+from flowlm.core.types import Tokens
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.evaluate.likelihood import DRAWS
-from flowlm.experiment import Experiment, Text, to_json
+from flowlm.experiment import Experiment
 from flowlm.files import new_directory, write_text
-from flowlm.hub.names import PREFIX
 from flowlm.hub.transfer import upload
-from flowlm.model.amounts import BYTES, amounts
-from flowlm.model.arguments import clock_time, given_tokens, noisy_point
-from flowlm.model.batch_size import BUDGET, max_batch_size, require_answer
-from flowlm.model.card import model_card
+from flowlm.machine.hardware import choose_device
+from flowlm.model.amounts import amounts
+from flowlm.model.batch_size import BUDGET, require_answer
+from flowlm.model.denoising import denoised
+from flowlm.model.export import shared_card, without_places, write_model
 from flowlm.model.fingerprints import Fingerprints
-from flowlm.model.scores import Scores, score
-from flowlm.model.weights import Weights, fingerprint, write_weights
+from flowlm.model.made import copied, described
+from flowlm.model.parts import Parts
+from flowlm.model.precision import narrowed, require_device_kind, require_dtype
+from flowlm.model.prompts import Prompt, how_many
+from flowlm.model.scores import Scores
+from flowlm.model.weights import Weights, fingerprint
 from flowlm.nn.compiled import compile_whole
 from flowlm.nn.dit import DiT
 from flowlm.sampling.sampler import Frame, Sampler
+from flowlm.tasks.task import Task
 
 
 class LanguageModel:
@@ -60,6 +62,35 @@ class LanguageModel:
         self.fingerprints = fingerprints
         self.network = network.eval().requires_grad_(False)
 
+    @classmethod
+    def from_network(
+        cls, experiment: Experiment, network: DiT, tokenizer: Tokenizer | None = None,
+        weights: Weights | None = None,
+    ) -> LanguageModel:  # fmt: skip
+        """The model of a network that you trained in a loop of your own; it is copied.
+
+        `experiment` says which method, sampler, data and size it has. `weights` by name stand in
+        for the network's own, such as the averaged ones, `state.average.whole()`. A task brings its
+        own tokenizer.
+        """
+        if tokenizer is None and isinstance(experiment.data, Task):
+            tokenizer = experiment.data.tokenizer()
+        copy = copied(network, experiment, weights)
+        return cls(experiment, copy, tokenizer, experiment.data.length)
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({described(self.experiment, self.network, self.length)})"
+
+    def to(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> LanguageModel:
+        """This model, moved to a device or into a type as in `load`; as in torch, in place."""
+        if device is not None:
+            self.network.to(choose_device(require_device_kind(device)))
+        if dtype is not None:
+            narrowed(self.network, require_dtype(dtype))
+        return self
+
     @property
     def device(self) -> torch.device:
         """Where it computes."""
@@ -84,82 +115,98 @@ class LanguageModel:
         compile_whole(self.network)
 
     def generate(
-        self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
-        memory: int = BUDGET, sampler: Sampler | None = None,
+        self, n: int | None = None, steps: int = 1, seed: int = 0, prompt: Prompt | None = None,
+        memory: int = BUDGET, sampler: Sampler | None = None, length: int | None = None,
     ) -> list[str]:  # fmt: skip
-        """Write `n` texts in `steps` steps each; arguments as in `sample`."""
-        if self.tokenizer is None:
-            raise Refusal(
-                "This model has no tokenizer: use sample() for its tokens, or load it with "
-                "tokenizer=, a tokenizer.json or a hub id."
-            )
-        tokens = self.sample(n, steps, seed, prompt, memory, sampler)
-        return [self.tokenizer.decode(row) for row in tokens.tolist()]
+        """Write `n` texts in `steps` steps each; arguments as in `sample`.
+
+        >>> model = flowlm.load("demo")
+        >>> model.generate(1, steps=4, prompt="these old sailors")
+        ['these old sailors ...']
+        >>> model.generate(prompt=["this old", "these new"], steps=4)
+        ['this old ...', 'these new ...']
+        """
+        self._parts.require_tokenizer("use sample() for its tokens")
+        return self.decode(self.sample(n, steps, seed, prompt, memory, sampler, length))
+
+    def infill(
+        self, template: str | Sequence[str], n: int | None = None, steps: int = 1, seed: int = 0,
+        memory: int = BUDGET, sampler: Sampler | None = None, length: int | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Write texts around what is given: `n` for one template (by default 1), or one for each.
+
+        `[..3]` in a template is a gap of 3 tokens, `[..]` one of the rest; several of these share
+        the rest evenly. `[[..` stands for the characters `[..` (docs/prompts.md). A Refusal if it
+        does not fill a text, or if the method writes from left to right and has text behind a gap.
+
+        >>> flowlm.load("demo").infill("these [..] harbour and they [..]", steps=4)
+        ['these ... harbour and they ...']
+        """
+        prompt = self.template(template, n, length)
+        return self.generate(len(prompt), steps, seed, prompt, memory, sampler, length)
+
+    def template(
+        self, template: str | Sequence[str], n: int | None = None, length: int | None = None
+    ) -> Tokens:
+        """The tokens (n, l) of templates, -1 in their gaps: a prompt for `sample` and `film`.
+
+        >>> flowlm.load("demo").template("these [..16] rope").shape
+        torch.Size([1, 18])
+        """
+        return self._parts.template(template, n, length)
 
     def sample(
-        self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
-        memory: int = BUDGET, sampler: Sampler | None = None,
+        self, n: int | None = None, steps: int = 1, seed: int = 0, prompt: Prompt | None = None,
+        memory: int = BUDGET, sampler: Sampler | None = None, length: int | None = None,
     ) -> Tokens:  # fmt: skip
         """`n` texts as token ids (n, l).
 
-        Text i depends on (seed, i) alone, not on n or on how texts are batched. `prompt` (n, l)
-        holds given tokens, and -1 where the model is to write. As many texts are written at once
+        Text i depends on (seed, i) alone, not on n or on how texts are batched. `prompt` is text
+        that all begin with; a list of such, one for each (then `n` may be left out); or given
+        tokens (n, l), and -1 where the model is to write. As many texts are written at once
         as fit into `memory` bytes beside the weights; one always is. `sampler` is one of
-        flowlm.sampling, such as Heun(); by default that of the experiment.
+        flowlm.sampling, such as Heun(); by default that of the experiment. `length` tokens other
+        than the model's own: shorter texts are cut, longer ones written in windows of which the
+        first half is the end of what stands already.
+
+        >>> flowlm.load("demo").sample(2, steps=4, length=40).shape
+        torch.Size([2, 40])
         """
-        n, steps, seed, _ = amounts(n, steps, seed)
-        require_answer(n, self.length)
-        return torch.cat(list(self.batches(n, steps, seed, prompt, memory, sampler=sampler)))
+        parts = self._parts
+        given, steps, seed = parts.asked(n, steps, seed, prompt, length)
+        require_answer(*given.shape)
+        return torch.cat(list(parts.batches(given, steps, seed, memory, None, sampler)))
 
     def batches(
-        self, n: int, steps: int = 1, seed: int = 0, prompt: Tokens | None = None,
+        self, n: int | None = None, steps: int = 1, seed: int = 0, prompt: Prompt | None = None,
         memory: int = BUDGET, most: int | None = None, sampler: Sampler | None = None,
+        length: int | None = None,
     ) -> Iterator[Tokens]:  # fmt: skip
         """The texts of `sample` in batches (b, l), each as soon as it is written.
 
         `most` limits the texts of a batch further than `memory` does.
         """
-        n, steps, seed, _ = amounts(n, steps, seed)
-        given = None if prompt is None else self._given(prompt, n)
-        way = self._sampler(sampler)
-        size = self._max_batch_size(memory, way)
-        if most is not None:
-            size = min(size, max(1, most))
-
-        def written(first: int) -> Tokens:
-            count = min(size, n - first)
-            part = None if given is None else given[first : first + count]
-            frames = self._frames(way, count, steps, seed, first, part)
-            # Frames are let go as they come: each holds a whole state.
-            (last,) = deque(frames, maxlen=1)
-            return last.tokens()
-
-        return map(written, range(0, n, size))
+        parts = self._parts
+        given, steps, seed = parts.asked(n, steps, seed, prompt, length)
+        return parts.batches(given, steps, seed, memory, most, sampler)
 
     def film(
-        self, n: int, steps: int, seed: int = 0, first: int = 0, prompt: Tokens | None = None,
-        sampler: Sampler | None = None,
+        self, n: int | None, steps: int, seed: int = 0, first: int = 0,
+        prompt: Prompt | None = None, sampler: Sampler | None = None,
     ) -> Iterator[Frame]:  # fmt: skip
         """Texts `first ... first + n` while they come into being; the last frame is the answer.
 
         Arguments as in `sample`, and checked at the call; all texts are written at once. Each frame
         has `tokens()` (n, l), FREE where nothing is decided, the time and the prediction.
+
+        >>> *_, last = flowlm.load("demo").film(2, steps=4)
+        >>> last.tokens().shape
+        torch.Size([2, 18])
         """
-        n, steps, seed, first = amounts(n, steps, seed, first)
-        given = None if prompt is None else self._given(prompt, n)
-        return self._frames(self._sampler(sampler), n, steps, seed, first, given)
+        count, steps, seed, first = amounts(how_many(n, prompt), steps, seed, first)
+        given = self._parts.given(prompt, count, self.length)
+        return self._parts.writer(sampler, steps, seed).frames(given, first)
 
-    @torch.no_grad()
-    def _frames(
-        self, sampler: Sampler, n: int, steps: int, seed: int, first: int, prompt: Tokens | None
-    ) -> Iterator[Frame]:
-        if prompt is None:
-            prompt = torch.full((n, self.length), FREE)
-        rng = Streams.of(seed, count=n, first=first, device=self.device)
-        denoiser = self.experiment.method.denoiser(self.network)
-        yield from sampler.frames(denoiser, prompt.to(self.device), steps, rng)
-
-    @torch.no_grad()
     def denoise(
         self, x: Float[Tensor, "b l v"], s: Tensor, t: Tensor | None = None, memory: int = BUDGET
     ) -> Float[Tensor, "b l v"]:
@@ -167,30 +214,30 @@ class LanguageModel:
 
         s, t: clock times tau in [0, 1], (b,) or (b, l). With t >= s, a flow map's delta_{s,t} (of
         a residual map its positive part, normalised); a flow has only s, and for a flow map t
-        defaults to s. Texts are worked through in batches
-        that fit into `memory` bytes, beside x and the answer.
+        defaults to s. Texts are worked through in batches that fit into `memory` bytes, beside x
+        and the answer.
+
+        >>> import torch
+        >>> model = flowlm.load("demo")
+        >>> noise = torch.randn(1, 18, 61)
+        >>> model.denoise(noise, torch.zeros(1), torch.ones(1)).sum(-1).round().unique()
+        tensor([1.])
         """
-        method = self.experiment.method
-        space, two = method.space(self.network), method.times == 2
-        if space is None:
-            raise Refusal("This model reads tokens, not noisy points: denoise() needs a flow.")
-        if t is not None and not two:
-            raise Refusal("This model is a flow: it reads one time, so leave t out.")
-        x = noisy_point(x, self.length, self.network.vocab)
-        taus = [clock_time("s", s, x)]
-        if two:
-            taus.append(taus[0] if t is None else clock_time("t", t, x))
-            if bool((taus[1] < taus[0]).any()):
-                raise Refusal("A flow map leads from s on to t, and here t is before s: swap them.")
-        taus = [tau.to(self.device) for tau in taus]
-        answers, denoiser = [], method.denoiser(self.network)
-        size = self._max_batch_size(memory, self.experiment.sampler)
-        for first in range(0, len(x), size):
-            part = slice(first, first + size)
-            point = space.from_one_hot(x[part].to(self.device, self.network.encoder.table.dtype))
-            prediction = denoiser.two_time(point, taus[0][part], taus[-1][part])
-            answers.append(prediction.log_probs().exp())
-        return torch.cat(answers)
+        size = self._parts.at_once(memory, self.experiment.sampler)
+        return denoised(self.experiment.method, self.network, self.length, x, s, t, size)
+
+    def encode(self, text: str) -> Tokens:
+        """The ids of a text (1, k), without special tokens; a Refusal for what it does not know.
+
+        >>> model = flowlm.load("demo")
+        >>> model.decode(model.encode("these old sailors"))
+        ['these old sailors']
+        """
+        return self._parts.encode(text)
+
+    def decode(self, tokens: Tokens) -> list[str]:
+        """The texts of token ids (n, l), such as those of `sample`."""
+        return self._parts.decode(tokens)
 
     def score(
         self, texts: Sequence[str], draws: int = DRAWS, seed: int = 0, memory: int = BUDGET
@@ -202,18 +249,7 @@ class LanguageModel:
         unless the model reads from left to right. Of a flow map it is the likelihood of its
         diagonal: one jump has none.
         """
-        if self.tokenizer is None:
-            raise Refusal(
-                "This model has no tokenizer: load it with tokenizer=, a tokenizer.json or a hub "
-                "id, to score texts."
-            )
-        draws = whole("The number of draws", draws, 4, 10**6)
-        _, _, seed, _ = amounts(1, 1, seed)
-        size = self._max_batch_size(memory, self.experiment.sampler)
-        return score(
-            self.experiment.method, self.network, self.tokenizer, self.length, texts, draws, seed,
-            size,
-        )  # fmt: skip
+        return self._parts.score(texts, draws, seed, memory)
 
     def save(self, directory: str | Path) -> None:
         """Write a self-contained export: experiment.json, model.safetensors, tokenizer.json.
@@ -235,56 +271,16 @@ class LanguageModel:
         """
         if not isinstance(hub_id, str) or not isinstance(private, bool):
             raise Refusal("push() takes USER/NAME as a str, and private as True or False.")
-        experiment = _without_places(self.experiment)
-        try:
-            shared = model_card(
-                experiment, sum(w.numel() for w in self.weights.values()), self.network.vocab,
-                self.length, PREFIX + hub_id.removeprefix(PREFIX), report,
-            )  # fmt: skip
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise Refusal(
-                "The report is not the content of a report.json: `flowlm evaluate` writes one."
-            ) from error
+        experiment = without_places(self.experiment)
+        page = shared_card(experiment, self.network, self.length, hub_id, report)
         with tempfile.TemporaryDirectory() as scratch:
             self._write(Path(scratch), experiment)
-            write_text(shared, Path(scratch) / "README.md")
+            write_text(page, Path(scratch) / "README.md")
             return upload(Path(scratch), hub_id, private)
 
     def _write(self, directory: Path, experiment: Experiment) -> None:
-        write_weights(self.weights, directory / "model.safetensors")
-        if self.tokenizer is not None:
-            self.tokenizer.save(directory / "tokenizer.json")
-        if self.fingerprints is not None:
-            self.fingerprints.write(directory)
-        write_text(to_json(experiment), directory / "experiment.json")
+        write_model(directory, experiment, self.weights, self.tokenizer, self.fingerprints)
 
-    def _given(self, prompt: Tokens, n: int) -> Tokens:
-        return given_tokens(prompt, n, self.length, self.network.vocab)
-
-    def _sampler(self, chosen: Sampler | None) -> Sampler:
-        sampler = self.experiment.sampler if chosen is None else chosen
-        if not isinstance(sampler, Sampler):
-            raise Refusal(
-                "A sampler must be one of flowlm.sampling, such as Euler(), and it is of the type "
-                f"{type(sampler).__name__}."
-            )
-        self.experiment.method.require_sampler(sampler)
-        return sampler
-
-    def _max_batch_size(self, memory: int, sampler: Sampler) -> int:
-        memory = whole("The memory in bytes", memory, 0, BYTES)
-        return max_batch_size(sampler, self.network, self.length, memory)
-
-
-def _without_places(experiment: Experiment) -> Experiment:
-    """The experiment without the folders of the machine that it ran on; hub ids stay."""
-    method, data = experiment.method, experiment.data
-    if method.teacher is not None:
-        method = method.with_teacher(_placeless(method.teacher))
-    if isinstance(data, Text):
-        data = replace(data, path=_placeless(data.path), tokenizer=_placeless(data.tokenizer))
-    return replace(experiment, method=method, data=data)
-
-
-def _placeless(name: str | None) -> str | None:
-    return name if name is None or name.startswith(PREFIX) else Path(name).name
+    @property
+    def _parts(self) -> Parts:
+        return Parts(self.experiment, self.network, self.tokenizer, self.length)

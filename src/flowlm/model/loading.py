@@ -17,15 +17,13 @@ from flowlm.hub.transfer import locate
 from flowlm.machine.hardware import choose_device
 from flowlm.model.fingerprints import read_fingerprints
 from flowlm.model.language_model import LanguageModel
+from flowlm.model.precision import narrowed, require_device_kind, require_dtype
 from flowlm.model.released import is_released, read_released
 from flowlm.model.weights import read_weights, require_shapes
-from flowlm.nn.dit import DiT
 from flowlm.nn.hollow import hollow
 
 OF_VOCABULARY = {30_522: "bert-base-uncased", 50_258: "gpt2"}
 """Which tokenizer a released model uses."""
-
-DTYPES = (torch.float32, torch.bfloat16)
 
 
 def load(
@@ -101,26 +99,9 @@ def _tokenizer(
     return found
 
 
-def narrowed(network: DiT, dtype: torch.dtype) -> DiT:
-    """Blocks and head in `dtype`; the token table, where the state lives, and time in float32."""
-    network.to(dtype)
-    for part in network.modules():
-        if isinstance(part, DiT):
-            for kept in (part.encoder, part.times, part.sharper):
-                if kept is not None:
-                    kept.float()
-    return network
-
-
 def _require_kinds(name: object, device: object, dtype: object, tokenizer: object) -> None:
     file_name("The name of a model", name)
     if tokenizer is not None:
         file_name("The tokenizer", tokenizer)
-    if not isinstance(device, str | torch.device):
-        raise Refusal(
-            'The device must be a str such as "cpu" or "cuda:1", or a torch.device, and it is of '
-            f"the type {type(device).__name__}."
-        )
-    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
-        said = dtype if isinstance(dtype, str | torch.dtype) else type(dtype).__name__
-        raise Refusal(f"There is no sampling in {said}: choose torch.float32 or torch.bfloat16.")
+    require_device_kind(device)
+    require_dtype(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -47,6 +47,10 @@ class Inputs:
     """sha256, in hex, of all that the text is."""
     text: Integer[np.ndarray, " n"] | None = None
     """All tokens to learn from, one after another; None where they are drawn anew."""
+    begin: str | None = None
+    """The token at the first place of every text, where they were packed with one."""
+    end: str | None = None
+    """The token at the last place."""
 
 
 def open_inputs(
@@ -81,7 +85,7 @@ def open_inputs(
             )
         case Text() as text:
             prepared = _prepared(text, tokens, teacher_tokenizer, verify=rank == 0)
-            _require_length(prepared, text)
+            _require_rows(prepared, text)
             row, pad = prepared.row is not None, prepared.pad
             cut = (prepared.train, text.length, plan.batch, plan.seed, rank, world, row, pad)
             batches = Ahead(Windows(*cut), pinned=torch.cuda.is_available())
@@ -100,10 +104,18 @@ def open_inputs(
 
             return Inputs(
                 batches, read_counts, valid, prepared.tokenizer, text.length,
-                prepared.fingerprint, prepared.train,
+                prepared.fingerprint, prepared.train, prepared.begin, prepared.end,
             )  # fmt: skip
         case other:
             assert_never(other)
+
+
+def as_packed(experiment: Experiment, inputs: Inputs) -> Experiment:
+    """The experiment, with the tokens at both ends of the texts that it learns from."""
+    data = experiment.data
+    if not isinstance(data, Text):
+        return experiment
+    return replace(experiment, data=replace(data, begin=inputs.begin, end=inputs.end))
 
 
 def text_name(experiment: Experiment) -> str:
@@ -135,12 +147,19 @@ def _prepared(
     return prepare(corpus, tokens, tokenizer, unknown=text.unknown)
 
 
-def _require_length(prepared: Prepared, text: Text) -> None:
+def _require_rows(prepared: Prepared, text: Text) -> None:
     if prepared.row not in (None, text.length):
         raise Refusal(
             f"The texts in {text.path} are rows of {prepared.row} tokens: give --data.length "
             f"{prepared.row}."
         )
+    for name, stated, there in (
+        ("begin", text.begin, prepared.begin), ("end", text.end, prepared.end),
+    ):  # fmt: skip
+        if stated not in (None, there):
+            raise Refusal(
+                f"The texts in {text.path} do not {name} with {stated}: leave --data.{name} out."
+            )
 
 
 def _require_same(tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None) -> None:

@@ -27,7 +27,7 @@ from flowlm.model.weights import fingerprint, write_weights
 from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
 from flowlm.run.fitting import require_fitting
-from flowlm.run.inputs import Inputs, open_inputs, text_name
+from flowlm.run.inputs import Inputs, as_packed, open_inputs, text_name
 from flowlm.run.monitor import Monitor
 from flowlm.run.processes import Started, started
 from flowlm.train import Checkpoints, Log, State, World, train
@@ -126,7 +126,8 @@ def _monitor(
                 write_weights(weights, directory / "model.safetensors")
             else:
                 inputs.tokenizer.save(directory / "tokenizer.json")
-                write_text(to_json(rooted(experiment)), directory / "experiment.json")
+                packed = as_packed(experiment, inputs)
+                write_text(to_json(rooted(packed)), directory / "experiment.json")
     log = None
     if world.is_main:
         count = sum(p.numel() for p in network.parameters())

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flowlm.data.pretrained import GPT2_END
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
@@ -24,6 +25,9 @@ from flowlm.nn.hollow import hollow
 from flowlm.nn.size import Size
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.ode import Euler
+
+ENDS = {30_522: ("[CLS]", "[SEP]"), 50_258: (GPT2_END, GPT2_END)}
+"""Tokens at the first and last place of every text, by vocabulary, as the corpora were packed."""
 
 GAMMA = {30_522: 0.8, 50_258: 1.0}
 """Fresh noise between jumps in the published tables, by vocabulary: LM1B's and OpenWebText's."""
@@ -64,9 +68,10 @@ def read_released(place: Path) -> Released:
     counted = {k: t for k, t in found.tensors.items() if not k.startswith(TRAINING_ONLY)}
     require_shapes(counted, wanted, file)
     _require_frequencies(found.tensors[FREQUENCIES], size, file)
+    begin, end = ENDS.get(vocab, (None, None))
     name = "released-flow" if times == 1 else "released-flow-map"
     return Released(
-        Experiment(name, method, sampler, Text(length=length), size),
+        Experiment(name, method, sampler, Text(length=length, begin=begin, end=end), size),
         {ours: found.tensors[theirs] for theirs, ours in names.items()},
         found.tokenizer,
     )
