@@ -51,7 +51,7 @@ MAY_IMPORT = {
         *("data", "train", "evaluate", "hub", "machine", "model", "recipes", "tasks", "judges"),
         "__version__",
     ),
-    "__init__.py": ("model",),
+    "__init__.py": ("model", "run", "errors", "experiment"),
     "__main__.py": ("cli",),
     "checks.py": ("errors",),
     "files.py": ("errors",),

@@ -137,6 +137,43 @@ BAD |= {
     "denoise: t before s at one token": lambda f: f.map.denoise(
         x(), at(0, 0.5), torch.full((2, L), 0.5).index_fill(1, torch.tensor([3]), 0.4)
     ),
+    "generate: a prompt of numbers": lambda f: f.map.generate(prompt=[1, 2]),
+    "generate: a prompt of bytes": lambda f: f.map.generate(1, prompt=b"w1"),
+    "generate: neither number nor prompt": lambda f: f.map.generate(),
+    "generate: text behind a gap, from left to right": lambda f: f.left.sample(
+        2, prompt=prompt().index_fill(1, torch.tensor([3]), 1)
+    ),
+    "generate: a word for the length": lambda f: f.map.generate(1, length="9"),
+    "generate: a length of a fraction": lambda f: f.map.generate(1, length=9.5),
+    "infill: a number": lambda f: f.map.infill(3),
+    "infill: nothing": lambda f: f.map.infill(None),
+    "infill: tokens": lambda f: f.map.infill(prompt()),
+    "infill: no tokenizer": lambda f: f.flow.infill("w1 [..]"),
+    "infill: a number of texts that is a word": lambda f: f.map.infill("w1 [..]", n="2"),
+    "infill: text behind a gap, from left to right": lambda f: f.left.sample(
+        prompt=f.map.template("[..] w1")
+    ),
+    "encode: bytes": lambda f: f.map.encode(b"w1"),
+    "encode: an unknown word": lambda f: f.map.encode("zebra"),
+    "decode: a list": lambda f: f.map.decode([[1]]),
+    "decode: fractions": lambda f: f.map.decode(x()[0]),
+    "decode: one row": lambda f: f.map.decode(f.map.sample(1)[0]),
+    "decode: tokens that are not written": lambda f: f.map.decode(prompt()),
+    "to: a device by number": lambda f: f.map.to(0),
+    "to: a type as a word": lambda f: f.map.to(dtype="float32"),
+    "from_network: another module": lambda f: flowlm.LanguageModel.from_network(
+        f.map.experiment, torch.nn.Linear(2, 2)
+    ),
+    "recipe: a number": lambda f: flowlm.recipe(3),
+    "recipe: options of a list": lambda f: flowlm.recipe("text-flow", ["train.steps"]),
+    "recipe: options by number": lambda f: flowlm.recipe("text-flow", {3: 4}),
+    "recipe: a word for a number": lambda f: flowlm.recipe("text-flow", {"train.steps": "3"}),
+    "recipe: a number for a part": lambda f: flowlm.recipe("text-flow", {"train": 3}),
+    "recipe: a teacher that is a model": lambda f: flowlm.recipe(
+        "text-flow-map", {"method.teacher": f.flow}
+    ),
+    "fit: a directory that is a number": lambda f: flowlm.fit("demo-flow", 3),
+    "fit: no text": lambda f: flowlm.fit("text-flow", f.place / "run", quiet=True),
     "save: onto a file": lambda f: f.map.save(__file__),
     "save: below a file": lambda f: f.map.save(Path(__file__) / "below"),
     "save: onto other things": lambda f: f.map.save(Path(__file__).parent),

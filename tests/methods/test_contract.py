@@ -14,8 +14,9 @@ from torch import Tensor
 
 from flowlm import chunked, core, nn
 from flowlm.core import Language, Streams
+from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.experiment import METHODS, RULES, SAMPLERS
+from flowlm.experiment import METHODS, RULES, SAMPLERS, Experiment, Text
 from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.by_length import ByLength
 from flowlm.methods.continuous import Continuous
@@ -37,6 +38,7 @@ from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.shares import parted
 from flowlm.methods.teacher_leg import TeacherLeg
 from flowlm.methods.uniform_state import UniformDiffusion, UniformState, rate_of
+from flowlm.model.language_model import LanguageModel
 from flowlm.sampling import (
     Bridge,
     Draft,
@@ -570,6 +572,32 @@ def test_given_tokens_stay(writer: Writer) -> None:
         given = prompt != core.FREE
         assert torch.equal(frame[given], prompt[given])
     assert (frame != core.FREE).all()
+
+
+def test_a_model_keeps_prompts_in_their_place(writer: Writer) -> None:
+    """Text, templates and windows of `LanguageModel`, with every method as far as it reads them."""
+    method, tokenizer = writer.learner.method, Tokenizer.words("abcd")
+    experiment = Experiment("x", method, writer.sampler, Text(length=3), size_for(method))
+    model = LanguageModel(experiment, writer.learner.network, tokenizer, 3)
+    if not method.reads_prompts:
+        for refused in (lambda: model.sample(prompt="a"), lambda: model.sample(1, length=4)):
+            with pytest.raises(Refusal, match="does not read"):
+                refused()
+        return
+    tokens = model.sample(steps=3, prompt=["a", "b c", "d"])
+    assert tokens[:, 0].tolist() == [0, 1, 3]
+    assert int(tokens[1, 1]) == 2
+    long = model.sample(steps=3, prompt=["a", "b c", "d c b a d"], length=8)
+    assert torch.equal(long[:2, :3], tokens[:2])
+    assert long[2, :5].tolist() == [3, 2, 1, 0, 3]
+    template = ["[..] c d", "b [..1] a"]
+    if not method.infills:
+        with pytest.raises(Refusal, match="left to right and cannot infill"):
+            model.infill(template)
+        assert model.infill("b [..]")[0].startswith("b ")
+        return
+    one, two = (text.split() for text in model.infill(template, steps=3))
+    assert (len(one), one[1:], two[0], two[2]) == (3, ["c", "d"], "b", "a")
 
 
 def test_samples_are_a_function_of_the_seed(writer: Writer) -> None:

@@ -248,6 +248,10 @@ class LanguageModel:
         text longer than the model's length is read in windows; one that is shorter is refused
         unless the model reads from left to right. Of a flow map it is the likelihood of its
         diagonal: one jump has none.
+
+        >>> model = flowlm.load("demo")
+        >>> model.score(model.generate(2, steps=4)).kind
+        'upper bound'
         """
         return self._parts.score(texts, draws, seed, memory)
 

@@ -80,19 +80,22 @@ class Page:
             [] if isinstance(part, Gap) else self.ids(part, what, goes_on=i < len(parts) - 1)
             for i, part in enumerate(parts)
         ]
-        open_gaps = sum(gap.tokens is None for gap in gaps)
+        shared = sum(gap.tokens is None for gap in gaps)
         stated = sum(map(len, texts)) + sum(gap.tokens or 0 for gap in gaps)
         rest = self.room - stated
-        if rest < open_gaps or (rest and not open_gaps):
+        if rest < shared or (rest and not shared):
             said = "shorten it, or ask for a longer text with length="
-            if rest > 0 and not open_gaps:
+            if rest > 0 and not shared:
                 said = "give it a gap [..] for the rest"
-            elif open_gaps and rest >= 0:
-                said = f"its {open_gaps} gaps [..] need a token each, so shorten it"
+            elif rest >= 0:
+                needs = (
+                    "its gap [..] needs a token" if shared == 1 else "its gaps need a token each"
+                )
+                said = f"{needs}, so {said}"
             raise Refusal(
                 f"{what} comes to {stated:,} tokens and there is room for {self.room:,}: {said}."
             )
-        shares = [rest // open_gaps + (i < rest % open_gaps) for i in range(open_gaps)]
+        shares = [rest // shared + (i < rest % shared) for i in range(shared)]
         row: list[list[int]] = []
         for part, ids in zip(parts, texts):
             if isinstance(part, Gap):

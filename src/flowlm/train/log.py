@@ -25,6 +25,11 @@ def plain(file: IO[str]) -> Console:
     return Console(file=file, width=100)
 
 
+def screen(quiet: bool) -> Console:
+    """The console of whoever trains from Python; a quiet one shows nothing."""
+    return Console(quiet=quiet, highlight=False, markup=False, emoji=False)
+
+
 class Log:
     """Appends a line per record to a file and shows progress; a context manager.
 
