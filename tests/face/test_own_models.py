@@ -31,7 +31,8 @@ SIZE = Size(1, 16, 2, 8, 0.0, None, None)
 OWN = Experiment("own", Flow(), Euler(), Generated(), SIZE, Plan(steps=1200))
 SMALL = {
     "train.steps": 4, "train.batch": 4, "train.warmup": 1, "train.save-every": 2,
-    "train.validate_every": 10**6, "train.log_every": 10**6, "size.width": 16, "size.heads": 2, "size.blocks": 1,
+    "train.validate_every": 10**6, "train.log_every": 10**6,
+    "size.width": 16, "size.heads": 2, "size.blocks": 1,
 }  # fmt: skip
 
 

@@ -29,4 +29,11 @@ def test_what_code_imports_of_us_is_there(page: str, code: str) -> None:
 def test_the_loop_of_the_readme_trains(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = (code for page, code in BLOCKS if page == "README.md" and "in train(" in code)
     exec(code.replace("steps=200", "steps=2").replace("% 50", "% 1"), {})
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
+    one, two, texts = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in (one, two)] == ["1", "2"]
+    assert [len(text.split()) for text in ast.literal_eval(texts)] == [18] * 4
+
+
+def test_the_prompts_of_the_docs_are_written() -> None:
+    codes = [code for page, code in BLOCKS if page == "prompts.md"]
+    exec("".join(codes).replace("count=400", "count=4"), {})
