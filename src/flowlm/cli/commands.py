@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flowlm.cli import options
 from flowlm.cli.chained import chain_options
+from flowlm.cli.given import given
 from flowlm.cli.parse import meant, parsed, sampler, sampling_options, train_options
 from flowlm.cli.preparing import prepare
 from flowlm.cli.training import resume, train, train_chain
@@ -70,6 +71,7 @@ def sample(chosen: options.Sample) -> int:
     """Write texts, or show them coming into being."""
     _require_amounts(chosen.num, chosen.steps, chosen.seed)
     device_name(chosen.device)
+    texts = given(chosen)
     place = find_model(chosen.run)
     way = sampler(chosen, "sample", experiment_of(place))
     import torch
@@ -81,16 +83,19 @@ def sample(chosen: options.Sample) -> int:
     keep_to_cores()
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
     model = load(place, chosen.device, dtype, chosen.tokenizer)
+    prompt = texts.for_model(model, chosen.length)
     console = show.console()
     if not way.counts_steps:
         console.print(show.one_way(model.experiment.method, way, model.length), soft_wrap=True)
     for steps in chosen.steps if way.counts_steps else chosen.steps[:1]:
         console.rule(show.heading(way, steps, model.length))
         if chosen.film:
-            film = model.film(chosen.num, steps, chosen.seed, sampler=way)
+            film = model.film(texts.num, steps, chosen.seed, prompt=prompt, sampler=way)
             show.film(console, film, model.tokenizer)
             continue
-        for batch in model.batches(chosen.num, steps, chosen.seed, sampler=way):
+        for batch in model.batches(
+            texts.num, steps, chosen.seed, prompt, sampler=way, length=chosen.length
+        ):
             for row in batch.tolist():
                 print(show.spelt(row, model.tokenizer), flush=True)
     return 0

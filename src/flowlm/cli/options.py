@@ -119,6 +119,14 @@ class Sample:
     --sampler.gamma, --sampler.latest, --sampler.endpoint and --sampler.tail."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The settings of the sampler, as words."""
+    prompt: str | None = None
+    """Text that all texts begin with."""
+    prompts: Path | None = None
+    """A text file with a prompt a line: `num` texts for each."""
+    infill: str | None = None
+    """A template: text with gaps, [..3] for 3 tokens and [..] for a share of the rest."""
+    length: int | None = None
+    """Tokens of a text; longer ones than the network reads are written in windows."""
     film: bool = False
     """Show a text while it comes into being."""
     device: str = "cpu"
