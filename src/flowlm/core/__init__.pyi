@@ -35,3 +35,4 @@ from .types import Probs as Probs
 from .types import Time as Time
 from .types import Tokens as Tokens
 from .types import Vector as Vector
+from .types import with_given as with_given

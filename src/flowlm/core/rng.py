@@ -36,12 +36,9 @@ class Streams:
         # Numpy pads with zeros: without their number (s,) and (s, 0) would be one family.
         family = np.random.SeedSequence((len(seed), *seed))
         base = int(family.generate_state(1, np.uint32)[0])
-        # Torch's CPU generator reads 32 bits of its seed. Counting up from a hashed base, instead
-        # of hashing every index, makes a collision inside one family impossible.
-        generators = [
-            torch.Generator(device).manual_seed((base + first + i) % 2**32) for i in range(count)
-        ]
+        # Counted up, not hashed one by one: of 32 bits, as torch reads, none then comes twice.
         index = tuple(range(first, first + count))
+        generators = [torch.Generator(device).manual_seed((base + i) % 2**32) for i in index]
         return Streams(generators, index, first + count if total is None else total)
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Tokens = Int[Tensor, "b l"]
@@ -51,24 +51,30 @@ Time = Float[Tensor, "b #l"]
 """One time per sequence (b, 1) or per token (b, l): it broadcasts over tokens."""
 
 
+def with_given(tau: Time, given: Bool[Tensor, "b l"] | None) -> Time:
+    """The time of every sequence (b, 1), or of every token: a given one is at 1, as text."""
+    return tau if given is None else tau.expand(given.shape).masked_fill(given, 1.0)
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Sequences to learn from, and how much each token counts (0 for padding)."""
+    """Sequences to learn from, how much each token counts (0 for padding), and which are given."""
 
     tokens: Tokens
     weight: Float[Tensor, "b l"]
+    given: Bool[Tensor, "b l"] | None = None
 
     def chosen(self, rows: Int[Tensor, " n"]) -> Batch:
         """Some of its sequences."""
-        return Batch(self.tokens[rows], self.weight[rows])
+        given = None if self.given is None else self.given[rows]
+        return Batch(self.tokens[rows], self.weight[rows], given)
 
 
 @dataclass(frozen=True)
 class Loss:
     """Nats that an answer costs, token by token.
 
-    Nothing is reduced here: the trainer divides the weighted sum by the global weight, the one
-    place where that is done.
+    Nothing is reduced here: the trainer divides the weighted sum by the global weight.
     """
 
     value: Float[Tensor, "b l"]

@@ -51,7 +51,8 @@ class Eulerian(TargetRule):
         start, end = clock.t(s), clock.t(t)
         here = flow.at(x, s)
         along = core.velocity(space.mean(here), x, start)
-        moving = student.moving(x, s, t, (clock.slope(start), 0 * t), along)
+        # A token that is text already stays where and when it is.
+        moving = student.moving(x, s, t, (clock.slope(start) * (start < 1), 0 * t), along)
         way = end - start
         if self.form == "raw":
             return chunked.Extrapolated(here.probs(), eulerian_factor(start, end), moving)
@@ -68,5 +69,7 @@ LATEST = 0.999
 
 
 def eulerian_factor(s: core.Time, t: core.Time) -> core.Time:
-    """c = (1-s)(t-s) / (1-t)."""
-    return (1 - s) * (t - s) / (1 - t)
+    """c = (1-s)(t-s) / (1-t); 0 of a token that stays at s = t = 1."""
+    import torch
+
+    return (1 - s) * (t - s) / torch.where(s < 1, 1 - t, 1.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from flowlm import core, nn
 from flowlm.methods.continuous import PAPER, Continuous
+from flowlm.methods.prompts import Prompts
 from flowlm.nn.size import Size
 
 
@@ -22,6 +23,9 @@ class Flow(Continuous):
 
     times: ClassVar[int] = 1
 
+    prompts: Prompts = field(default_factory=Prompts)
+    """Tokens that are given in training."""
+
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
         """A network that reads the time."""
         return self.build(size, vocab, length)
@@ -30,8 +34,9 @@ class Flow(Continuous):
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
         """-log D_t(x_t)[token]: its minimum is exactly D_t(x) = E[x1 | x_t = x]."""
+        batch = self.prompts.drawn(batch, rng)
         denoiser = self.denoiser(model, rng)
-        tau = denoiser.clock.draw(rng)
+        tau = core.with_given(denoiser.clock.draw(rng), batch.given)
         x = denoiser.noisy(batch.tokens, tau, rng)
         return core.Loss(denoiser.at(x, tau).nll(batch.tokens), batch.weight)
 

@@ -12,6 +12,7 @@ from flowlm.errors import Refusal
 from flowlm.methods.continuous import PAPER, Continuous
 from flowlm.methods.flow import Flow
 from flowlm.methods.method import Method
+from flowlm.methods.prompts import Prompts
 from flowlm.methods.rule import Map, Rule
 from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.shares import even, parted
@@ -48,6 +49,8 @@ class FlowMap(Continuous):
     """Run directory of a trained flow to distil; without one the map teaches itself."""
     rule: Rule = field(default_factory=Semigroup)
     """How jumps from s to t are learnt."""
+    prompts: Prompts = field(default_factory=Prompts)
+    """Tokens that are given in training; by default as in the training of the teacher."""
     diagonal: float = 0.5
     """Share of a batch that learns the diagonal; the rest learns to jump."""
     teacher_temperature: float = 1.0
@@ -75,10 +78,13 @@ class FlowMap(Continuous):
         return replace(self, teacher=name)
 
     def taught_by(self, theirs: Method, sampler: Sampler) -> FlowMap:
-        """With the input and the clock of a flow, and the temperature at which it writes."""
+        """With the input, clock and prompts of a flow, and the temperature at which it writes."""
         assert isinstance(theirs, Flow)
         warmth = sampler.temperature if isinstance(sampler, Euler | Bridge) else 1.0
-        return replace(self, input=theirs.input, clock=theirs.clock, teacher_temperature=warmth)
+        return replace(
+            self, input=theirs.input, clock=theirs.clock, prompts=theirs.prompts,
+            teacher_temperature=warmth,
+        )  # fmt: skip
 
     def like_teacher(self) -> Flow | None:
         """A flow that reads the same points."""
@@ -101,7 +107,7 @@ class FlowMap(Continuous):
         self, model: nn.DiT, batch: core.Batch, rng: core.Streams, teacher: nn.DiT | None = None
     ) -> core.Loss:
         """A share of the sequences pays on the diagonal, the others off it."""
-        still, moving = parted(batch, rng, self.diagonal)
+        still, moving = parted(self.prompts.drawn(batch, rng), rng, self.diagonal)
         guide = None if teacher is None else self._teacher(model, teacher)
         paid = self._diagonal(self.denoiser(model, still[1]), *still, guide)
         student = self._map(model)
@@ -118,7 +124,7 @@ class FlowMap(Continuous):
         self, student: Denoiser, batch: core.Batch, rng: core.Streams, teacher: Denoiser | None
     ) -> core.Loss:
         """delta_{t,t} against the teacher's D_t, or against the data."""
-        tau = student.clock.draw(rng)
+        tau = core.with_given(student.clock.draw(rng), batch.given)
         x = student.noisy(batch.tokens, tau, rng)
         prediction = student.at(x, tau)
         if teacher is None:

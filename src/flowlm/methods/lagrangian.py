@@ -29,7 +29,8 @@ class Lagrangian(TargetRule):
         """One pass in forward mode over the later time, and one of the flow at its end."""
         clock, space = student.clock, student.space
         start, end = clock.t(s), clock.t(t)
-        moving = student.moving(x, s, t, (0 * s, clock.slope(end)))
+        # A token that is text already stays where and when it is.
+        moving = student.moving(x, s, t, (0 * s, clock.slope(end) * (start < 1)))
         there = core.jump(x, space.mean(moving.prediction), start, end)
         at_end = flow.at(there, t).probs()
         c = lagrangian_factor(start, end)
@@ -40,5 +41,7 @@ class Lagrangian(TargetRule):
 
 
 def lagrangian_factor(s: core.Time, t: core.Time) -> core.Time:
-    """c = (1-t)(t-s) / (1-s)."""
-    return (1 - t) * (t - s) / (1 - s)
+    """c = (1-t)(t-s) / (1-s); 0 of a token that stays at s = t = 1."""
+    import torch
+
+    return (1 - t) * (t - s) / torch.where(s < 1, 1 - s, 1.0)

@@ -107,7 +107,7 @@ class TargetRule(Rule, ABC):
         """How far answers are from their targets, as much as jumps count."""
         import torch  # not with the file: a recipe's options are shown without it
 
-        s, t = self.times(rng, lengths)
+        s, t = (core.with_given(tau, batch.given) for tau in self.times(rng, lengths))
         x = student.noisy(batch.tokens, s, rng)
         with torch.no_grad():
             target = self.target(student, flow, x, s, t)

@@ -248,6 +248,9 @@ class DiT(nn.Module):
         if not taus:
             # Without a time the modulations are their biases: plain learned scales and gates.
             return like.new_zeros(1, 1, self.size.condition)
+        if self.encoder.tells_times:
+            # Given tokens are at 1. The time of a sequence is that of the others.
+            taus = tuple(tau.amin(1, keepdim=True) if tau.shape[1] > 1 else tau for tau in taus)
         # Not torch.stack: one time may be per token while the other is per sequence.
         embedded = [embed(tau) for embed, tau in zip(self.times, taus)]
         return F.silu(reduce(torch.add, embedded))

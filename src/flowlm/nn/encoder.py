@@ -33,6 +33,8 @@ class Encoder(nn.Module, ABC):
     """Whether `evidence` is not None."""
     in_strips: ClassVar[bool] = False
     """Whether it reads rows of the vocabulary's size a strip at a time."""
+    tells_times: ClassVar[bool] = False
+    """Whether features say how sure a row is: then the trunk need not know the time of each."""
 
     def __init__(self, vocab: int, width: int) -> None:
         super().__init__()
@@ -136,6 +138,7 @@ class Posterior(Encoder):
         self.apart: Callable[..., Any] = _called
 
     in_strips: ClassVar[bool] = True
+    tells_times: ClassVar[bool] = True
 
     def state_bytes(self) -> int:
         """Seeds, and what is kept of predictions."""

@@ -12,7 +12,7 @@ from flowlm.errors import Refusal
 from flowlm.sampling.sampler import Frame, Sampler, with_prompt
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
     from torch import Tensor
 
 COLDEST = 1e-3
@@ -71,7 +71,8 @@ class PointSampler(Sampler, ABC):
         """From x at the first of n clock times; n - 1 frames, one an interval."""
         given = None if prompt is None else prompt != core.FREE
         for i in range(len(grid) - 1):
-            now, then = (_times(tau, x, given) for tau in grid[i : i + 2])
+            ends = (tau.expand(len(x), 1) for tau in grid[i : i + 2])
+            now, then = (core.with_given(tau, given) for tau in ends)
             prediction = self.predict(denoiser, x, now, then)
             drawn = self.draw(prediction, rng)
             decided = None if drawn is None else with_prompt(drawn, prompt)
@@ -103,10 +104,3 @@ def require_warmth(temperature: float) -> None:
         raise Refusal(
             f"--sampler.temperature must be at least {COLDEST} and finite, not {temperature}."
         )
-
-
-def _times(tau: Tensor, x: core.Point, given: Bool[Tensor, "b l"] | None) -> core.Time:
-    """The time of every sequence (b, 1), or of every token (b, l) where some are given."""
-    if given is None:
-        return tau.expand(len(x), 1)
-    return tau.expand(given.shape).masked_fill(given, 1.0)
