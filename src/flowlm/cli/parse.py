@@ -18,6 +18,7 @@ from flowlm.errors import Refusal
 from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_teacher
 from flowlm.experiment.kinds import Kind, Kinds, spelt
 from flowlm.hub.transfer import locate
+from flowlm.model.amounts import amounts
 from flowlm.model.finding import experiment_of
 from flowlm.recipes import CHAINS, RECIPES
 from flowlm.sampling.sampler import Sampler
@@ -103,6 +104,14 @@ def with_kinds(
             experiment = copy.copy(experiment)
             object.__setattr__(experiment, "method", replace(method, **{part: kind()}))
     return experiment
+
+
+def require_amounts(num: int, steps: Sequence[int], seed: int) -> None:
+    """Refuse what is no number of texts or of steps, or no seed."""
+    if not steps:
+        raise Refusal("Give at least one number of --steps.")
+    for count in steps:
+        amounts(num, count, seed)
 
 
 def sampling_options(kind: type[Writing], command: str, words: Sequence[str]) -> Writing:

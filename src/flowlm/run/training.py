@@ -239,7 +239,7 @@ def _teacher(experiment: Experiment) -> LanguageModel | None:
             f"The teacher {method.teacher} is still being trained, by {writer}: wait for it to "
             "end, or stop it."
         )
-    teacher = load(method.teacher)
+    teacher = load(method.teacher, "cpu")
     theirs = teacher.experiment
     if not isinstance(theirs.method, method.teachers):
         fitting = " or ".join(kind.__name__ for kind in method.teachers)
