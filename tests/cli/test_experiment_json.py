@@ -226,7 +226,7 @@ def accepted(at: tuple[str, ...], wrong: Any) -> bool:
     return True
 
 
-WORDS = {"name", "kind", "clock", "path", "documents", "tokenizer"} | {
+WORDS = {"name", "kind", "clock", "path", "documents", "tokenizer", "init"} | {
     "positions", "device", "precision"
 }  # fmt: skip
 FRACTIONS = {"valid", "dropout", "attention_cap", "output_cap", "lr", "decay", "beta2"} | {

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowlm.cli import options
-from flowlm.cli.chained import chain_options
 from flowlm.cli.parse import (
     meant,
     parsed,
     require_amounts,
     sampler,
     sampling_options,
-    train_options,
 )  # fmt: skip
 from flowlm.cli.preparing import prepare
 from flowlm.cli.sampling import sample
-from flowlm.cli.training import resume, train, train_chain
+from flowlm.cli.training import train
 from flowlm.errors import Refusal
 from flowlm.hub.names import last_run
 from flowlm.judges.finding import find_judge
@@ -29,20 +27,25 @@ from flowlm.recipes import CHAINS, RECIPES
 # What needs torch is imported inside the commands: help and refusals must come at once.
 
 
+TRAIN_HELP = """usage: flowlm train RECIPE [--init RUN] [OPTIONS]
+       flowlm train --config experiment.json [OPTIONS]
+       flowlm train --resume RUN [--train.steps N]
+
+Each answers to --help.
+
+recipes:"""
+
+
 def run_command(command: str, words: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     match command:
         case "recipes":
             return recipes()
         case "train" if words and words[0] in ("-h", "--help"):
-            print("usage: flowlm train RECIPE [OPTIONS] | flowlm train --resume RUN\n\nrecipes:")
+            print(TRAIN_HELP)
             return recipes()
-        case "train" if words and words[0] in CHAINS:
-            return train_chain(chain_options(words))
-        case "train" if words and words[0] == "--resume":
-            return resume(words[1:])
         case "train":
-            return train(train_options(words))
+            return train(words)
         case "demo":
             return demo(parsed(options.Demo, command, words))
         case "prepare":

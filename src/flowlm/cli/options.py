@@ -79,6 +79,28 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """Part of a plan that may change when a run is resumed."""
+
+    steps: int | None = None
+    """Optimizer steps in all, more than the run has taken; by default as many as it was started
+    for."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a run or a chain that was stopped, exactly as it was started; or a run for longer.
+
+    With a constant learning rate a longer run equals, bit for bit on the CPU, one that was started
+    with as many steps. With --train.decay the rate follows the longer plan from where the run is.
+    """
+
+    run: tyro.conf.Positional[str]
+    """The directory of a run or of a chain."""
+    train: Steps = Steps()
+
+
+@dataclass(frozen=True)
 class TrainChain:
     """Options of a chain itself; all others are its stages'."""
 

@@ -14,8 +14,16 @@ from typing import Any, TypeVar
 import tyro
 
 from flowlm.cli.options import Evaluate, Sample, Train, Way
-from flowlm.errors import Refusal
-from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_teacher
+from flowlm.errors import Refusal, reason
+from flowlm.experiment import (
+    INPUTS,
+    RULES,
+    SAMPLERS,
+    Experiment,
+    from_json,
+    inherit_from_start,
+    inherit_from_teacher,
+)
 from flowlm.experiment.kinds import Kind, Kinds, spelt
 from flowlm.hub.transfer import locate
 from flowlm.model.amounts import amounts
@@ -68,6 +76,9 @@ def train_options(words: Sequence[str]) -> Train:
     teacher = _value_of("--method.teacher", words)
     if teacher is None and usual is not None and Path(usual).exists():
         teacher = usual
+    origin = _value_of("--init", words)
+    if origin not in (None, "None"):
+        experiment = inherit_from_start(experiment, experiment_of(locate(origin)))
     taught: tuple[str, Experiment] | None = None
     if experiment.method.teachers and teacher is not None and teacher != "None":
         taught = teacher, experiment_of(locate(teacher))  # refused before torch is imported
@@ -80,6 +91,22 @@ def train_options(words: Sequence[str]) -> Train:
             "name another teacher with --method.teacher."
         )
     return chosen
+
+
+def config_options(words: Sequence[str]) -> tuple[Train, Experiment]:
+    """Options of `flowlm train --config FILE ...`, and the experiment that the file states."""
+    if not words or words[0].startswith("-"):
+        raise Refusal("Name an experiment.json to train: flowlm train --config FILE.")
+    place, rest = Path(words[0]), list(words[1:])
+    file = place / "experiment.json" if place.is_dir() else place
+    try:
+        stated = from_json(file.read_text(encoding="utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(
+            f"{file} cannot be read ({reason(error)}): name an experiment.json."
+        ) from error
+    experiment = with_kinds(stated, None, rest)
+    return parsed(Train, f"train --config {words[0]}", rest, Train(experiment)), stated
 
 
 def with_kinds(
