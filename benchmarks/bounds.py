@@ -32,7 +32,7 @@ def main() -> None:
     def exact(x: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> Dense:
         return language.denoiser(x, clock.t(s.double()))
 
-    model = flowlm.load("demo")
+    model = flowlm.load("demo", "cpu")
     denoisers = {
         "exact denoiser": Denoiser(exact, OneHot(language.vocab), clock),
         "shipped map": model.experiment.method.denoiser(model.network),

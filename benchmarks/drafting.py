@@ -42,7 +42,7 @@ def main() -> None:
     trained(teacher_run, chosen.set)
     trained(map_run, ["--method.teacher", str(teacher_run), *chosen.set])
     torch.set_num_threads(1)  # so small a network is no faster with more
-    teacher, drafter = flowlm.load(teacher_run), flowlm.load(map_run)
+    teacher, drafter = flowlm.load(teacher_run, "cpu"), flowlm.load(map_run, "cpu")
     rows = compared(drafter, teacher, chosen.num)
     heads = ["texts by", "at once", "passes a text", "most", "ms a text", "valid"]
     print(table(heads, [shown(row) for row in rows]))

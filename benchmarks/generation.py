@@ -95,7 +95,7 @@ def first_sample(method: Method, sampler: Sampler, network: DiT) -> Numbers:
     experiment = Experiment("benchmark", method, sampler, data, PAPER, Plan())
     code = (
         "import sys, time; began = time.perf_counter()\n"
-        "import flowlm\nmodel = flowlm.load(sys.argv[1])\n"
+        "import flowlm\nmodel = flowlm.load(sys.argv[1], 'cpu')\n"
         "loaded = time.perf_counter(); model.sample(1)\n"
         "first = time.perf_counter(); model.sample(1)\n"
         "print(loaded - began, first - loaded, time.perf_counter() - first)\n"

@@ -119,7 +119,7 @@ def measured(run: Path) -> Figures:
 
     from flowlm.model.loading import load
 
-    model = load(run)
+    model = load(run, "cpu")
     seed, sampler = model.experiment.train.seed, model.experiment.sampler
     rows = written(model, sampler, seed, EVALUATIONS)
     exact = exact_texts(model, seed)

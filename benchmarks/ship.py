@@ -22,7 +22,7 @@ def main() -> None:
     """Export the run named on the command line into src/flowlm/weights/demo."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m benchmarks.ship RUN")
-    model = flowlm.load(Path(sys.argv[1]))
+    model = flowlm.load(Path(sys.argv[1]), "cpu")
     method = model.experiment.method
     assert isinstance(method, FlowMap), "the shipped model writes in one step"
     # The teacher does not travel with the export.

@@ -139,7 +139,7 @@ def measured(run: Path) -> Figures:
     """Figures of a run's texts by evaluations, and of other texts, by which choices are made."""
     from flowlm.model.loading import load
 
-    model = load(run)
+    model = load(run, "cpu")
     seed, usual = model.experiment.train.seed, model.experiment.sampler
     samplers = SAMPLERS.get(type(usual), (usual,))
     choosing = [written(model, each, seed + CHOOSING, CHOSEN_AT) for each in samplers]

@@ -30,7 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         run = trained(place)
-        model = load(run)
+        model = load(run, "cpu")
         began = time.perf_counter()
         for steps in chosen.steps:
             for _ in model.batches(chosen.num, steps, seed=0):

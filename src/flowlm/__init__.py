@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def load(
     name: str | Path,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
     tokenizer: str | Path | None = None,
 ) -> LanguageModel:

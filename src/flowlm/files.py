@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 from flowlm.errors import Refusal
 
@@ -40,6 +40,27 @@ def write_text(text: str, file: Path) -> None:
     except OSError as error:
         raise Refusal(
             f"{file} could not be written ({error.strerror or error}): free some space."
+        ) from error
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[TextIO]:
+    """A text file (UTF-8) to write to; it takes the name `path` when it is complete.
+
+    A Refusal if `path` exists, or cannot be written; after any failure nothing is left behind.
+    """
+    try:
+        if os.path.lexists(path):
+            raise Refusal(f"{path} exists already: remove it or choose another file.")
+        with (
+            replacing(path) as partial,
+            partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+        ):
+            yield file
+    except OSError as error:
+        raise Refusal(
+            f"{path} could not be written ({error.strerror or error}): free some space or choose "
+            "another place."
         ) from error
 
 

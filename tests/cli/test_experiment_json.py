@@ -226,7 +226,7 @@ def accepted(at: tuple[str, ...], wrong: Any) -> bool:
     return True
 
 
-WORDS = {"name", "kind", "clock", "path", "documents", "tokenizer", "begin", "end"} | {
+WORDS = {"name", "kind", "clock", "path", "documents", "tokenizer", "begin", "end", "init"} | {
     "positions", "device", "precision"
 }  # fmt: skip
 FRACTIONS = {"valid", "dropout", "attention_cap", "output_cap", "lr", "decay", "beta2"} | {

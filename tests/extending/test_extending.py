@@ -129,7 +129,7 @@ def test_a_sampler(own: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(model.sample(4, 6, sampler=way)[:2], model.sample(2, 6, sampler=way))
     capsys.readouterr()
     assert main(["sample", "runs/flow", "--steps", "4", "--sampler", "midpoint"]) == 0
-    assert "4 steps, 7 evaluations" in capsys.readouterr().out
+    assert "4 steps, 7 evaluations" in capsys.readouterr().err
     rows = evaluated("runs/flow", "--sampler", "midpoint")
     assert [row["evaluations"] for row in rows] == [1, 7]
 

@@ -263,7 +263,7 @@ def test_the_command_line_chooses_device_and_type(
     synthetic.write_folder(tmp_path / "flow", Shape())
     words = ["sample", name, "--num", "3", "--steps", "4"]
     assert main([*words, "--dtype", "bfloat16", "--device", "cpu"]) == 0
-    shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     wanted = flowlm.load(name, dtype=torch.bfloat16).sample(3, 4)
     assert shown == [[str(token) for token in row] for row in wanted.tolist()]
     for command in (words, ["evaluate", name, "--num", "3"]):

@@ -27,7 +27,8 @@ commands:
   recipes              list the recipes
   prepare NAME | PATH  tokenise a published corpus or any text once, for many runs
   train RECIPE         train a recipe or a chain; `flowlm train RECIPE --help` shows its options
-  train --resume RUN   continue a run or a chain that was stopped
+  train --config FILE  train what an experiment.json says
+  train --resume RUN   continue a run or a chain that was stopped, or a run for longer
   sample RUN           write texts
   evaluate RUN         measure quality and diversity
   compare RUN RUN ...  measure several models side by side, on the same noise

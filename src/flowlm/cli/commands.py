@@ -7,20 +7,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowlm.cli import options
-from flowlm.cli.chained import chain_options
-from flowlm.cli.given import given
-from flowlm.cli.parse import meant, parsed, sampler, sampling_options, train_options
+from flowlm.cli.parse import (
+    meant,
+    parsed,
+    require_amounts,
+    sampler,
+    sampling_options,
+)  # fmt: skip
 from flowlm.cli.preparing import prepare
-from flowlm.cli.training import resume, train, train_chain
+from flowlm.cli.sampling import sample
+from flowlm.cli.training import train
 from flowlm.errors import Refusal
 from flowlm.hub.names import last_run
 from flowlm.judges.finding import find_judge
 from flowlm.machine.device import device_name
-from flowlm.model.amounts import amounts
 from flowlm.model.finding import experiment_of, find_model
 from flowlm.recipes import CHAINS, RECIPES
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
+
+
+TRAIN_HELP = """usage: flowlm train RECIPE [--init RUN] [OPTIONS]
+       flowlm train --config experiment.json [OPTIONS]
+       flowlm train --resume RUN [--train.steps N]
+
+Each answers to --help.
+
+recipes:"""
 
 
 def run_command(command: str, words: Sequence[str]) -> int:
@@ -29,20 +42,16 @@ def run_command(command: str, words: Sequence[str]) -> int:
         case "recipes":
             return recipes()
         case "train" if words and words[0] in ("-h", "--help"):
-            print("usage: flowlm train RECIPE [OPTIONS] | flowlm train --resume RUN\n\nrecipes:")
+            print(TRAIN_HELP)
             return recipes()
-        case "train" if words and words[0] in CHAINS:
-            return train_chain(chain_options(words))
-        case "train" if words and words[0] == "--resume":
-            return resume(words[1:])
         case "train":
-            return train(train_options(words))
+            return train(words)
         case "demo":
             return demo(parsed(options.Demo, command, words))
         case "prepare":
             return prepare(parsed(options.Prepare, command, words))
         case "sample":
-            return sample(sampling_options(options.Sample, command, words))
+            return sample(words)
         case "evaluate":
             return evaluate(sampling_options(options.Evaluate, command, words))
         case "compare":
@@ -67,49 +76,8 @@ def recipes() -> int:
     return 0
 
 
-def sample(chosen: options.Sample) -> int:
-    """Write texts, or show them coming into being."""
-    _require_amounts(chosen.num, chosen.steps, chosen.seed)
-    device_name(chosen.device)
-    texts = given(chosen)
-    place = find_model(chosen.run)
-    way = sampler(chosen, "sample", experiment_of(place))
-    import torch
-
-    from flowlm.cli import show
-    from flowlm.machine.hardware import keep_to_cores
-    from flowlm.model.loading import load
-
-    keep_to_cores()
-    dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
-    model = load(place, chosen.device, dtype, chosen.tokenizer)
-    prompt = texts.for_model(model, chosen.length)
-    console = show.console()
-    if not way.counts_steps:
-        console.print(show.one_way(model.experiment.method, way, model.length), soft_wrap=True)
-    for steps in chosen.steps if way.counts_steps else chosen.steps[:1]:
-        console.rule(show.heading(way, steps, model.length))
-        if chosen.film:
-            film = model.film(texts.num, steps, chosen.seed, prompt=prompt, sampler=way)
-            show.film(console, film, model.tokenizer)
-            continue
-        for batch in model.batches(
-            texts.num, steps, chosen.seed, prompt, sampler=way, length=chosen.length
-        ):
-            for row in batch.tolist():
-                print(show.spelt(row, model.tokenizer), flush=True)
-    return 0
-
-
-def _require_amounts(num: int, steps: Sequence[int], seed: int) -> None:
-    if not steps:
-        raise Refusal("Give at least one number of --steps.")
-    for count in steps:
-        amounts(num, count, seed)
-
-
 def _require_several(chosen: options.Evaluate | options.Compare) -> None:
-    _require_amounts(chosen.num, chosen.steps, chosen.seed)
+    require_amounts(chosen.num, chosen.steps, chosen.seed)
     device_name(chosen.device)
     if chosen.num < 2:
         raise Refusal("Ask for at least two texts: --num 2.")

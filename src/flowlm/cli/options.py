@@ -79,6 +79,28 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """Part of a plan that may change when a run is resumed."""
+
+    steps: int | None = None
+    """Optimizer steps in all, more than the run has taken; by default as many as it was started
+    for."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a run or a chain that was stopped, exactly as it was started; or a run for longer.
+
+    With a constant learning rate a longer run equals, bit for bit on the CPU, one that was started
+    with as many steps. With --train.decay the rate follows the longer plan from where the run is.
+    """
+
+    run: tyro.conf.Positional[str]
+    """The directory of a run or of a chain."""
+    train: Steps = Steps()
+
+
+@dataclass(frozen=True)
 class TrainChain:
     """Options of a chain itself; all others are its stages'."""
 
@@ -101,7 +123,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Sample:
-    """Write texts with a trained model."""
+    """Write texts with a trained model.
+
+    Texts go to standard output, everything else to standard error. On a terminal the number of a
+    text stands above it. Elsewhere, and in --out, every text is one line, in which \\n stands for a
+    line break, \\r for a carriage return and \\\\ for a backslash; --json needs none of these.
+    """
 
     run: tyro.conf.Positional[str]
     """A run directory, an export, a shipped model (demo), a released .ckpt file or folder, or
@@ -111,8 +138,22 @@ class Sample:
     tokens."""
     num: int = 8
     """How many texts."""
+    batch: int | None = None
+    """How many of them at once, at most; by default as many as fit into memory. Texts are shown as
+    soon as their batch is written, and do not depend on it."""
     seed: int = 0
-    """The same seed writes the same texts."""
+    """The same seed writes the same texts, on one kind of device."""
+    json: bool = False
+    """A line of JSON for every text: text, tokens, seed, number (the text is that of the seed and
+    its number, from 0 on), steps (null where the sampler has no choice), evaluations, sampler."""
+    out: Path | None = None
+    """A new file for the texts, instead of standard output; it appears when all are written."""
+    quiet: bool = False
+    """Nothing on standard error but errors, and the progress of a download."""
+    temperature: float | None = None
+    """Short for --sampler.temperature, whatever the sampler."""
+    top_p: float | None = None
+    """Short for --sampler.top-p, whatever the sampler."""
     sampler: str | None = None
     """euler, heun, jumps, bridge, unmask, replace, left-to-right, jacobi, draft or residual-jumps;
     by default the model's own. Its settings are --sampler.temperature, --sampler.top-p,
@@ -128,9 +169,12 @@ class Sample:
     length: int | None = None
     """Tokens of a text; longer ones than the network reads are written in windows."""
     film: bool = False
-    """Show a text while it comes into being."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1 and so on, mps, or auto for the fastest of them."""
+    """Show texts while they come into being, on a terminal with colours for how likely every token
+    is to the model; elsewhere a line for every step."""
+    fps: float = 4.0
+    """Of --film on a terminal: frames a second, at most."""
+    device: str = "auto"
+    """Where to compute: cpu, cuda, cuda:1 and so on, mps, or auto, which takes cuda where it is."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's blocks and head; clock, state and softmax stay in float32."""
     tokenizer: str | None = None
@@ -168,8 +212,8 @@ class Evaluate:
     out: Path | None = None
     """Where the report goes; by default into RUN if it was trained there, else into
     reports/NAME."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1 and so on, mps, or auto for the fastest of them."""
+    device: str = "auto"
+    """Where to compute, as in `flowlm sample`."""
     tokenizer: str | None = None
     """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
 
@@ -192,7 +236,7 @@ class Compare:
     """As in `flowlm evaluate`."""
     out: Path = Path("reports/compare")
     """Where the report goes."""
-    device: str = "cpu"
+    device: str = "auto"
     """As in `flowlm evaluate`."""
 
 

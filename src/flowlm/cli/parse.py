@@ -14,10 +14,19 @@ from typing import Any, TypeVar
 import tyro
 
 from flowlm.cli.options import Evaluate, Sample, Train, Way
-from flowlm.errors import Refusal
-from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_teacher
+from flowlm.errors import Refusal, reason
+from flowlm.experiment import (
+    INPUTS,
+    RULES,
+    SAMPLERS,
+    Experiment,
+    from_json,
+    inherit_from_start,
+    inherit_from_teacher,
+)
 from flowlm.experiment.kinds import Kind, Kinds, spelt
 from flowlm.hub.transfer import locate
+from flowlm.model.amounts import amounts
 from flowlm.model.finding import experiment_of
 from flowlm.recipes import CHAINS, RECIPES
 from flowlm.sampling.sampler import Sampler
@@ -67,6 +76,9 @@ def train_options(words: Sequence[str]) -> Train:
     teacher = _value_of("--method.teacher", words)
     if teacher is None and usual is not None and Path(usual).exists():
         teacher = usual
+    origin = _value_of("--init", words)
+    if origin not in (None, "None"):
+        experiment = inherit_from_start(experiment, experiment_of(locate(origin)))
     taught: tuple[str, Experiment] | None = None
     if experiment.method.teachers and teacher is not None and teacher != "None":
         taught = teacher, experiment_of(locate(teacher))  # refused before torch is imported
@@ -79,6 +91,22 @@ def train_options(words: Sequence[str]) -> Train:
             "name another teacher with --method.teacher."
         )
     return chosen
+
+
+def config_options(words: Sequence[str]) -> tuple[Train, Experiment]:
+    """Options of `flowlm train --config FILE ...`, and the experiment that the file states."""
+    if not words or words[0].startswith("-"):
+        raise Refusal("Name an experiment.json to train: flowlm train --config FILE.")
+    place, rest = Path(words[0]), list(words[1:])
+    file = place / "experiment.json" if place.is_dir() else place
+    try:
+        stated = from_json(file.read_text(encoding="utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(
+            f"{file} cannot be read ({reason(error)}): name an experiment.json."
+        ) from error
+    experiment = with_kinds(stated, None, rest)
+    return parsed(Train, f"train --config {words[0]}", rest, Train(experiment)), stated
 
 
 def with_kinds(
@@ -103,6 +131,14 @@ def with_kinds(
             experiment = copy.copy(experiment)
             object.__setattr__(experiment, "method", replace(method, **{part: kind()}))
     return experiment
+
+
+def require_amounts(num: int, steps: Sequence[int], seed: int) -> None:
+    """Refuse what is no number of texts or of steps, or no seed."""
+    if not steps:
+        raise Refusal("Give at least one number of --steps.")
+    for count in steps:
+        amounts(num, count, seed)
 
 
 def sampling_options(kind: type[Writing], command: str, words: Sequence[str]) -> Writing:

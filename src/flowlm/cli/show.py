@@ -1,4 +1,4 @@
-"""Output of the commands: tables of results, and films."""
+"""Output of the commands: consoles, headings, bars and tables."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
-from rich.text import Text
 
 from flowlm.cli import leads
 from flowlm.evaluate.held_out import in_words
@@ -20,15 +18,11 @@ from flowlm.evaluate.measures import present
 from flowlm.evaluate.report.schema import aim
 
 if TYPE_CHECKING:
-    from flowlm.data.tokenizer import Tokenizer
     from flowlm.experiment import Experiment
     from flowlm.methods.method import Method
     from flowlm.run.demo import Progress
     from flowlm.run.forecast import Forecast
-    from flowlm.sampling import Frame, Sampler
-
-FRAME = 0.15
-"""Seconds that a frame of a film stays, at least."""
+    from flowlm.sampling import Sampler
 
 QUIET = 15
 """Seconds between plain lines of progress."""
@@ -42,9 +36,10 @@ class Paper(Console):
         raise BrokenPipeError
 
 
-def console(stderr: bool = False) -> Paper:
+def console(stderr: bool = False, quiet: bool = False) -> Paper:
     """Where commands print."""
-    return Paper(highlight=False, markup=False, emoji=False, quiet=not leads(), stderr=stderr)
+    silent = quiet or not leads()
+    return Paper(highlight=False, markup=False, emoji=False, quiet=silent, stderr=stderr)
 
 
 def heading(sampler: Sampler, steps: int, length: int) -> str:
@@ -146,6 +141,15 @@ class Measuring:
         self.say(f"{row['method']} @ {row['steps']}: {figures}")
 
 
+def bar_of_texts(console: Console, shown: bool) -> Bars:
+    """A bar of texts that are written elsewhere; a context manager."""
+    return Bars(
+        TextColumn("writing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, disable=not (shown and console.is_terminal), transient=True,
+        redirect_stdout=False, redirect_stderr=False,  # the texts themselves are not for it
+    )  # fmt: skip
+
+
 def progress(console: Console, parts: Iterable[Mapping[str, Progress]]) -> None:
     """A bar per model while the demo trains; plain lines without a terminal."""
     if not console.is_terminal:
@@ -206,41 +210,6 @@ def forecast_sum(console: Console, name: str, ahead: Sequence[Forecast]) -> None
     console.print(f"{name}, all {len(ahead)} stages:")
     for question, line in lines.items():
         console.print(f"  {question:12}{line}", soft_wrap=True)
-
-
-def film(console: Console, frames: Iterable[Frame], tokenizer: Tokenizer | None) -> None:
-    """Show texts while they come into being, in place on a terminal, else line by line."""
-    if not console.is_terminal:
-        for frame in frames:
-            texts = [spelt(row, tokenizer) for row in frame.tokens().tolist()]
-            console.print(" | ".join(texts), soft_wrap=True)
-        return
-    with Live(console=console, auto_refresh=False) as live:
-        for frame in frames:
-            texts = [spelt(row, tokenizer) for row in frame.tokens().tolist()]
-            live.update(Text("\n".join(texts)), refresh=True)
-            time.sleep(FRAME)
-
-
-def spelt(row: Sequence[int], tokenizer: Tokenizer | None) -> str:
-    """A text in which tokens that are not written yet appear as a dot."""
-    from flowlm.core.types import FREE  # and torch, without which a console must open
-
-    if tokenizer is None:
-        return " ".join("·" if token == FREE else str(token) for token in row)
-    pieces: list[str] = []
-    written: list[int] = []
-    for token in row:
-        if token != FREE:
-            written.append(token)
-            continue
-        if written:
-            pieces.append(tokenizer.decode(written))
-            written = []
-        pieces.append("·")
-    if written:
-        pieces.append(tokenizer.decode(written))
-    return " ".join(pieces)
 
 
 def _span(hours: float) -> str:

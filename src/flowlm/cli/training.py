@@ -1,4 +1,4 @@
-"""The command `flowlm train`: a recipe, a chain of them, or what was stopped."""
+"""The command `flowlm train`: a recipe, a chain of them, what a file says, or what was stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowlm.cli import options
-from flowlm.cli.chained import ChosenChain
+from flowlm.cli.chained import ChosenChain, chain_options
+from flowlm.cli.parse import config_options, parsed, train_options
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text, read_experiment
 from flowlm.hub.names import CHAIN
@@ -19,10 +20,27 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def train(chosen: options.Train) -> int:
-    """Train a recipe into its run directory, or say what that would take."""
+def train(words: Sequence[str]) -> int:
+    """Train what the words name."""
+    match list(words):
+        case ["--resume", *rest]:
+            return resume(parsed(options.Resume, "train --resume", rest))
+        case ["--config", *rest]:
+            return train_one(*config_options(rest))
+        case [name, *_] if name in CHAINS:
+            return train_chain(chain_options(words))
+        case _:
+            chosen = train_options(words)
+            return train_one(chosen, RECIPES[words[0]]())
+
+
+def train_one(chosen: options.Train, stated: Experiment) -> int:
+    """Train an experiment into its run directory, or say what that would take.
+
+    `stated` is what it was before options changed it.
+    """
     experiment = chosen.experiment
-    _require_text(experiment, RECIPES[experiment.name](), chosen.dry_run)
+    _require_text(experiment, stated, chosen.dry_run)
     if chosen.dry_run:
         from flowlm.cli import show
         from flowlm.run.forecast import forecast
@@ -58,28 +76,39 @@ def train_chain(chosen: ChosenChain) -> int:
     )
 
 
-def _require_text(experiment: Experiment, recipe: Experiment, dry_run: bool) -> None:
-    """Refuse a text that is not there; a dry run of a published corpus needs none."""
+def _require_text(experiment: Experiment, stated: Experiment, dry_run: bool) -> None:
+    """Refuse a text that is not there; a dry run of the `stated` one needs none."""
     data = experiment.data
     if not isinstance(data, Text) or data.path is None:
         return
-    taken_for_granted = dry_run and data == recipe.data
+    taken_for_granted = dry_run and data == stated.data
     if not taken_for_granted and not os.path.exists(os.path.expanduser(data.path)):
         from flowlm.data.finding import find_corpus
 
         find_corpus(data.path, data.documents, data.valid)
 
 
-def resume(words: Sequence[str]) -> int:
-    """Continue the run or the chain that is named, exactly as it was started."""
-    if len(words) != 1:
-        raise Refusal("Name one run to continue: flowlm train --resume RUN.")
-    directory = Path(words[0])
+def resume(chosen: options.Resume) -> int:
+    """Continue the run or the chain that is named, for more steps if that is asked for."""
+    directory, steps = Path(chosen.run), chosen.train.steps
     if (directory / CHAIN).exists():
+        if steps is not None:
+            raise Refusal(
+                f"{directory} is a chain, whose runs have steps of their own: leave --train.steps "
+                "out, or name one of its runs."
+            )
         from flowlm.run import chain
 
         return _walked(directory, lambda console: chain.resume_chain(directory, console))
-    return _train(read_experiment(words[0]), directory, again=True)
+    experiment = read_experiment(chosen.run)
+    if steps is not None:
+        from flowlm.cli import show
+        from flowlm.run.longer import longer
+
+        experiment, said = longer(experiment, directory, steps)
+        if said is not None:
+            show.console().print(said, soft_wrap=True)
+    return _train(experiment, directory, again=True)
 
 
 def _train(experiment: Experiment, directory: Path, again: bool) -> int:

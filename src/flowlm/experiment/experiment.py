@@ -73,6 +73,9 @@ class Experiment:
     data: AnyData
     size: Size
     train: Plan = field(default_factory=Plan)
+    init: str | None = None
+    """A run, or another model, whose weights training starts from, with a new optimizer and from
+    step 0; the text's tokenizer is its own."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything is built."""
@@ -82,3 +85,8 @@ class Experiment:
         self.size.require_reach(self.data.length)
         self.method.require_size(self.size)
         self.method.require_sampler(self.sampler)
+        if self.init is not None and self.method.teacher is not None:
+            raise Refusal(
+                f"{self.method.label} starts from the weights of its teacher "
+                f"{self.method.teacher}: leave --init out."
+            )

@@ -1,4 +1,4 @@
-"""Names of what an experiment needs, wherever it goes on: its teacher, its text, its tokenizer."""
+"""Names of what an experiment needs: its teacher, its text, its tokenizer, where it starts."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ def inherit_from_teacher(experiment: Experiment, name: str, teacher: Experiment)
     return replace(experiment, method=alike, data=data, size=teacher.size)
 
 
+def inherit_from_start(experiment: Experiment, theirs: Experiment) -> Experiment:
+    """An experiment that starts from the weights of another one, with the size of that one.
+
+    And with its method's settings, where both have one method and that one had no teacher.
+    """
+    method, known = experiment.method, theirs.method
+    if type(known) is type(method) and known.teacher is None and method.teacher is None:
+        method = known
+    return replace(experiment, method=method, size=theirs.size)
+
+
 def rooted(experiment: Experiment) -> Experiment:
     """The same experiment with places that mean the same from every directory.
 
@@ -45,7 +56,7 @@ def rooted(experiment: Experiment) -> Experiment:
         if path is not None and not path.startswith(PREFIX):
             path = _absolute(path)
         data = replace(data, path=path, tokenizer=tokenizer)
-    return replace(experiment, method=method, data=data)
+    return replace(experiment, method=method, data=data, init=_rooted(experiment.init, SHIPPED))
 
 
 def require_places(experiment: Experiment, run: Path) -> None:

@@ -24,13 +24,17 @@ SMALL = 64
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
-def choose_device(wanted: str | torch.device) -> torch.device:
-    """The device of a name; auto is the fastest kind that is here. A Refusal if it is not there."""
+def choose_device(wanted: str | torch.device, float64: bool = False) -> torch.device:
+    """The device of a name; auto is the fastest kind that is here. A Refusal if it is not there.
+
+    With `float64`, auto takes none without these numbers, from which tokens are drawn: mps.
+    """
     there = {
         "cuda": torch.cuda.device_count(), "mps": int(torch.mps.is_available()), "cpu": 1,
     }  # fmt: skip
     if wanted == "auto":
-        return torch.device(next(kind for kind, count in there.items() if count))
+        kinds = [kind for kind, count in there.items() if count and not (float64 and kind == "mps")]
+        return torch.device(kinds[0])
     device = torch.device(device_name(str(wanted)))
     if (device.index or 0) >= there[device.type]:
         found = " and ".join(kind for kind, count in there.items() if count)

@@ -92,6 +92,8 @@ def _training(experiment: Experiment) -> str:
         text = f"`{data.path}`" if data.path else "text"
     else:
         text = f"generated {data.about}"
+    if experiment.init is not None:
+        text += f", from the weights of `{experiment.init}`"
     return (
         f"Recipe `{experiment.name}` on {text}: {plan.steps:,} steps of {plan.batch:,} texts, "
         f"learning rate {plan.lr:g}, averaged weights, seed {plan.seed}. experiment.json holds "

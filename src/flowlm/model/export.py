@@ -58,7 +58,7 @@ def without_places(experiment: Experiment) -> Experiment:
         method = method.with_teacher(_placeless(method.teacher))
     if isinstance(data, Text):
         data = replace(data, path=_placeless(data.path), tokenizer=_placeless(data.tokenizer))
-    return replace(experiment, method=method, data=data)
+    return replace(experiment, method=method, data=data, init=_placeless(experiment.init))
 
 
 def _placeless(name: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Fingerprints of the text and the teacher that a model has learnt from."""
+"""Fingerprints of the text and the weights that a model has learnt from."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Fingerprints:
     """Of its tokens, those held out included, and of the tokenizer."""
     teacher: str | None
     """Of the weights of its teacher, if it has one."""
+    init: str | None = None
+    """Of the weights that it started from, where they were those of another model."""
 
     def require(self, now: Fingerprints, text: str, teacher: str | None, run: Path) -> None:
         """A Refusal that says which of the two is not what the run began with.
@@ -48,10 +50,10 @@ def read_fingerprints(directory: Path) -> Fingerprints | None:
     file = directory / FILE
     try:
         stated = json.loads(file.read_text(encoding="utf-8"))
-        data, teacher = stated["data"], stated["teacher"]
-        if not isinstance(data, str) or not (teacher is None or isinstance(teacher, str)):
+        data, weights = stated["data"], (stated["teacher"], stated.get("init"))
+        if not isinstance(data, str) or not all(isinstance(w, str | None) for w in weights):
             raise TypeError
-        return Fingerprints(data, teacher)
+        return Fingerprints(data, *weights)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:

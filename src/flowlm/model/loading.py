@@ -28,7 +28,7 @@ OF_VOCABULARY = {30_522: "bert-base-uncased", 50_258: "gpt2"}
 
 def load(
     name: str | Path,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     dtype: torch.dtype = torch.float32,
     tokenizer: str | Path | None = None,
 ) -> LanguageModel:
@@ -37,12 +37,13 @@ def load(
     `name` is a run or export directory, a shipped model ("demo"), a released `.ckpt` file, a
     folder with a released config.json and model.safetensors, or `hf:owner/name[@revision]` on the
     Hugging Face hub (without `hf:` where no path could be meant). `device` is cpu, cuda, cuda:1,
-    ..., mps, or auto. With `dtype` torch.bfloat16 the blocks and the head are stored and multiplied
-    in it; clock, state and softmax stay in float32. `tokenizer` replaces the model's own: a file or
+    ..., mps, or auto, which takes cuda where it is and else the CPU: seeds name texts on one kind
+    of device. With `dtype` torch.bfloat16 the blocks and the head are stored and multiplied in it;
+    clock, state and softmax stay in float32. `tokenizer` replaces the model's own: a file or
     folder, "bert-base-uncased", "gpt2", or hf:owner/name. A Refusal names what is missing or wrong.
     """
     _require_kinds(name, device, dtype, tokenizer)
-    target, place = choose_device(device), locate(name)
+    target, place = choose_device(device, float64=True), locate(name)
     if is_released(place):
         released = read_released(place)
         experiment, weights, own = released.experiment, released.weights, released.tokenizer

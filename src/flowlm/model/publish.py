@@ -24,7 +24,7 @@ def convert(source: str | Path, target: Path, tokenizer: str | None = None) -> s
     the two it was, in words.
     """
     place = locate(source)
-    model = load(place if place.exists() else source, tokenizer=tokenizer)
+    model = load(place if place.exists() else source, "cpu", tokenizer=tokenizer)
     if is_released(place):
         model.save(target)
         return "a flowlm export"
@@ -41,7 +41,7 @@ def publish(run: str, hub_id: str, report: Path | None = None, private: bool = F
     Its card holds the figures of `report`, a report.json, by default the one that `flowlm evaluate`
     wrote of `run`, if there is one. A Refusal if that report is of other weights.
     """
-    model = load(run)
+    model = load(run, "cpu")
     own = reports.place_of(run) / reports.REPORT
     file = report if report is not None else own if own.exists() else None
     return model.push(hub_id, None if file is None else _figures(file, model), private)

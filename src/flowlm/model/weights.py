@@ -71,6 +71,12 @@ def require_shapes(weights: Weights, wanted: Mapping[str, tuple[int, ...]], file
 
     `wanted` maps names to shapes. Every tensor must hold floating-point numbers.
     """
+    if faults := misfits(weights, wanted):
+        raise Refusal(f"{file} does not hold the network that it should: {', '.join(faults)}.")
+
+
+def misfits(weights: Weights, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Clauses on the tensors that are not those of the wanted names and shapes."""
     faults = [f"it lacks {name}" for name in wanted if name not in weights]
     for name, tensor in weights.items():
         if name not in wanted:
@@ -79,5 +85,4 @@ def require_shapes(weights: Weights, wanted: Mapping[str, tuple[int, ...]], file
             faults.append(f"{name} has shape {tuple(tensor.shape)} instead of {wanted[name]}")
         elif not tensor.is_floating_point():
             faults.append(f"{name} holds {tensor.dtype}")
-    if faults:
-        raise Refusal(f"{file} does not hold the network that it should: {', '.join(faults)}.")
+    return faults

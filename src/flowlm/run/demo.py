@@ -108,7 +108,7 @@ def demo_report(out: Path, seed: int) -> dict[str, Any]:
     rows = [row for part in ("flow-map", "flow", "masked", "autoregressive") for row in parts[part]]
     figures = {(row["method"], row["steps"]): row for row in rows}
     rows += json.loads((out / PERFECT).read_text())
-    models = {part: load(out / part) for part in RECIPES}
+    models = {part: load(out / part, "cpu") for part in RECIPES}
     names = {part: model.experiment.method.label for part, model in models.items()}
     compared = comparison.of_task(Generated(), NUM, seed)
     one, eight = figures[names["flow-map"], 1], figures[names["masked"], 8]
@@ -188,7 +188,7 @@ def _walk(chain: tuple[str, ...], out: Path, seed: int) -> None:
             except (Interrupted, Refusal) as problem:
                 print(problem, file=log)
                 raise SystemExit(1) from None
-        model = load(directory)
+        model = load(directory, "cpu")
         text = open_inputs(wanted, directory).valid
         write_text(json.dumps(assess.held_out(model, text)), directory / HELD_OUT)
         real = comparison.of_task(Generated(), NUM, seed).real

@@ -93,7 +93,7 @@ def opened(
     num: int,
     seed: int,
     judges: Sequence[str] = (),
-    device: str = "cpu",
+    device: str = "auto",
     tokenizer: str | None = None,
     sampler: Sampler | None = None,
     knob: str | None = None,

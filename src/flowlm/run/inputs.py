@@ -165,6 +165,6 @@ def _require_rows(prepared: Prepared, text: Text) -> None:
 def _require_same(tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None) -> None:
     if teacher_tokenizer is not None and tokenizer.fingerprint != teacher_tokenizer.fingerprint:
         raise Refusal(
-            "The text is tokenised differently from what the teacher learnt: leave "
-            "--data.tokenizer out, or give the text that the teacher was trained on."
+            "The text is tokenised differently from what the teacher, or the run of --init, has "
+            "learnt: leave --data.tokenizer out, or give the text that it was trained on."
         )

@@ -15,21 +15,19 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch, Loss
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
-from flowlm.experiment import Experiment, require_places, rooted, to_json
-from flowlm.files import LOCK, clear_leftovers, holder, locked, write_text
-from flowlm.hub.names import located
+from flowlm.experiment import Experiment, read_experiment, require_places, rooted, to_json
+from flowlm.files import LOCK, clear_leftovers, locked, write_text
 from flowlm.machine.hardware import keep_memory, set_threads
 from flowlm.machine.stopping import Stop
 from flowlm.model.fingerprints import FILE, Fingerprints, read_fingerprints
 from flowlm.model.language_model import LanguageModel
-from flowlm.model.loading import load
 from flowlm.model.weights import fingerprint, write_weights
-from flowlm.nn.compiled import compile_parts
 from flowlm.nn.dit import DiT
 from flowlm.run.fitting import require_fitting
 from flowlm.run.inputs import Inputs, as_packed, open_inputs, text_name
 from flowlm.run.monitor import Monitor
 from flowlm.run.processes import Started, started
+from flowlm.run.start import networks, origin_of, teacher_of
 from flowlm.train import Checkpoints, Log, State, World, train
 from flowlm.train.checkpoint import clear_partial, found
 from flowlm.train.launch import launched
@@ -108,15 +106,18 @@ def _monitor(
             _require_room(directory, resume)
             if resume:
                 require_places(experiment, directory)
-            teacher = _teacher(experiment)
+            teacher = teacher_of(experiment)
+            origin = None if resume else origin_of(experiment)
             track = _track(experiment, directory)
             if world.is_main:
                 beginning.enter_context(_begun_or_nothing(directory, resume))
-        inputs = _open_together(experiment, directory, resume, teacher, world)
+        inputs = _open_together(experiment, directory, resume, teacher or origin, world)
         with world.raise_together():
-            known = _fingerprints(experiment, directory, inputs, teacher) if world.is_main else None
+            known = None
+            if world.is_main:
+                known = _fingerprints(experiment, directory, inputs, teacher, origin)
             require_fitting(experiment, inputs.tokenizer.vocab, inputs.length, device, world)
-        network, guide = _networks(experiment, inputs, teacher, device)
+        network, guide = networks(experiment, inputs, teacher, origin, device)
         state = State(network, plan, world, list(network.blocks))
         skipped = checkpoints.restore(state) if resume else []
         weights = state.average.whole()
@@ -126,7 +127,8 @@ def _monitor(
                 write_weights(weights, directory / "model.safetensors")
             else:
                 inputs.tokenizer.save(directory / "tokenizer.json")
-                packed = as_packed(experiment, inputs)
+            packed = as_packed(experiment, inputs)
+            if not resume or read_experiment(directory) != packed:
                 write_text(to_json(rooted(packed)), directory / "experiment.json")
     log = None
     if world.is_main:
@@ -186,40 +188,24 @@ def _open_together(
     experiment: Experiment,
     directory: Path,
     resume: bool,
-    teacher: LanguageModel | None,
+    before: LanguageModel | None,
     world: World,
 ) -> Inputs:
-    """Open the data in every process: the first one prepares it before the others look."""
+    """Open the data in every process: the first one prepares it before the others look.
+
+    `before` is the teacher or the origin of a new run, whose tokenizer it takes.
+    """
     inputs = None
     for turn in (world.is_main, not world.is_main):
         with world.raise_together():
             if turn:
-                teacher_tokenizer = None if teacher is None else teacher.tokenizer
+                tokenizer = None if before is None else before.tokenizer
                 if resume:
-                    teacher_tokenizer = Tokenizer.load(directory / "tokenizer.json")
+                    tokenizer = Tokenizer.load(directory / "tokenizer.json")
                 tokens = directory / "tokens"
-                inputs = open_inputs(experiment, tokens, teacher_tokenizer, world.rank, world.size)
+                inputs = open_inputs(experiment, tokens, tokenizer, world.rank, world.size)
     assert inputs is not None
     return inputs
-
-
-def _networks(
-    experiment: Experiment, inputs: Inputs, teacher: LanguageModel | None, device: torch.device
-) -> tuple[DiT, DiT | None]:
-    """The network at its start, the same in every process, and the teacher's."""
-    plan = experiment.train
-    guide = None if teacher is None else teacher.network
-    torch.manual_seed(plan.seed)
-    network = experiment.method.network(
-        experiment.size, inputs.tokenizer.vocab, inputs.length, guide
-    ).to(device)
-    experiment.method.prepare(network, inputs.counts)
-    guide = None if guide is None else guide.to(device)
-    network.recompute = plan.recompute
-    for part in (network, guide):
-        if plan.compile and part is not None:
-            compile_parts(part)
-    return network, guide
 
 
 def _track(experiment: Experiment, directory: Path) -> Track | None:
@@ -231,47 +217,23 @@ def _track(experiment: Experiment, directory: Path) -> Track | None:
     return track
 
 
-def _teacher(experiment: Experiment) -> LanguageModel | None:
-    method = experiment.method
-    if method.teacher is None:
-        return None
-    if writer := holder(located(method.teacher) / LOCK):
-        raise Refusal(
-            f"The teacher {method.teacher} is still being trained, by {writer}: wait for it to "
-            "end, or stop it."
-        )
-    teacher = load(method.teacher)
-    theirs = teacher.experiment
-    if not isinstance(theirs.method, method.teachers):
-        fitting = " or ".join(kind.__name__ for kind in method.teachers)
-        raise Refusal(
-            f"The teacher {method.teacher} is a {type(theirs.method).__name__}, not a {fitting}: "
-            f"give --method.teacher a run of a {fitting.lower()} recipe."
-        )
-    if teacher.tokenizer is None:
-        raise Refusal(f"The teacher {method.teacher} has no tokenizer: `flowlm convert` adds one.")
-    own_side = {"--size": experiment.size, "length": experiment.data.length}
-    their_side = {"--size": theirs.size, "length": teacher.length} | theirs.method.shared()
-    for what, own in (own_side | method.shared()).items():
-        its = their_side[what]
-        if own != its:
-            raise Refusal(
-                f"The teacher {method.teacher} has another {what} ({its}) than this experiment "
-                f"({own}): leave the option out to take the teacher's."
-            )
-    return teacher
-
-
 def _fingerprints(
-    experiment: Experiment, directory: Path, inputs: Inputs, teacher: LanguageModel | None
+    experiment: Experiment,
+    directory: Path,
+    inputs: Inputs,
+    teacher: LanguageModel | None,
+    origin: LanguageModel | None,
 ) -> Fingerprints:
-    """Those of the text and the teacher, refused if the run in `directory` began with others."""
-    of_teacher = None if teacher is None else fingerprint(teacher.weights)
-    now = Fingerprints(inputs.fingerprint, of_teacher)
+    """Those of text and weights, refused if the run in `directory` began with others."""
+    of_teacher, of_origin = (
+        None if model is None else fingerprint(model.weights) for model in (teacher, origin)
+    )
+    now = Fingerprints(inputs.fingerprint, of_teacher, of_origin)
     known = read_fingerprints(directory)
-    if known is not None:
-        known.require(now, text_name(experiment), experiment.method.teacher, directory)
-    return now
+    if known is None:
+        return now
+    known.require(now, text_name(experiment), experiment.method.teacher, directory)
+    return known  # where it started is not asked again
 
 
 @contextmanager

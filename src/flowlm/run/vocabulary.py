@@ -33,11 +33,11 @@ def vocabulary(experiment: Experiment) -> tuple[int, bool]:
 
 
 def _taught(experiment: Experiment) -> int | None:
-    """Of the teacher, whose tokenizer a student takes."""
-    teacher = experiment.method.teacher
-    if teacher is None:
+    """Of the teacher, or of the run to start from, whose tokenizer is taken."""
+    before = experiment.method.teacher or experiment.init
+    if before is None:
         return None
-    file = located(teacher) / "tokenizer.json"
+    file = located(before) / "tokenizer.json"
     return Tokenizer.load(file).vocab if file.exists() else None
 
 

@@ -190,6 +190,11 @@ def found(directory: Path) -> list[Path]:
     return _called(directory, _NAME)
 
 
+def number_of(checkpoint: Path) -> int:
+    """Steps taken at a checkpoint that was `found`."""
+    return int(checkpoint.name.removeprefix(_NAME))
+
+
 def clear_partial(directory: Path) -> None:
     """Remove the checkpoints that a killed process has half written; nobody may be writing any."""
     for leftover in _called(directory, _PARTIAL):
