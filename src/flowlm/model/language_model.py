@@ -27,6 +27,7 @@ from flowlm.model.amounts import BYTES, amounts
 from flowlm.model.arguments import clock_time, given_tokens, noisy_point
 from flowlm.model.batch_size import BUDGET, max_batch_size, require_answer
 from flowlm.model.card import model_card
+from flowlm.model.controls import Controls
 from flowlm.model.fingerprints import Fingerprints
 from flowlm.model.scores import Scores, score
 from flowlm.model.weights import Weights, fingerprint, write_weights
@@ -35,7 +36,7 @@ from flowlm.nn.dit import DiT
 from flowlm.sampling.sampler import Frame, Sampler
 
 
-class LanguageModel:
+class LanguageModel(Controls):
     """A trained model. Everything that it writes is deterministic in the seed.
 
     `experiment` says what it is, `network` holds the averaged weights, `tokenizer` may be None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from flowlm import core
+from flowlm import chunked, core
 from flowlm.errors import Refusal
 from flowlm.sampling.sampler import Frame, Sampler, with_prompt
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 COLDEST = 1e-3
 """Lowest temperature: a token that is 1 % likelier than another is certain there."""
+
+
+Cools = Literal["context", "row"]
+"""What a temperature cools where rows are evidence: the context alone, or evidence with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,13 @@ class Denoiser:
         noise = self.space.noise(rng, tokens.shape[1])
         return core.interpolate(noise, self.space.clean(tokens), self.clock.t(tau))
 
+    def start(self, prompt: core.Tokens, rng: core.Streams) -> core.Point:
+        """Fresh noise, with the given tokens of a prompt in their place."""
+        x, given = self.space.noise(rng, prompt.shape[1]), prompt != core.FREE
+        if not bool(given.any()):
+            return x
+        return self.space.clean(prompt.clamp(min=0)).where(given[..., None], x)
+
 
 class PointSampler(Sampler, ABC):
     """Steps on an even grid of clock time; the last one reads the text off its prediction.
@@ -53,12 +64,10 @@ class PointSampler(Sampler, ABC):
         self, denoiser: Denoiser, prompt: core.Tokens, steps: int, rng: core.Streams
     ) -> Iterator[Frame]:
         """From fresh noise, with the given tokens in their place."""
-        x = denoiser.space.noise(rng, prompt.shape[1])
-        given = prompt != core.FREE
-        if bool(given.any()):
-            x = denoiser.space.clean(prompt.clamp(min=0)).where(given[..., None], x)
-            return self.walk(denoiser, x, denoiser.clock.grid(steps, x.device), rng, prompt)
-        return self.walk(denoiser, x, denoiser.clock.grid(steps, x.device), rng)
+        x, grid = denoiser.start(prompt, rng), denoiser.clock.grid(steps, prompt.device)
+        if bool((prompt != core.FREE).any()):
+            return self.walk(denoiser, x, grid, rng, prompt)
+        return self.walk(denoiser, x, grid, rng)
 
     def walk(
         self,
@@ -71,7 +80,7 @@ class PointSampler(Sampler, ABC):
         """From x at the first of n clock times; n - 1 frames, one an interval."""
         given = None if prompt is None else prompt != core.FREE
         for i in range(len(grid) - 1):
-            now, then = (_times(tau, x, given) for tau in grid[i : i + 2])
+            now, then = (times(tau, x, given) for tau in grid[i : i + 2])
             prediction = self.predict(denoiser, x, now, then)
             drawn = self.draw(prediction, rng)
             decided = None if drawn is None else with_prompt(drawn, prompt)
@@ -105,7 +114,16 @@ def require_warmth(temperature: float) -> None:
         )
 
 
-def _times(tau: Tensor, x: core.Point, given: Bool[Tensor, "b l"] | None) -> core.Time:
+def cooled(
+    prediction: core.TokenDistribution, temperature: float, cools: Cools
+) -> core.TokenDistribution:
+    """A prediction at a temperature of its context or of its rows."""
+    if cools == "row":
+        return chunked.cooled_rows(prediction, temperature)
+    return prediction.with_temperature(temperature)
+
+
+def times(tau: Tensor, x: core.Point, given: Bool[Tensor, "b l"] | None) -> core.Time:
     """The time of every sequence (b, 1), or of every token (b, l) where some are given."""
     if given is None:
         return tau.expand(len(x), 1)
