@@ -22,7 +22,15 @@ from flowlm.evaluate.measures import MEASURES, Written
 from flowlm.model.guided import with_dropout
 from flowlm.model.language_model import LanguageModel
 from flowlm.sampling import (
-    Bridge, Denoiser, Euler, GuidedSampler, Heun, Jumps, LookAhead, PointSampler, Refine,
+    Bridge,
+    Denoiser,
+    Euler,
+    GuidedSampler,
+    Heun,
+    Jumps,
+    LookAhead,
+    PointSampler,
+    Refine,
 )  # fmt: skip
 from flowlm.tasks.generated import Generated
 

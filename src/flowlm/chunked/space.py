@@ -44,7 +44,8 @@ class LazyOneHot(Space):
     def compress(self, x: Point) -> LazyPoint:
         """Keep the largest entries of the sum of predictions, so that no step costs more.
 
-        Noise that full re-noising has left nothing of goes. Logits of a linear head are kept as they are: their sum is one term.
+        Logits of a linear head are kept as they are: their sum is one term. Noise of which
+        re-noising has left nothing goes.
         """
         assert isinstance(x, LazyPoint)
         sums = tuple(pair for pair in x.terms if isinstance(pair[1], Probabilities | TopK))

@@ -1,9 +1,9 @@
-"""What steers a model and edits with it, as methods: guidance, rewards, variations, texts between."""
+"""Steering a model and editing with it, as methods: guidance, rewards, variations, mixtures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from flowlm.core.types import Point, Tokens
 from flowlm.errors import Refusal
@@ -19,7 +19,7 @@ class Controls:
     """A part of `LanguageModel`: its methods need what a model has."""
 
     def guided(
-        self: LanguageModel, by: LanguageModel | None = None, dropout: float | None = None,
+        self, by: LanguageModel | None = None, dropout: float | None = None,
         prompt: bool = False, weight: float = 2.0, sampler: Sampler | None = None,
     ) -> GuidedSampler:  # fmt: skip
         """A sampler whose every answer is led away from a weaker network's.
@@ -33,10 +33,10 @@ class Controls:
         """
         from flowlm.model.guided import guided
 
-        return guided(self, by, dropout, prompt, weight, sampler)
+        return guided(_whole(self), by, dropout, prompt, weight, sampler)
 
     def rewarded(
-        self: LanguageModel, reward: Callable[[list[str]], Sequence[float]], candidates: int = 8
+        self, reward: Callable[[list[str]], Sequence[float]], candidates: int = 8
     ) -> LookAhead:
         """A sampler that writes towards a reward of texts: the best of `candidates` points a step.
 
@@ -47,7 +47,7 @@ class Controls:
         """
         if not callable(reward):
             raise Refusal("The reward must be a function from texts to a score for each.")
-        tokenizer = self.tokenizer
+        tokenizer = _whole(self).tokenizer
         if tokenizer is None:
             raise Refusal(
                 "This model has no tokenizer: give LookAhead(reward=...) a reward of tokens, or "
@@ -60,7 +60,7 @@ class Controls:
         return LookAhead(reward=scores, candidates=candidates)
 
     def vary(
-        self: LanguageModel, text: str | Tokens, strength: float, n: int = 1, steps: int = 8,
+        self, text: str | Tokens, strength: float, n: int = 1, steps: int = 8,
         seed: int = 0, sampler: Sampler | None = None,
     ) -> Tokens:  # fmt: skip
         """`n` texts (n, l) like a text, the less so the larger the strength in [0, 1].
@@ -70,10 +70,10 @@ class Controls:
         """
         from flowlm.model.editing import vary
 
-        return vary(self, text, strength, n, steps, seed, sampler)
+        return vary(_whole(self), text, strength, n, steps, seed, sampler)
 
     def between(
-        self: LanguageModel, first: str | Tokens | int, second: str | Tokens | int,
+        self, first: str | Tokens | int, second: str | Tokens | int,
         count: int = 7, steps: int = 1, seed: int = 0, sampler: Sampler | None = None,
     ) -> Tokens:  # fmt: skip
         """`count` texts (count, l) on the way from one to another, by way of their noises.
@@ -83,13 +83,17 @@ class Controls:
         """
         from flowlm.model.editing import between
 
-        return between(self, first, second, count, steps, seed, sampler)
+        return between(_whole(self), first, second, count, steps, seed, sampler)
 
-    def noise_of(self: LanguageModel, text: str | Tokens, steps: int = 32, seed: int = 0) -> Point:
+    def noise_of(self, text: str | Tokens, steps: int = 32, seed: int = 0) -> Point:
         """A noise from which the flow leads to a text, by 2 * `steps` evaluations.
 
         `model.editing.write_from` writes from it. A text has no one noise: the seed chooses.
         """
         from flowlm.model.editing import noise_of
 
-        return noise_of(self, text, steps, seed)
+        return noise_of(_whole(self), text, steps, seed)
+
+
+def _whole(part: Controls) -> LanguageModel:
+    return cast("LanguageModel", part)

@@ -93,7 +93,7 @@ def write_from(
     seed: int = 0,
     sampler: Sampler | None = None,
 ) -> Tokens:
-    """The texts (n, l) of given noise x_0; by default by the flow, or the map, without new noise."""
+    """The texts (n, l) of given noise x_0; by default without new noise on the way."""
     _, steps, seed, _ = amounts(1, steps, seed)
     way = _way(model, Jumps(gamma=0.0) if sampler is None else sampler)
     rng = Streams.of(seed, count=len(noise), device=model.device)
@@ -148,7 +148,7 @@ def encoded(model: LanguageModel, text: str | Tokens) -> Tokens:
 
 
 def _noise(model: LanguageModel, end: str | Tokens | int, seed: int) -> Point:
-    if isinstance(end, int) and not isinstance(end, bool):
+    if isinstance(end, int):
         number = whole("The number of a text", end, 0, TEXTS - 1)
         rng = Streams.of(seed, count=1, first=number, device=model.device)
         return _denoiser(model).space.noise(rng, model.length)

@@ -11,7 +11,7 @@ import torch
 from flowlm.errors import Refusal
 from flowlm.methods.continuous import Continuous
 from flowlm.model.language_model import LanguageModel
-from flowlm.nn.dit import DiT
+from flowlm.nn.dit import Block, DiT
 from flowlm.sampling.guidance import GuidedSampler, without_prompt
 from flowlm.sampling.point import Denoiser, PointSampler
 from flowlm.sampling.sampler import Sampler
@@ -61,6 +61,7 @@ def with_dropout(network: DiT, share: float) -> DiT:
     weak = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
     weak.size = replace(network.size, dropout=float(share))
     for block in weak.blocks:
+        assert isinstance(block, Block)
         block.dropout = float(share)
     return weak.train()
 
@@ -70,6 +71,7 @@ def _require_alike(model: LanguageModel, by: LanguageModel) -> None:
     if not isinstance(by, LanguageModel):
         raise Refusal(f"by= must be a model, and it is of the type {type(by).__name__}.")
     own, theirs = model.experiment.method, by.experiment.method
+    assert isinstance(own, Continuous)
     if not isinstance(theirs, Continuous) or theirs.samplers is not PointSampler:
         raise Refusal(f"{theirs.label} cannot guide: a flow or a flow map can.")
     facts = {

@@ -25,8 +25,8 @@ class LookAhead(Jumps):
     A jump to text, delta_{t,1}, tells what a noisy point will become, so a reward of texts can
     choose among points long before the end (after FMRG, arXiv 2604.27147, without its gradients).
     Each of `candidates` points costs one evaluation a step, and the chosen one's is the jump
-    itself: nothing is evaluated twice. In one step it is the best of as many texts, and one candidate is
-    `Jumps(gamma=1)`. The reward is a Python function, so it is no part of an experiment.
+    itself: nothing is evaluated twice. In one step it is the best of as many texts, and one
+    candidate is `Jumps(gamma=1)`. The reward is a Python function, and so no part of an experiment.
     """
 
     gamma: float | None = 1.0
@@ -78,7 +78,7 @@ class LookAhead(Jumps):
     ) -> Iterator[Frame]:
         given = None if prompt is None else prompt != core.FREE
         for i in range(len(grid) - 1):
-            now, then = (times(tau, rng, given) for tau in grid[i : i + 2])
+            now, then = (times(tau, len(rng), given) for tau in grid[i : i + 2])
             frame = self._best(denoiser, points, now, then, prompt)
             yield frame
             if i < len(grid) - 2:

@@ -80,7 +80,7 @@ class PointSampler(Sampler, ABC):
         """From x at the first of n clock times; n - 1 frames, one an interval."""
         given = None if prompt is None else prompt != core.FREE
         for i in range(len(grid) - 1):
-            now, then = (times(tau, x, given) for tau in grid[i : i + 2])
+            now, then = (times(tau, len(x), given) for tau in grid[i : i + 2])
             prediction = self.predict(denoiser, x, now, then)
             drawn = self.draw(prediction, rng)
             decided = None if drawn is None else with_prompt(drawn, prompt)
@@ -123,8 +123,8 @@ def cooled(
     return prediction.with_temperature(temperature)
 
 
-def times(tau: Tensor, x: core.Point, given: Bool[Tensor, "b l"] | None) -> core.Time:
+def times(tau: Tensor, count: int, given: Bool[Tensor, "b l"] | None) -> core.Time:
     """The time of every sequence (b, 1), or of every token (b, l) where some are given."""
     if given is None:
-        return tau.expand(len(x), 1)
+        return tau.expand(count, 1)
     return tau.expand(given.shape).masked_fill(given, 1.0)

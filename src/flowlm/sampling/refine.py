@@ -55,10 +55,8 @@ class Refine(PointSampler):
         if prompt is not None:
             tokens = prompt
         for k in range(rounds):
-            now, then = (
-                (tokens != core.FREE).to(grid.dtype),
-                torch.ones_like(tokens, dtype=grid.dtype),
-            )
+            now = (tokens != core.FREE).to(grid.dtype)
+            then = torch.ones_like(now)
             prediction = self.predict(denoiser, x, now, then)
             certain = prediction.reduce(_surest)
             commit = self.committed(certain, tokens == core.FREE, rounds - k)
