@@ -19,7 +19,7 @@ from benchmarks.cells import table
 from benchmarks.provenance import write_result
 from flowlm import core
 from flowlm.evaluate.measures import MEASURES, Written
-from flowlm.model.guided import with_dropout
+from flowlm.methods.guides import guidable, with_dropout
 from flowlm.model.language_model import LanguageModel
 from flowlm.sampling import (
     Bridge,
@@ -74,7 +74,7 @@ def main() -> None:
 
 def ways(model: LanguageModel, kind: str) -> dict[str, PointSampler]:
     """Samplers by name."""
-    weak, method = with_dropout(model.network, 0.1), model.experiment.method
+    weak, method = with_dropout(model.network, 0.1), guidable(model.experiment.method)
     own = {f"Jumps(gamma={g})": Jumps(gamma=g) for g in (0.0, 0.8, 1.0)} | {"Jumps()": Jumps()}
     guides = {
         f"guided by dropout 0.1, weight {w}": GuidedSampler(

@@ -12,6 +12,7 @@ from flowlm.sampling.look_ahead import LookAhead
 from flowlm.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
+    from flowlm.model.editing import Editable
     from flowlm.model.language_model import LanguageModel
 
 
@@ -60,7 +61,7 @@ class Controls:
         return LookAhead(reward=scores, candidates=candidates)
 
     def vary(
-        self, text: str | Tokens, strength: float, n: int = 1, steps: int = 8,
+        self, text: Editable, strength: float, n: int = 1, steps: int = 8,
         seed: int = 0, sampler: Sampler | None = None,
     ) -> Tokens:  # fmt: skip
         """`n` texts (n, l) like a text, the less so the larger the strength in [0, 1].
@@ -73,7 +74,7 @@ class Controls:
         return vary(_whole(self), text, strength, n, steps, seed, sampler)
 
     def between(
-        self, first: str | Tokens | int, second: str | Tokens | int,
+        self, first: Editable | int, second: Editable | int,
         count: int = 7, steps: int = 1, seed: int = 0, sampler: Sampler | None = None,
     ) -> Tokens:  # fmt: skip
         """`count` texts (count, l) on the way from one to another, by way of their noises.
@@ -85,7 +86,7 @@ class Controls:
 
         return between(_whole(self), first, second, count, steps, seed, sampler)
 
-    def noise_of(self, text: str | Tokens, steps: int = 32, seed: int = 0) -> Point:
+    def noise_of(self, text: Editable, steps: int = 32, seed: int = 0) -> Point:
         """A noise from which the flow leads to a text, by 2 * `steps` evaluations.
 
         `model.editing.write_from` writes from it. A text has no one noise: the seed chooses.

@@ -6,6 +6,8 @@ from collections import deque
 from math import pi
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from flowlm.checks import whole
 from flowlm.core.flow import velocity
@@ -20,6 +22,9 @@ from flowlm.sampling.point import Denoiser, PointSampler
 from flowlm.sampling.refine import Refine
 from flowlm.sampling.sampler import Sampler
 
+Editable = str | Int[Tensor, "n l"]
+"""A text, or texts as tokens."""
+
 INVERTED_FROM = 0.9
 """Clock time from which a text is followed back: at 1 it has no one noise."""
 
@@ -27,7 +32,7 @@ INVERTED_FROM = 0.9
 @torch.no_grad()
 def vary(
     model: LanguageModel,
-    text: str | Tokens,
+    text: Editable,
     strength: float,
     n: int = 1,
     steps: int = 8,
@@ -57,7 +62,7 @@ def vary(
 @torch.no_grad()
 def noise_of(
     model: LanguageModel,
-    text: str | Tokens,
+    text: Editable,
     steps: int = 32,
     seed: int = 0,
     start: float = INVERTED_FROM,
@@ -103,8 +108,8 @@ def write_from(
 @torch.no_grad()
 def between(
     model: LanguageModel,
-    first: str | Tokens | int,
-    second: str | Tokens | int,
+    first: Editable | int,
+    second: Editable | int,
     count: int = 7,
     steps: int = 1,
     seed: int = 0,
@@ -120,18 +125,16 @@ def between(
     _, steps, seed, _ = amounts(1, steps, seed)
     way = Jumps(gamma=0.0) if sampler is None else sampler
     a, b = (_noise(model, end, seed) for end in (first, second))
-    angles = torch.linspace(0, pi / 2, count, dtype=torch.float64)
-    texts = [
-        write_from(model, a * float(th.cos()) + b * float(th.sin()), steps, seed, way)
-        for th in angles
-    ]
+    angles = torch.linspace(0, pi / 2, count, dtype=torch.float64, device=model.device)
+    turns = ((th.cos().float(), th.sin().float()) for th in angles.view(-1, 1, 1, 1))
+    texts = [write_from(model, a * cos + b * sin, steps, seed, way) for cos, sin in turns]
     return torch.cat(texts)
 
 
-def encoded(model: LanguageModel, text: str | Tokens) -> Tokens:
+def encoded(model: LanguageModel, text: Editable) -> Tokens:
     """A text, or tokens (n, l), as ids (n, l) that the model can read."""
     if not isinstance(text, str):
-        rows = len(text) if isinstance(text, torch.Tensor) and text.ndim else 1
+        rows = len(text) if isinstance(text, Tensor) and text.ndim else 1
         ids = given_tokens(text, rows, model.length, model.network.vocab)
         if bool((ids < 0).any()):
             raise Refusal("A text to edit has all of its tokens: leave no -1 in it.")
@@ -147,7 +150,7 @@ def encoded(model: LanguageModel, text: str | Tokens) -> Tokens:
     return torch.tensor([ids])
 
 
-def _noise(model: LanguageModel, end: str | Tokens | int, seed: int) -> Point:
+def _noise(model: LanguageModel, end: Editable | int, seed: int) -> Point:
     if isinstance(end, int):
         number = whole("The number of a text", end, 0, TEXTS - 1)
         rng = Streams.of(seed, count=1, first=number, device=model.device)

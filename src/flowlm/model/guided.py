@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
 from math import isfinite
 
 import torch
 
 from flowlm.errors import Refusal
-from flowlm.methods.continuous import Continuous
+from flowlm.methods.guides import guidable, with_dropout
 from flowlm.model.language_model import LanguageModel
-from flowlm.nn.dit import Block, DiT
 from flowlm.sampling.guidance import GuidedSampler, without_prompt
 from flowlm.sampling.point import Denoiser, PointSampler
 from flowlm.sampling.sampler import Sampler
@@ -37,9 +34,7 @@ def guided(
         raise Refusal(
             "Guidance leads away from one weaker network: give by=, dropout= or prompt=True."
         )
-    method = model.experiment.method
-    if not isinstance(method, Continuous) or method.samplers is not PointSampler:
-        raise Refusal(f"{method.label} cannot be guided: a flow or a flow map can.")
+    method = guidable(model.experiment.method)
     way = model.experiment.sampler if sampler is None else sampler
     method.require_sampler(way)
     assert isinstance(way, PointSampler)
@@ -53,27 +48,11 @@ def guided(
     return GuidedSampler(way, without_prompt, float(weight))
 
 
-def with_dropout(network: DiT, share: float) -> DiT:
-    """The same weights, not copied, in a network that drops a share of what its blocks add."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise Refusal("The dropout of the weak network must lie above 0 and below 1, such as 0.1.")
-    tensors = (*network.parameters(), *network.buffers())
-    weak = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
-    weak.size = replace(network.size, dropout=float(share))
-    for block in weak.blocks:
-        assert isinstance(block, Block)
-        block.dropout = float(share)
-    return weak.train()
-
-
 def _require_alike(model: LanguageModel, by: LanguageModel) -> None:
     """Refuse a guide that cannot read the points of the model."""
     if not isinstance(by, LanguageModel):
         raise Refusal(f"by= must be a model, and it is of the type {type(by).__name__}.")
-    own, theirs = model.experiment.method, by.experiment.method
-    assert isinstance(own, Continuous)
-    if not isinstance(theirs, Continuous) or theirs.samplers is not PointSampler:
-        raise Refusal(f"{theirs.label} cannot guide: a flow or a flow map can.")
+    own, theirs = (guidable(of.experiment.method) for of in (model, by))
     facts = {
         "kind": (own.label, theirs.label),
         "vocabulary": (model.network.vocab, by.network.vocab),

@@ -77,7 +77,7 @@ class GuidedSampler(PointSampler):
         strong = denoiser.two_time
         if self.weight == 1:
             return denoiser
-        weak: core.TwoTimeDenoiser = self.weak(denoiser, beside(rng))
+        weak: core.TwoTimeDenoiser = self.weak(denoiser, aside(rng))
         if self.weight == 0:
             return replace(denoiser, two_time=weak)
 
@@ -109,7 +109,7 @@ def without_prompt(denoiser: Denoiser, rng: core.Streams) -> core.TwoTimeDenoise
     return two_time
 
 
-def beside(rng: core.Streams) -> core.Streams:
+def aside(rng: core.Streams) -> core.Streams:
     """One more stream for each sequence, a function of its own one, which goes on undisturbed."""
     import torch
 
