@@ -3,8 +3,8 @@
     python -m benchmarks.renewal            about 3 minutes on one core
 
 A language of three words out of five whose sentences can be listed, TEXTS texts a cell: total
-variation distance to it, and the entropy of what is written. The
-result says how far texts are that are drawn exactly.
+variation distance to it, and the entropy of what is written. The result says how
+far as many texts are that are drawn exactly.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def cooled_rows(prediction: TokenDistribution, temperature: float) -> TokenDistr
     if temperature == 1:
         return prediction
     if isinstance(prediction, Guided):
-        parts = (cooled_rows(part, temperature) for part in (prediction.strong, prediction.weak))
-        return Guided(*parts, prediction.weight)
+        strong, weak = (cooled_rows(p, temperature) for p in (prediction.strong, prediction.weak))
+        return Guided(strong, weak, prediction.weight)
     cold = prediction.with_temperature(temperature)
     if isinstance(cold, HeadPrediction) and (evidence := cold.evidence) is not None:
         beta = evidence.beta / max(temperature, COLDEST)

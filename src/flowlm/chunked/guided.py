@@ -49,8 +49,8 @@ class Guided(InStrips):
 
     def with_temperature(self, temperature: float) -> Guided:
         """Both parts at it: logarithms are combined, so that is the temperature of the whole."""
-        parts = (part.with_temperature(temperature) for part in (self.strong, self.weak))
-        return Guided(*parts, self.weight)
+        strong, weak = (part.with_temperature(temperature) for part in (self.strong, self.weak))
+        return Guided(strong, weak, self.weight)
 
 
 def guided(strong: TokenDistribution, weak: TokenDistribution, weight: float) -> TokenDistribution:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from flowlm.chunked.in_strips import InStrips
 from flowlm.chunked.logits import CentredLogits, centred
