@@ -72,6 +72,9 @@ def sample(chosen: options.Sample) -> int:
     device_name(chosen.device)
     place = find_model(chosen.run)
     way = sampler(chosen, "sample", experiment_of(place))
+    if chosen.guide is None and chosen.guidance is not None:
+        raise Refusal("--guidance leads away from a weaker run: name it with --guide.")
+    weaker = None if chosen.guide is None else find_model(chosen.guide)
     import torch
 
     from flowlm.cli import show
@@ -81,6 +84,10 @@ def sample(chosen: options.Sample) -> int:
     keep_to_cores()
     dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
     model = load(place, chosen.device, dtype, chosen.tokenizer)
+    if weaker is not None:
+        weight = 2.0 if chosen.guidance is None else chosen.guidance
+        weak = load(weaker, chosen.device, dtype, chosen.tokenizer)
+        way = model.guided(by=weak, weight=weight, sampler=way)
     console = show.console()
     if not way.counts_steps:
         console.print(show.one_way(model.experiment.method, way, model.length), soft_wrap=True)

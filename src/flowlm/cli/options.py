@@ -114,11 +114,16 @@ class Sample:
     seed: int = 0
     """The same seed writes the same texts."""
     sampler: str | None = None
-    """euler, heun, jumps, bridge, unmask, replace, left-to-right, jacobi, draft or residual-jumps;
-    by default the model's own. Its settings are --sampler.temperature, --sampler.top-p,
-    --sampler.gamma, --sampler.latest, --sampler.endpoint and --sampler.tail."""
+    """euler, heun, jumps, bridge, refine, unmask, replace, left-to-right, jacobi, draft or
+    residual-jumps; by default the model's own. Its settings are --sampler.temperature,
+    --sampler.top-p, --sampler.gamma, --sampler.latest, --sampler.endpoint, --sampler.churn,
+    --sampler.cools, --sampler.certainty and --sampler.tail."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The settings of the sampler, as words."""
+    guide: str | None = None
+    """A weaker run of the same kind, named as RUN: every answer is led away from its answer."""
+    guidance: float | None = None
+    """How far, with --guide: 1 changes nothing; by default 2. Each step evaluates both networks."""
     film: bool = False
     """Show a text while it comes into being."""
     device: str = "cpu"
