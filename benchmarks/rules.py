@@ -43,7 +43,7 @@ def taught(rule: Rule, latest: float = 1.0, diagonal: float = 0.5) -> Experiment
     """The demo's map by a rule, which writes with jumps no later than it has learnt."""
     assert isinstance(MAP.method, FlowMap)
     method = replace(MAP.method, rule=rule, diagonal=diagonal)
-    return replace(MAP, method=method, sampler=Jumps(latest=latest))
+    return replace(MAP, method=method, sampler=Jumps(gamma=0.0, latest=latest))
 
 
 LATEST = 0.999

@@ -35,7 +35,7 @@ ENTRANTS = (
 BASES = ("demo-flow", "demo-masked", "demo-uniform", "demo-sedd", "demo-autoregressive")
 """Recipes that take the whole budget."""
 SAMPLERS: dict[type[Sampler], tuple[Sampler, ...]] = {
-    Jumps: (Jumps(), Jumps(gamma=1.0)),
+    Jumps: (Jumps(gamma=0.0), Jumps(gamma=1.0)),
     Unmask: (Unmask(), Unmask(order="confidence")),
     Replace: (Replace(), Replace(tail="posterior"), Replace(tail="network")),
 }

@@ -173,7 +173,7 @@ def write(
     cell: Cell, network: DiT, where: World, place: Path, steps: int, texts: int, warmth: float
 ) -> dict[str, Any]:
     """Texts in `steps` evaluations: their figures, and the tokens in a file for the judge."""
-    usual = {"flow": Euler(warmth), "map": Jumps(), "judge": LeftToRight()}[cell.kind]
+    usual = {"flow": Euler(warmth), "map": Jumps(gamma=0.0), "judge": LeftToRight()}[cell.kind]
     text = Text(length=where.length)
     model = LanguageModel(
         Experiment("cell", cell.method, usual, text, cell.size), network, None, where.length

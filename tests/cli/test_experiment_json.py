@@ -35,6 +35,7 @@ from flowlm.sampling import (
     Jacobi,
     Jumps,
     LeftToRight,
+    Refine,
     ResidualJumps,
     Unmask,
 )
@@ -77,7 +78,8 @@ METHODS = st.one_of(
 POINTS = st.one_of(
     st.builds(Euler, temperature=st.floats(0.001, 9)),
     st.builds(Heun),
-    st.builds(Jumps, gamma=SHARES),
+    st.builds(Jumps, gamma=st.none() | SHARES, cools=st.sampled_from(["context", "row"])),
+    st.builds(Refine, certainty=st.floats(0.01, 1)),
     st.builds(Bridge, endpoint=st.sampled_from(["token", "mean"]), top_p=st.floats(0.01, 1)),
 )
 UNMASK = st.builds(

@@ -24,6 +24,7 @@ from flowlm.methods.sdtt import SDTT
 from flowlm.methods.sedd import SEDD, SEDDUniform
 from flowlm.methods.uniform_state import UniformState
 from flowlm.recipes import CHAINS, RECIPES
+from flowlm.sampling import Jumps
 
 # One process asks for everything, and says after each which heavy modules have come in.
 WATCH = """
@@ -98,8 +99,8 @@ def test_a_recipe_shows_its_own_options_only(recipe: str, flowlm: Callable) -> N
     own |= {SDTT: "order"}
     if not isinstance(experiment.method, ResidualMap | GumbelMap):  # its sampler has no settings
         assert f"--sampler.{own[type(experiment.method)]}" in shown
-    jumps, maps = FlowMap | ResidualStudent, FlowMap | ResidualMap | ResidualStudent
-    assert ("--sampler.gamma" in shown) == isinstance(experiment.method, jumps)
+    maps = FlowMap | ResidualMap | ResidualStudent
+    assert ("--sampler.gamma" in shown) == isinstance(experiment.sampler, Jumps)
     assert ("--method.teacher" in shown) == bool(experiment.method.teachers)
     assert ("--method.clock" in shown) == isinstance(experiment.method, Flow | maps)
     assert ("--data.path" in shown) == isinstance(experiment.data, Text)

@@ -238,7 +238,8 @@ def test_losses_look_at_texts_as_noisy_as_their_time(
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_renoise_keeps_the_level(t: float, gamma: float) -> None:
     time = torch.tensor([[t]], dtype=torch.float64)
-    there, kappa = aim(time, gamma), math.sqrt(1 - gamma**2)
+    kappa = math.sqrt(1 - gamma**2)
+    there = aim(time, kappa)
     sigma = 1 - t
     assert t - 1e-12 <= float(there) <= 1
     # From pure noise, of which the step keeps what the jump leaves, and adds the rest anew.
@@ -282,7 +283,7 @@ def test_gamma_changes_nothing_at_one_step(agreement: Language) -> None:
     clock, space = Decoding(4), OneHot(4)
     x = Streams.of(10, count=4).normal(3, 4)
     answers = []
-    for gamma in (0.0, 0.8, 1.0):
+    for gamma in (0.0, 0.8, 1.0, None):
         rng = Streams.of(11, count=4)
         denoiser = Denoiser(exact_map(agreement, clock), space, clock)
         (frame,) = Jumps(gamma).walk(denoiser, x, clock.grid(1), rng)
@@ -290,6 +291,7 @@ def test_gamma_changes_nothing_at_one_step(agreement: Language) -> None:
         assert torch.equal(rng.uniform(2), Streams.of(11, count=4).uniform(2)), "noise was drawn"
     assert torch.equal(answers[0], answers[1])
     assert torch.equal(answers[0], answers[2])
+    assert torch.equal(answers[0], answers[3])
 
 
 def test_without_gamma_jumps_compose_to_the_flow(agreement: Language) -> None:
@@ -303,7 +305,7 @@ def test_without_gamma_jumps_compose_to_the_flow(agreement: Language) -> None:
         return Dense(two_time(agreement, x, s, t, 50).clamp(min=1e-300).log())
 
     denoiser = Denoiser(denoise, space, clock)
-    frames = list(Jumps().walk(denoiser, x, grid, Streams.of(0, count=5)))
+    frames = list(Jumps(gamma=0.0).walk(denoiser, x, grid, Streams.of(0, count=5)))
     for frame in frames[1:]:
         straight = travelled(agreement, x, torch.zeros(5, 1), frame.tau, 120)
         assert torch.allclose(frame.x, straight, atol=1e-7)
@@ -314,7 +316,9 @@ def test_a_frozen_denoiser_makes_jumps_euler_steps(agreement: Language) -> None:
     x = Streams.of(13, count=5).normal(3, 4)
     grid = clock.grid(6)
     frozen = Denoiser(lambda x, tau, _: agreement.denoiser(x, clock.t(tau)), space, clock)
-    euler, jumps = (way.walk(frozen, x, grid, Streams.of(0, count=5)) for way in (Euler(), Jumps()))
+    euler, jumps = (
+        way.walk(frozen, x, grid, Streams.of(0, count=5)) for way in (Euler(), Jumps(0.0))
+    )
     for a, b in zip(euler, jumps, strict=True):
         assert torch.equal(a.x, b.x)
         assert torch.equal(a.prediction.log_probs(), b.prediction.log_probs())
@@ -329,10 +333,12 @@ def test_no_jump_aims_past_the_latest_time(agreement: Language) -> None:
 
     denoiser = Denoiser(denoise, OneHot(4), Uniform())
     prompt = torch.tensor([[core.FREE, 2, core.FREE]])
-    for _ in Jumps(latest=0.7).frames(denoiser, prompt, 4, Streams.of(1, count=1)):
+    for _ in Jumps(gamma=0.0, latest=0.7).frames(denoiser, prompt, 4, Streams.of(1, count=1)):
         pass
     assert asked == [(1.0, 1.0)] * 4  # the given token stays at 1
     asked.clear()
-    for _ in Jumps(latest=0.7).frames(denoiser, prompt * 0 - 1, 4, Streams.of(1, count=1)):
+    for _ in Jumps(gamma=0.0, latest=0.7).frames(
+        denoiser, prompt * 0 - 1, 4, Streams.of(1, count=1)
+    ):
         pass
     assert [round(t, 6) for _, t in asked] == [0.25, 0.5, 0.7, 0.75]

@@ -91,7 +91,7 @@ def test_what_it_is_is_read_from_the_file(container: str, times: int, tmp_path: 
     method = model.experiment.method
     assert isinstance(method, Flow if times == 1 else FlowMap)
     assert (method.input, method.clock) == (ProjectedInput(), "decoding")
-    assert model.experiment.sampler == (Euler() if times == 1 else Jumps())
+    assert model.experiment.sampler == (Euler() if times == 1 else Jumps(gamma=0.0))
     assert model.experiment.size == nn.Size(
         blocks=3, width=24, heads=3, condition=6, attention_cap=50.0, output_cap=30.0
     )

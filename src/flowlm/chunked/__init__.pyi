@@ -1,8 +1,12 @@
+from .chosen import Chosen as Chosen
+from .cooling import cooled_rows as cooled_rows
 from .copies import Copies as Copies
 from .copies import MeanOfCopies as MeanOfCopies
 from .copies import draw_copies as draw_copies
 from .copies import mixture as mixture
 from .evidence import Evidence as Evidence
+from .guided import Guided as Guided
+from .guided import guided as guided
 from .gumbel import gumbel_noise as gumbel_noise
 from .gumbel import gumbel_posterior as gumbel_posterior
 from .logits import CentredLogits as CentredLogits

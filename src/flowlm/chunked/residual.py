@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowlm.chunked.in_strips import InStrips
 from flowlm.chunked.logits import CentredLogits, centred
-from flowlm.chunked.points import LazyPoint, patches
+from flowlm.chunked.points import LazyPoint
 from flowlm.chunked.space import LazyOneHot
-from flowlm.core.distribution import Reduction, TokenDistribution
+from flowlm.core.distribution import TokenDistribution
 from flowlm.core.space import Projected, Space
 from flowlm.core.types import Patch, Point, Probs, Time
 
@@ -21,7 +21,7 @@ LEAST = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualPrediction(TokenDistribution):
+class ResidualPrediction(InStrips):
     """delta = p + k g, where g is the centred logits of another prediction.
 
     Rows sum to 1 and may leave the simplex. `rows` and `point` are delta itself. As a distribution
@@ -84,14 +84,3 @@ class ResidualPrediction(TokenDistribution):
     def with_temperature(self, temperature: float) -> ResidualPrediction:
         """Of the positive part."""
         return replace(self, temperature=self.temperature * temperature)
-
-    def reduce(self, f: Reduction, *operands: Any) -> Tensor:
-        """Strip by strip; no gradient."""
-        answer = None
-        for patch in patches(torch.Size((*self.shape, self.vocab)), self.device.type):
-            value = f(self.log_probs(patch), patch, *operands)
-            if answer is None:
-                answer = value.new_empty(*self.shape, *value.shape[2:])
-            answer[patch] = value
-        assert answer is not None
-        return answer

@@ -44,11 +44,16 @@ class LazyOneHot(Space):
     def compress(self, x: Point) -> LazyPoint:
         """Keep the largest entries of the sum of predictions, so that no step costs more.
 
-        Logits of a linear head are kept as they are: their sum is one term.
+        Logits of a linear head are kept as they are: their sum is one term. Noise of which
+        re-noising has left nothing goes.
         """
         assert isinstance(x, LazyPoint)
         sums = tuple(pair for pair in x.terms if isinstance(pair[1], Probabilities | TopK))
-        rest = tuple(pair for pair in x.terms if not isinstance(pair[1], Probabilities | TopK))
+        rest = tuple(
+            (weight, term)
+            for weight, term in x.terms
+            if not isinstance(term, Probabilities | TopK) and bool(weight.any())
+        )
         if not sums:
             return x
         kept = TopK.of(LazyPoint(x.shape, x.device, sums))

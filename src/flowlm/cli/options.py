@@ -155,9 +155,10 @@ class Sample:
     top_p: float | None = None
     """Short for --sampler.top-p, whatever the sampler."""
     sampler: str | None = None
-    """euler, heun, jumps, bridge, unmask, replace, left-to-right, jacobi, draft or residual-jumps;
-    by default the model's own. Its settings are --sampler.temperature, --sampler.top-p,
-    --sampler.gamma, --sampler.latest, --sampler.endpoint and --sampler.tail."""
+    """euler, heun, jumps, bridge, refine, unmask, replace, left-to-right, jacobi, draft or
+    residual-jumps; by default the model's own. Its settings are --sampler.temperature,
+    --sampler.top-p, --sampler.gamma, --sampler.latest, --sampler.endpoint, --sampler.churn,
+    --sampler.cools, --sampler.certainty and --sampler.tail."""
     settings: tyro.conf.Suppress[tuple[str, ...]] = ()
     """The settings of the sampler, as words."""
     prompt: str | None = None
@@ -168,6 +169,10 @@ class Sample:
     """A template: text with gaps, [..3] for 3 tokens and [..] for a share of the rest."""
     length: int | None = None
     """Tokens of a text; longer ones than the network reads are written in windows."""
+    guide: str | None = None
+    """A weaker run of the same kind, named as RUN: every answer is led away from its answer."""
+    guidance: float | None = None
+    """How far, with --guide: 1 changes nothing; by default 2. Each step evaluates both networks."""
     film: bool = False
     """Show texts while they come into being, on a terminal with colours for how likely every token
     is to the model; elsewhere a line for every step."""

@@ -45,6 +45,9 @@ def sample(words: Sequence[str]) -> int:
     texts = given(chosen)
     place = find_model(chosen.run)
     way = _way(chosen, experiment_of(place))
+    if chosen.guide is None and chosen.guidance is not None:
+        raise Refusal("--guidance leads away from a weaker run: name it with --guide.")
+    weaker = None if chosen.guide is None else find_model(chosen.guide)
     with ExitStack() as opened:
         # Refused before torch is imported; it gets its name when all texts are in it.
         file = None if chosen.out is None else opened.enter_context(new_file(chosen.out))
@@ -56,6 +59,10 @@ def sample(words: Sequence[str]) -> int:
         keep_to_cores()
         dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
         model = load(place, chosen.device, dtype, chosen.tokenizer)
+        if weaker is not None:
+            weight = 2.0 if chosen.guidance is None else chosen.guidance
+            weak = load(weaker, chosen.device, dtype, chosen.tokenizer)
+            way = model.guided(by=weak, weight=weight, sampler=way)
         _write(chosen, texts, model, way, file)
     return 0
 

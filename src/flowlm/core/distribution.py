@@ -145,7 +145,7 @@ class Dense(TokenDistribution):
         return f(self.logp, (slice(0, self.shape[0]), slice(0, self.shape[1])), *operands)
 
 
-def row_nll(logp: Probs, patch: Patch, tokens: Tokens) -> Float[Tensor, "n m"]:
+def row_nll(logp: Float[Tensor, "n m v"], patch: Patch, tokens: Tokens) -> Float[Tensor, "n m"]:
     """-log p(token), nats."""
     return -logp.gather(-1, tokens[patch][..., None]).squeeze(-1)
 

@@ -38,6 +38,7 @@ from flowlm.sampling.jacobi import Jacobi
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
 from flowlm.sampling.ode import Euler, Heun
+from flowlm.sampling.refine import Refine
 from flowlm.sampling.replace import Replace
 from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
@@ -60,8 +61,8 @@ METHODS: Kinds[Method] = _by_name(
     Autoregressive, GumbelMap, ResidualMap, ResidualStudent,
 )  # fmt: skip
 SAMPLERS: Kinds[Sampler] = _by_name(
-    Euler, Heun, Jumps, Bridge, Unmask, Replace, Tweedie, TweedieUniform, LeftToRight, Jacobi,
-    Draft, ResidualJumps,
+    Euler, Heun, Jumps, Bridge, Refine, Unmask, Replace, Tweedie, TweedieUniform, LeftToRight,
+    Jacobi, Draft, ResidualJumps,
 )  # fmt: skip
 RULES: Kinds[Rule] = _by_name(Semigroup, Lagrangian, Eulerian, TeacherLeg, ByLength)
 INPUTS: Kinds[Input] = _by_name(ProjectedInput, LinearInput, PosteriorInput, BayesInput)

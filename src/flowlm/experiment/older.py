@@ -56,7 +56,7 @@ def _sampler(method: dict[str, Any]) -> dict[str, Any]:
         case "FlowMap":
             if "temperature" in method:
                 method["teacher_temperature"] = method.pop("temperature")
-            return taken("Jumps", "gamma")
+            return {"gamma": 0.0} | taken("Jumps", "gamma")
         case "Masked":
             return taken("Unmask", "temperature", "top_p")
         case _:

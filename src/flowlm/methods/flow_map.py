@@ -18,6 +18,7 @@ from flowlm.methods.semigroup import Semigroup
 from flowlm.methods.shares import even, parted
 from flowlm.nn.size import Size
 from flowlm.sampling.bridge import Bridge
+from flowlm.sampling.jump import Jumps
 from flowlm.sampling.ode import Euler
 from flowlm.sampling.point import COLDEST, Denoiser
 from flowlm.sampling.sampler import Sampler
@@ -80,7 +81,7 @@ class FlowMap(Continuous):
     def taught_by(self, theirs: Method, sampler: Sampler) -> FlowMap:
         """With the input, clock and prompts of a flow, and the temperature at which it writes."""
         assert isinstance(theirs, Flow)
-        warmth = sampler.temperature if isinstance(sampler, Euler | Bridge) else 1.0
+        warmth = sampler.temperature if isinstance(sampler, Euler | Bridge | Jumps) else 1.0
         return replace(
             self, input=theirs.input, clock=theirs.clock, prompts=theirs.prompts,
             teacher_temperature=warmth,

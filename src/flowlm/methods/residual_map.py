@@ -14,6 +14,7 @@ from flowlm.methods.input import BayesInput, Input, PosteriorInput
 from flowlm.methods.method import Method
 from flowlm.nn.size import Size
 from flowlm.sampling.bridge import Bridge
+from flowlm.sampling.jump import Jumps
 from flowlm.sampling.ode import Euler
 from flowlm.sampling.point import COLDEST
 from flowlm.sampling.residual import ResidualDenoiser, ResidualJumps
@@ -71,7 +72,7 @@ class ResidualMap(Continuous):
     def taught_by(self, theirs: Method, sampler: Sampler) -> ResidualMap:
         """With the input and the clock of a flow, and the temperature at which it writes."""
         assert isinstance(theirs, Flow)
-        warmth = sampler.temperature if isinstance(sampler, Euler | Bridge) else 1.0
+        warmth = sampler.temperature if isinstance(sampler, Euler | Bridge | Jumps) else 1.0
         return replace(self, input=theirs.input, clock=theirs.clock, teacher_temperature=warmth)
 
     def like_teacher(self) -> Flow:

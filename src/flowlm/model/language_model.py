@@ -22,6 +22,7 @@ from flowlm.hub.transfer import upload
 from flowlm.machine.hardware import choose_device
 from flowlm.model.amounts import amounts
 from flowlm.model.batch_size import BUDGET, require_answer
+from flowlm.model.controls import Controls
 from flowlm.model.denoising import denoised
 from flowlm.model.export import shared_card, without_places, write_model
 from flowlm.model.fingerprints import Fingerprints
@@ -37,7 +38,7 @@ from flowlm.sampling.sampler import Frame, Sampler
 from flowlm.tasks.task import Task
 
 
-class LanguageModel:
+class LanguageModel(Controls):
     """A trained model. Everything that it writes is deterministic in the seed.
 
     `experiment` says what it is, `network` holds the averaged weights, `tokenizer` may be None:

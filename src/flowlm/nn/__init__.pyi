@@ -1,6 +1,7 @@
 from .attention import Cache as Cache
 from .compiled import compile_parts as compile_parts
 from .compiled import compile_whole as compile_whole
+from .dit import Block as Block
 from .dit import DiT as DiT
 from .encoder import Bayes as Bayes
 from .encoder import Encoder as Encoder

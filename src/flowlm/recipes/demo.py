@@ -25,7 +25,6 @@ from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.draft import Draft
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
-from flowlm.sampling.ode import Euler
 from flowlm.sampling.replace import Replace
 from flowlm.sampling.residual import ResidualJumps
 from flowlm.sampling.sampler import Sampler
@@ -51,7 +50,7 @@ def _experiment(
 
 def flow() -> Experiment:
     """The demo's flow (FLM), 2000 steps."""
-    return _experiment("demo-flow", Flow(input=PosteriorInput()), Euler(), steps=2000)
+    return _experiment("demo-flow", Flow(input=PosteriorInput()), Jumps(), steps=2000)
 
 
 def flow_map() -> Experiment:
@@ -79,7 +78,7 @@ def residual_map() -> Experiment:
     Both stages together cost as much as demo-flow-map with its teacher.
     """
     method = ResidualStudent(input=PosteriorInput(), teacher="runs/demo-residual")
-    return _experiment("demo-residual-map", method, Jumps(), steps=730, lr=1.5e-3)
+    return _experiment("demo-residual-map", method, Jumps(gamma=0.0), steps=730, lr=1.5e-3)
 
 
 def masked() -> Experiment:

@@ -92,7 +92,7 @@ def residual_map() -> Experiment:
     8 H100 or H200: 6.38 hours (estimated). Published (version 1): 104.4 / 4.12 in one evaluation.
     """
     method = ResidualStudent(teacher="runs/lm1b-residual")
-    return _experiment("lm1b-residual-map", method, Jumps())
+    return _experiment("lm1b-residual-map", method, Jumps(gamma=0.0))
 
 
 def flow_bayes() -> Experiment:
@@ -102,7 +102,7 @@ def flow_bayes() -> Experiment:
     8 H100 or H200: 4.47 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("lm1b-flow-bayes", Flow(input=BayesInput()), Euler(), OURS)
+    return _experiment("lm1b-flow-bayes", Flow(input=BayesInput()), Jumps(), OURS)
 
 
 def flow_map_bayes() -> Experiment:

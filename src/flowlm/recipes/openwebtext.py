@@ -98,7 +98,7 @@ def residual_map() -> Experiment:
     8 H100 or H200: 16.4 hours (estimated). Published (version 1): 129.3 / 4.53 in one evaluation.
     """
     method = ResidualStudent(teacher="runs/owt-residual")
-    return _experiment("owt-residual-map", method, Jumps(), DISTIL)
+    return _experiment("owt-residual-map", method, Jumps(gamma=0.0), DISTIL)
 
 
 def flow_bayes() -> Experiment:
@@ -108,7 +108,7 @@ def flow_bayes() -> Experiment:
     8 H100 or H200: 47.2 hours (estimated). Nothing is known of it at this size:
     what small trainings say for and against it is in docs/encoders.md.
     """
-    return _experiment("owt-flow-bayes", Flow(input=BayesInput()), Euler(), size=OURS)
+    return _experiment("owt-flow-bayes", Flow(input=BayesInput()), Jumps(), size=OURS)
 
 
 def flow_map_bayes() -> Experiment:

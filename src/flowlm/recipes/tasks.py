@@ -19,7 +19,6 @@ from flowlm.nn.size import Size
 from flowlm.sampling.ancestral import Unmask
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.left_to_right import LeftToRight
-from flowlm.sampling.ode import Euler
 from flowlm.sampling.sampler import Sampler
 from flowlm.tasks.addition import Addition
 from flowlm.tasks.queens import Queens
@@ -48,7 +47,7 @@ def queens_flow() -> Experiment:
     20000 steps.
     """
     method = Flow(input=BayesInput())
-    return _experiment("queens-flow", Queens(), method, Euler(), 20_000)
+    return _experiment("queens-flow", Queens(), method, Jumps(), 20_000)
 
 
 def queens_flow_map() -> Experiment:
@@ -87,7 +86,7 @@ def sudoku_flow() -> Experiment:
     20000 steps.
     """
     method = Flow(input=BayesInput())
-    return _experiment("sudoku-flow", Sudoku(), method, Euler(), 20_000)
+    return _experiment("sudoku-flow", Sudoku(), method, Jumps(), 20_000)
 
 
 def sudoku_flow_map() -> Experiment:
@@ -126,7 +125,7 @@ def addition_flow() -> Experiment:
     20000 steps.
     """
     method = Flow(input=BayesInput())
-    return _experiment("addition-flow", Addition(), method, Euler(), 20_000)
+    return _experiment("addition-flow", Addition(), method, Jumps(), 20_000)
 
 
 def addition_flow_map() -> Experiment:

@@ -73,7 +73,7 @@ def residual_map() -> Experiment:
     flowlm train text-residual-map --method.teacher runs/text-residual
     """
     method = ResidualStudent(input=BayesInput(), teacher="runs/text-residual")
-    return _experiment("text-residual-map", method, Jumps())
+    return _experiment("text-residual-map", method, Jumps(gamma=0.0))
 
 
 def masked() -> Experiment:

@@ -49,7 +49,7 @@ def flow_map() -> Experiment:
     8 H100 or H200: 9.29 hours (estimated).
     """
     method = FlowMap(teacher="runs/text8-flow")
-    return _experiment("text8-flow-map", method, Jumps())
+    return _experiment("text8-flow-map", method, Jumps(gamma=0.0))
 
 
 def flow_bayes() -> Experiment:
@@ -58,7 +58,7 @@ def flow_bayes() -> Experiment:
     torchrun --nproc-per-node 8 -m flowlm train text8-flow-bayes
     8 H100 or H200: 6.4 hours (estimated).
     """
-    return _experiment("text8-flow-bayes", Flow(input=BayesInput()), Euler(), OURS)
+    return _experiment("text8-flow-bayes", Flow(input=BayesInput()), Jumps(), OURS)
 
 
 def flow_map_bayes() -> Experiment:

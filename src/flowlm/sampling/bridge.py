@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from flowlm import chunked, core
 from flowlm.checks import require_fields
-from flowlm.sampling.point import Denoiser, PointSampler, require_warmth
+from flowlm.errors import Refusal
+from flowlm.sampling.point import Cools, Denoiser, PointSampler, cooled, require_warmth
 from flowlm.sampling.sampler import Frame, require_top_p
 
 if TYPE_CHECKING:
@@ -31,12 +32,21 @@ class Bridge(PointSampler):
     """Below 1 texts are likelier and less diverse; as of Euler."""
     top_p: float = 1.0
     """Share of the mass from which tokens are drawn (nucleus)."""
+    churn: float = 1.0
+    """How fast noise is renewed, as a multiple of the bridge's own rate: of the old noise stays
+    kappa^churn. 0 is the flow, 1 the bridge, and towards infinity all of it is new. With the mean
+    every churn writes the same law in the limit of many steps (Karras et al. 2022)."""
+    cools: Cools = "context"
+    """Where rows are evidence: the temperature is that of the context alone, and what a row says of
+    its own token is not touched; or that of the whole row."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         require_fields(self, "--sampler.")
         require_warmth(self.temperature)
         require_top_p(self.top_p)
+        if not 0 <= self.churn < float("inf"):
+            raise Refusal(f"--sampler.churn must be 0 or more, not {self.churn}.")
 
     @property
     def draws(self) -> bool:
@@ -47,7 +57,7 @@ class Bridge(PointSampler):
         self, denoiser: Denoiser, x: core.Point, now: core.Time, then: core.Time
     ) -> core.TokenDistribution:
         """D_t(x)."""
-        return denoiser.at(x, now).with_temperature(self.temperature)
+        return cooled(denoiser.at(x, now), self.temperature, self.cools)
 
     def draw(self, prediction: core.TokenDistribution, rng: core.Streams) -> core.Tokens | None:
         """A token for every position, by its own distribution."""
@@ -60,7 +70,7 @@ class Bridge(PointSampler):
         clock, space = denoiser.clock, denoiser.space
         t, t_next = clock.t(frame.tau), clock.t(then)
         end = space.mean(frame.prediction) if frame.decided is None else space.clean(frame.decided)
-        kappa = core.bridge_kappa(t, t_next)
+        kappa = core.bridge_kappa(t, t_next) ** self.churn
         return core.step(x, end, t, t_next, kappa, space.noise(rng, x.shape[1]))
 
     def nll(
@@ -71,9 +81,10 @@ class Bridge(PointSampler):
         In terms of the signal-to-noise ratio S = (t / (1-t))^2 a step adds Delta e + sqrt(Delta) z,
         so it mixes v normal laws with the weights D. Its divergence from that of the token w is
         E_z[-log sum_u D_u exp(sqrt(Delta) (z_u - z_w) - Delta [u != w])]. None of the mean, whose
-        last step takes the likeliest tokens, and of a nucleus, outside of which p is 0.
+        last step takes the likeliest tokens, of a nucleus, outside of which p is 0, and of another
+        churn than the bridge's.
         """
-        if self.endpoint == "mean" or self.top_p < 1:
+        if self.endpoint == "mean" or self.top_p < 1 or self.churn != 1:
             return None
         grid, (count, length) = denoiser.clock.grid(steps, tokens.device), tokens.shape
         total = 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flowlm import core
 from flowlm.checks import require_fields
-from flowlm.sampling.point import Denoiser, PointSampler, require_warmth
+from flowlm.sampling.point import Cools, Denoiser, PointSampler, cooled, require_warmth
 from flowlm.sampling.sampler import Frame
 
 
@@ -15,8 +15,10 @@ class Euler(PointSampler):
     """First order, one evaluation a step. The last step takes the likeliest tokens (the paper)."""
 
     temperature: float = 1.0
-    """Below 1 texts are likelier and less diverse. Where rows are evidence it is that of the
-    context: what a row says of its own token is not touched."""
+    """Below 1 texts are likelier and less diverse."""
+    cools: Cools = "context"
+    """Where rows are evidence: the temperature is that of the context alone, and what a row says of
+    its own token is not touched; or that of the whole row."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -27,7 +29,7 @@ class Euler(PointSampler):
         self, denoiser: Denoiser, x: core.Point, now: core.Time, then: core.Time
     ) -> core.TokenDistribution:
         """D_t(x)."""
-        return denoiser.at(x, now).with_temperature(self.temperature)
+        return cooled(denoiser.at(x, now), self.temperature, self.cools)
 
     def move(
         self, denoiser: Denoiser, frame: Frame, x: core.Point, then: core.Time, rng: core.Streams

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from flowlm import core
+from flowlm import chunked, core
 from flowlm.errors import Refusal
 from flowlm.sampling.sampler import Frame, Sampler, with_prompt
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 COLDEST = 1e-3
 """Lowest temperature: a token that is 1 % likelier than another is certain there."""
+
+
+Cools = Literal["context", "row"]
+"""What a temperature cools where rows are evidence: the context alone, or evidence with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,13 @@ class Denoiser:
         noise = self.space.noise(rng, tokens.shape[1])
         return core.interpolate(noise, self.space.clean(tokens), self.clock.t(tau))
 
+    def start(self, prompt: core.Tokens, rng: core.Streams) -> core.Point:
+        """Fresh noise, with the given tokens of a prompt in their place."""
+        x, given = self.space.noise(rng, prompt.shape[1]), prompt != core.FREE
+        if not bool(given.any()):
+            return x
+        return self.space.clean(prompt.clamp(min=0)).where(given[..., None], x)
+
 
 class PointSampler(Sampler, ABC):
     """Steps on an even grid of clock time; the last one reads the text off its prediction.
@@ -53,12 +64,10 @@ class PointSampler(Sampler, ABC):
         self, denoiser: Denoiser, prompt: core.Tokens, steps: int, rng: core.Streams
     ) -> Iterator[Frame]:
         """From fresh noise, with the given tokens in their place."""
-        x = denoiser.space.noise(rng, prompt.shape[1])
-        given = prompt != core.FREE
-        if bool(given.any()):
-            x = denoiser.space.clean(prompt.clamp(min=0)).where(given[..., None], x)
-            return self.walk(denoiser, x, denoiser.clock.grid(steps, x.device), rng, prompt)
-        return self.walk(denoiser, x, denoiser.clock.grid(steps, x.device), rng)
+        x, grid = denoiser.start(prompt, rng), denoiser.clock.grid(steps, prompt.device)
+        if bool((prompt != core.FREE).any()):
+            return self.walk(denoiser, x, grid, rng, prompt)
+        return self.walk(denoiser, x, grid, rng)
 
     def walk(
         self,
@@ -104,3 +113,12 @@ def require_warmth(temperature: float) -> None:
         raise Refusal(
             f"--sampler.temperature must be at least {COLDEST} and finite, not {temperature}."
         )
+
+
+def cooled(
+    prediction: core.TokenDistribution, temperature: float, cools: Cools
+) -> core.TokenDistribution:
+    """A prediction at a temperature of its context or of its rows."""
+    if cools == "row":
+        return chunked.cooled_rows(prediction, temperature)
+    return prediction.with_temperature(temperature)

@@ -36,6 +36,19 @@ class Frame:
             return self.decided
         return with_prompt(self.prediction.argmax(), self.prompt)
 
+    def confidence(self) -> Float[Tensor, "b l"] | None:
+        """Probability that the prediction gives to each token of `tokens()`.
+
+        Where nothing is decided, that of the likeliest one; 1 at given tokens. None where the
+        network answers for one position alone.
+        """
+        tokens = self.tokens()
+        if self.prediction.shape != tokens.shape:
+            return None
+        likeliest = self.prediction.argmax()
+        found = (-self.prediction.nll(likeliest.where(tokens < 0, tokens))).exp()
+        return found if self.prompt is None else found.masked_fill(self.prompt >= 0, 1.0)
+
 
 class Sampler(ABC):
     """A way to write with a trained network. A frozen dataclass: its fields are its settings.
