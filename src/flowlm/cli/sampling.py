@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, TextIO
@@ -59,16 +59,23 @@ def sample(words: Sequence[str]) -> int:
         keep_to_cores()
         dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
         model = load(place, chosen.device, dtype, chosen.tokenizer)
+        said: dict[str, object] = {"sampler": settings_of(way)}
         if weaker is not None:
             weight = 2.0 if chosen.guidance is None else chosen.guidance
             weak = load(weaker, chosen.device, dtype, chosen.tokenizer)
             way = model.guided(by=weak, weight=weight, sampler=way)
-        _write(chosen, texts, model, way, file)
+            said |= {"guide": chosen.guide, "guidance": weight}
+        _write(chosen, texts, model, way, said, file)
     return 0
 
 
 def _write(
-    chosen: options.Sample, texts: Given, model: LanguageModel, way: Sampler, file: TextIO | None
+    chosen: options.Sample,
+    texts: Given,
+    model: LanguageModel,
+    way: Sampler,
+    said: Mapping[str, object],
+    file: TextIO | None,
 ) -> None:
     """Write what is asked for, with headings and a bar on standard error."""
     from flowlm.cli import show
@@ -88,7 +95,11 @@ def _write(
                 film = model.film(texts.num, steps, chosen.seed, prompt=prompt, sampler=way)
                 show_film(paper, film, model.tokenizer, chosen.fps)
                 continue
-            put = _form(chosen, model, way, steps, file)
+            facts = {
+                "steps": steps if way.counts_steps else None,
+                "evaluations": way.evaluations(steps, model.length),
+            }
+            put = _form(chosen, model, {**facts, **said}, file)
             batches = model.batches(
                 texts.num, steps, chosen.seed, prompt, most=chosen.batch, sampler=way,
                 length=chosen.length,
@@ -99,24 +110,19 @@ def _write(
 
 
 def _form(
-    chosen: options.Sample, model: LanguageModel, way: Sampler, steps: int, file: TextIO | None
+    chosen: options.Sample, model: LanguageModel, facts: Mapping[str, object], file: TextIO | None
 ) -> Put:
     """How a text is written: as JSON, as a line, or on a terminal as it is, below its number."""
     from flowlm.cli import show
     from flowlm.cli.film import spelt
 
     console, place = show.console(), sys.stdout if file is None else file
-    facts = {
-        "steps": steps if way.counts_steps else None,
-        "evaluations": way.evaluations(steps, model.length),
-        "sampler": settings_of(way),
-    }
 
     def put(number: int, row: Sequence[int]) -> None:
         text = spelt(row, model.tokenizer)
         if chosen.json:
             own = {"text": None if model.tokenizer is None else text, "tokens": row}
-            line = json.dumps(own | {"seed": chosen.seed, "number": number} | facts)
+            line = json.dumps({**own, "seed": chosen.seed, "number": number, **facts})
         elif file is None and console.is_terminal:
             console.rule(f"{number}", align="left", style="dim")
             line = text
