@@ -288,16 +288,29 @@ def test_an_impossible_value_is_refused_with_its_reason(
     assert reason in refusal(changed(at, lambda inner, key: inner.update({key: value})))
 
 
+def as_then(recipe: str) -> Experiment:
+    """A recipe with the sampler that its method had then: flows had solvers, and gamma a number."""
+    found = RECIPES[recipe]()
+    match found.sampler:
+        case Jumps(gamma=gamma) if found.method.times == 2:
+            return replace(found, sampler=Jumps(gamma=gamma or 0.0))
+        case Jumps():
+            return replace(found, sampler=Euler())
+        case _:
+            return found
+
+
 def first_format(recipe: str) -> dict[str, Any]:
     """What the first format, which had no number, said of a recipe."""
-    stated = json.loads(to_json(RECIPES[recipe]()))
+    stated = json.loads(to_json(as_then(recipe)))
     sampler, method = stated.pop("sampler"), stated["method"]
     del stated["format"]
     kind = sampler.pop("kind")
     if kind in ("Euler", "Heun"):
         sampler["solver"] = kind.lower()
+        del sampler["cools"]
     if method["kind"] == "FlowMap":
-        del method["rule"], method["diagonal"], sampler["latest"]
+        del method["rule"], method["diagonal"], sampler["latest"], sampler["cools"]
         sampler["temperature"] = method.pop("teacher_temperature")
     if kind == "Unmask":
         del sampler["order"], sampler["grid"]
@@ -312,7 +325,7 @@ def first_format(recipe: str) -> dict[str, Any]:
     [name for name in RECIPES if not name.endswith(LATER)],
 )
 def test_the_first_format_is_read(recipe: str) -> None:
-    assert from_json(json.dumps(first_format(recipe)), FILE) == RECIPES[recipe]()
+    assert from_json(json.dumps(first_format(recipe)), FILE) == as_then(recipe)
 
 
 def test_in_the_first_format_temperatures_were_those_of_the_teacher() -> None:

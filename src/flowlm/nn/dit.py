@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import reduce
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
@@ -73,9 +73,11 @@ class Block(nn.Module):
         cache: Cache | None = None,
         block: int = 0,
         keys: Int[Tensor, "b 2"] | None = None,
+        given: Bool[Tensor, "b l"] | None = None,
     ) -> Float[Tensor, "b l d"]:
         """One block; `block` is its index in the cache. With `keys`, numbers are dropped."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, -1)
+        modulation = spread(self.modulation(condition), given)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, -1)
         y = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
         mixed = self.attention(y, rotary, cache, block)
         x = torch.addcmul(x, gate1, self._dropped(mixed, keys, 0))
@@ -143,13 +145,14 @@ class DiT(nn.Module):
         assert len(taus) == len(self.times), f"{len(self.times)} times wanted, {len(taus)} given"
         first_time = taus[0] if taus else None
         y = self.encoder(x, first_time)
-        condition = self._condition(y, *taus)
+        condition, given = self._condition(y, *taus)
         evidence = self.encoder.evidence(x, first_time)
         if evidence is not None and self.sharper is not None:
-            evidence = evidence.with_extra_beta(self.sharper(condition).squeeze(-1).float())
+            extra = spread(self.sharper(condition), given).squeeze(-1).float()
+            evidence = evidence.with_extra_beta(extra)
         # Blocks may be stored in a narrower type than the encoder and all that reads times.
         y, condition = y.to(self.norm.weight.dtype), condition.to(self.norm.weight.dtype)
-        return self.head(self.trunk(y, condition, cache, self._seeds(rng)), evidence)
+        return self.head(self.trunk(y, condition, given, cache, self._seeds(rng)), evidence)
 
     @torch.no_grad()
     def moving(
@@ -169,9 +172,10 @@ class DiT(nn.Module):
         # Fused attention knows no forward mode; plain matrix products do.
         with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), ScaleApart(), eager:
             taus = [dual(tau, rate.to(tau.dtype)) for tau, rate in zip((s, t), rates)]
-            condition = self._condition(y, *taus)
+            condition, given = self._condition(y, *taus)
             if evidence is not None and self.sharper is not None:
-                extra, dextra = apart(self.sharper(condition).squeeze(-1).float())
+                sharper = spread(self.sharper(condition), given)
+                extra, dextra = apart(sharper.squeeze(-1).float())
                 assert dextra is not None
                 more = evidence.x * dextra[..., None]
                 if devidence is not None and isinstance(dx, LazyPoint):
@@ -179,7 +183,7 @@ class DiT(nn.Module):
                 evidence, devidence = evidence.with_extra_beta(extra), more
             kind = self.norm.weight.dtype
             y = y if dy is None else dual(y, dy.to(y.dtype))
-            features, dfeatures = apart(self.trunk(y.to(kind), condition.to(kind)))
+            features, dfeatures = apart(self.trunk(y.to(kind), condition.to(kind), given))
             assert dfeatures is not None
             return MovingPrediction(self.head(features, evidence), dfeatures, devidence)
 
@@ -187,15 +191,17 @@ class DiT(nn.Module):
         self,
         y: Float[Tensor, "b l d"],
         condition: Float[Tensor, "#b #l c"],
+        given: Bool[Tensor, "b l"] | None = None,
         cache: Cache | None = None,
         seeds: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b l d"]:
         """Features of the encoder to features of the head: tensors to tensors.
 
-        `condition` is the embedded times; `seeds`, one a sequence, are for dropout.
+        `condition` is the embedded times: of every sequence or token, or, where some tokens are
+        given, of the others and of text (b, 2, c). `seeds`, one a sequence, are for dropout.
         """
         y, rotary = self.placed(y, cache)
-        return self.mixed(y, condition, rotary, cache, seeds)
+        return self.mixed(y, condition, rotary, given, cache, seeds)
 
     def placed(
         self, y: Float[Tensor, "b l d"], cache: Cache | None = None
@@ -214,6 +220,7 @@ class DiT(nn.Module):
         y: Float[Tensor, "b l d"],
         condition: Float[Tensor, "#b #l c"],
         rotary: Rotary | None,
+        given: Bool[Tensor, "b l"] | None = None,
         cache: Cache | None = None,
         seeds: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b l d"]:
@@ -221,10 +228,12 @@ class DiT(nn.Module):
         for i, block in enumerate(self.blocks):
             keys = None if seeds is None else block_keys(seeds, i)
             if self.recompute and torch.is_grad_enabled():
-                y = checkpoint(block, y, condition, rotary, None, i, keys, use_reentrant=False)
+                y = checkpoint(
+                    block, y, condition, rotary, None, i, keys, given, use_reentrant=False
+                )
             else:
-                y = block(y, condition, rotary, cache, i, keys)
-        shift, scale = self.modulation(condition).chunk(2, -1)
+                y = block(y, condition, rotary, cache, i, keys, given)
+        shift, scale = spread(self.modulation(condition), given).chunk(2, -1)
         return torch.addcmul(shift, self.norm(y), 1 + scale)
 
     def set_prior(self, counts: Int[Tensor, " v"]) -> None:
@@ -244,16 +253,31 @@ class DiT(nn.Module):
             return None
         return rng.integers()
 
-    def _condition(self, like: Tensor, *taus: Time) -> Float[Tensor, "#b #l c"]:
+    def _condition(
+        self, like: Tensor, *taus: Time
+    ) -> tuple[Float[Tensor, "#b #l c"], Bool[Tensor, "b l"] | None]:
+        """The embedded times, and which tokens are given, where the trunk is told so."""
+        given = None
         if not taus:
             # Without a time the modulations are their biases: plain learned scales and gates.
-            return like.new_zeros(1, 1, self.size.condition)
-        if self.encoder.tells_times:
-            # Given tokens are at 1. The time of a sequence is that of the others.
-            taus = tuple(tau.amin(1, keepdim=True) if tau.shape[1] > 1 else tau for tau in taus)
+            return like.new_zeros(1, 1, self.size.condition), given
+        if self.encoder.tells_times and taus[0].shape[1] > 1:
+            # Two times of a sequence instead of l: that of the tokens on their way, and 1.
+            given = taus[0] == 1
+            ends = [tau.amin(1, keepdim=True) for tau in taus]
+            taus = tuple(torch.cat((tau, torch.ones_like(tau)), 1) for tau in ends)
         # Not torch.stack: one time may be per token while the other is per sequence.
         embedded = [embed(tau) for embed, tau in zip(self.times, taus)]
-        return F.silu(reduce(torch.add, embedded))
+        return F.silu(reduce(torch.add, embedded)), given
+
+
+def spread(
+    numbers: Float[Tensor, "#b #n k"], given: Bool[Tensor, "b l"] | None
+) -> Float[Tensor, "#b #l k"]:
+    """What follows from the two times of a sequence, for each of its tokens."""
+    if given is None:
+        return numbers
+    return numbers[:, 1:].where(given[..., None], numbers[:, :1])
 
 
 def _zero(layer: nn.Module) -> nn.Module:

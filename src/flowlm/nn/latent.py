@@ -64,7 +64,8 @@ class LatentDiT(DiT):
             cos, sin = rotary
             # An angle of 0 turns nothing.
             rotary = F.pad(cos, (0, 0, 0, 1), value=1.0), F.pad(sin, (0, 0, 0, 1))
-        features = self.mixed(y, self._condition(y), rotary, seeds=self._copied_seeds(len(x), rng))
+        condition, _ = self._condition(y)
+        features = self.mixed(y, condition, rotary, seeds=self._copied_seeds(len(x), rng))
         return self.head(features[:, :-1])
 
     def _copied_seeds(self, count: int, rng: Streams | None) -> Int[Tensor, " n"] | None:
