@@ -68,7 +68,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b l d"],
-        condition: Float[Tensor, "#b #l c"],
+        condition: Float[Tensor, "#b #n c"],
         rotary: Rotary | None,
         cache: Cache | None = None,
         block: int = 0,
@@ -190,7 +190,7 @@ class DiT(nn.Module):
     def trunk(
         self,
         y: Float[Tensor, "b l d"],
-        condition: Float[Tensor, "#b #l c"],
+        condition: Float[Tensor, "#b #n c"],
         given: Bool[Tensor, "b l"] | None = None,
         cache: Cache | None = None,
         seeds: Int[Tensor, " b"] | None = None,
@@ -218,7 +218,7 @@ class DiT(nn.Module):
     def mixed(
         self,
         y: Float[Tensor, "b l d"],
-        condition: Float[Tensor, "#b #l c"],
+        condition: Float[Tensor, "#b #n c"],
         rotary: Rotary | None,
         given: Bool[Tensor, "b l"] | None = None,
         cache: Cache | None = None,
@@ -255,7 +255,7 @@ class DiT(nn.Module):
 
     def _condition(
         self, like: Tensor, *taus: Time
-    ) -> tuple[Float[Tensor, "#b #l c"], Bool[Tensor, "b l"] | None]:
+    ) -> tuple[Float[Tensor, "#b #n c"], Bool[Tensor, "b l"] | None]:
         """The embedded times, and which tokens are given, where the trunk is told so."""
         given = None
         if not taus:
