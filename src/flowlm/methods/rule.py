@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from flowlm import chunked, core
 from flowlm.checks import require_fields
 from flowlm.errors import Refusal
-from flowlm.methods.shares import picked
 from flowlm.sampling.point import Denoiser
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class TargetRule(Rule, ABC):
     """A rule that says which rows delta_{s,t}(x) is to have."""
 
     boundary: float = 1 / 32
-    """Share of jumps that go all the way, from 0 to `latest`, as one-step generation does."""
+    """Chance that a jump goes all the way, from 0 to `latest`, as one-step generation does."""
     latest: float = 1.0
     """Clock time up to which jumps go."""
     weight: Weight = "even"
@@ -126,19 +125,16 @@ class TargetRule(Rule, ABC):
     ) -> tuple[core.Time, core.Time]:
         """Clock times s < t of a jump for every sequence: the schedule of the released recipe.
 
-        A share `boundary`, by the index in the global batch, goes from 0 to `latest`. For the rest
-        the length d = t - s is uniform in `lengths`, stratified over the global batch, and s
-        uniform in [0, 1 - d); both are scaled by `latest`.
+        With probability `boundary` it goes from 0 to `latest`. Otherwise the length d = t - s is
+        uniform in `lengths`, stratified over the global batch, and s uniform in [0, 1 - d); both
+        are scaled by `latest`.
         """
-        import torch
-
         least, most = lengths
         length = least + (most - least) * rng.stratified()
-        s = rng.uniform(1) * (1 - length)
+        start, chance = rng.uniform(2).split(1, 1)
+        s = start * (1 - length)
         # Jumps all the way are those of the longest kind.
-        share = self.boundary if most == 1 else 0.0
-        whole = torch.tensor([picked(i, share) for i in rng.index])[:, None]
-        whole = whole.to(rng.device, non_blocking=True)
+        whole = chance < (self.boundary if most == 1 else 0.0)
         s, length = s.masked_fill(whole, 0.0), length.masked_fill(whole, 1.0)
         return self.latest * s, self.latest * (s + length)
 
