@@ -2,8 +2,8 @@
 
 python -m benchmarks.prompts [--out runs/prompts] [--seeds 3]
 
-A flow and its map are trained twice, with the prompts of the recipe and without, at the compute of
-demo-masked, and masked diffusion beside them. Held-out sentences have some of their words given; a
+A flow and its map are trained by their recipes, with and without prompts, and masked diffusion beside
+them. Held-out sentences have some of their words given; a
 model writes the rest. Reported are the share of valid sentences, and how likely they are: nats per
 word written, -log p(words written | words given) of the language, beside its own. Where the six words
 that the topic decides are free the answers are few, and the distance to their exact law is reported.
@@ -28,7 +28,7 @@ from flowlm.experiment import Experiment
 from flowlm.methods.flow import Flow
 from flowlm.methods.prompts import Prompts
 from flowlm.recipes import demo
-from flowlm.sampling import Jumps, Sampler, Unmask
+from flowlm.sampling import Sampler
 
 TEXTS = 1000
 EVALUATIONS = (1, 4, 8)
@@ -38,20 +38,19 @@ TOPIC = (2, 4, 7, 10, 14, 17)
 """Places of the words that the topic decides."""
 FLIP = 1e-2
 """Share of words that are misheard: so a sentence that is not valid has a likelihood as well."""
-WAYS: dict[type[Sampler], Sampler] = {Jumps: Jumps(gamma=1.0), Unmask: Unmask()}
-"""How models write, by the kind of their recipe's sampler."""
 
 
-def untrained(stage: Experiment) -> Experiment:
-    """The stage without prompts in training; a map takes those of its flow."""
-    if not isinstance(stage.method, Flow):
-        return stage
-    return replace(stage, method=replace(stage.method, prompts=Prompts()))
+def prompted(share: float) -> tuple[Experiment, ...]:
+    """The chain of the map with prompts in this share of the texts; the map has its flow's."""
+    flow, flow_map = demo.map_chain()
+    assert isinstance(flow.method, Flow)
+    return replace(flow, method=replace(flow.method, prompts=Prompts(share))), flow_map
 
 
 ENTRANTS: dict[str, tuple[Experiment, ...]] = {
-    "flow map, prompts in training": demo.map_chain(),
-    "flow map, none": tuple(map(untrained, demo.map_chain())),
+    "flow map, no prompts": prompted(0.0),
+    "flow map, half of the texts": prompted(0.5),
+    "flow map, all texts": prompted(1.0),
     "masked diffusion": (demo.masked(),),
 }
 
@@ -113,7 +112,7 @@ def measured(run: Path) -> Figures:
     from flowlm.model.loading import load
 
     model = load(run)
-    sampler = WAYS[type(model.experiment.sampler)]
+    sampler = model.experiment.sampler
     tokens = held_out(TEXTS)
     prompted = {
         name: {str(k): answers(model, sampler, k, tokens, given) for k in EVALUATIONS}
@@ -153,9 +152,7 @@ def language_nats() -> dict[str, float]:
 
     tokens = held_out(TEXTS)
     given = patterns(*tokens.shape)
-    return {
-        name: conditional_nats(Generated().language, tokens, of) for name, of in given.items()
-    }
+    return {name: conditional_nats(Generated().language, tokens, of) for name, of in given.items()}
 
 
 def distance(sample: Callable[..., Any], sampler: Sampler, steps: int) -> dict[str, float]:
