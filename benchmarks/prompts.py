@@ -3,10 +3,10 @@
 python -m benchmarks.prompts [--out runs/prompts] [--seeds 3]
 
 A flow and its map are trained by their recipes, with and without prompts, and masked diffusion
-beside them. Held-out sentences have some of their words given; a model writes the rest. Reported are
-the share of valid sentences, and how likely they are: nats per word written, -log p(words written |
-words given) of the language, beside its own. Where the six words that the topic decides are free the
-answers are few, and the distance to their exact law is reported.
+beside them. Held-out sentences have some of their words given; a model writes the rest. Reported
+are the share of valid sentences, and how likely they are: nats per word written, -log p(words
+written | words given) of the language, beside its own. Where the six words that the topic decides
+are free the answers are few, and the distance to their exact law is reported.
 """
 
 from __future__ import annotations
