@@ -13,11 +13,12 @@ from flowlm.errors import Refusal
 class Prompts:
     """Given tokens stand at time 1, clean, and pay nothing; the others are noised as always.
 
-    A text with a prompt has the share f of its tokens given, f uniform in [0, 1): each of them with
-    chance f (FMLM+, arXiv 2606.24773), or, in the share `runs` of such texts, a run of them that
-    goes on at the beginning of the text where it ends. So prompts are continued, led up to, and
-    filled in. In all other texts what could be given is noised with the rest and pays with it
-    (noise-your-prompt, arXiv 2610.09145).
+    A text with a prompt has the share f of its tokens given: each of them with chance f (FMLM+,
+    arXiv 2606.24773), or, in the share `runs` of such texts, a run of them that goes on at the
+    beginning of the text where it ends. So prompts are continued, led up to, and filled in. f is
+    the square of a uniform number, not that number as published: a few given tokens among many
+    noisy ones are the hardest to obey. In all other texts what could be given is noised with the
+    rest and pays with it (noise-your-prompt, arXiv 2610.09145).
     """
 
     share: float = 0.0
@@ -39,7 +40,8 @@ class Prompts:
         import torch  # not with the file: a recipe's options are shown without it
 
         length = batch.tokens.shape[1]
-        chosen, in_runs, f, start = rng.uniform(4).split(1, 1)
+        chosen, in_runs, root, start = rng.uniform(4).split(1, 1)
+        f = root.square()
         place = torch.arange(length, device=rng.device)
         first = (start * length).floor()
         run = (place - first) % length < (f * length).round()
