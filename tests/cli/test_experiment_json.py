@@ -288,11 +288,20 @@ def test_an_impossible_value_is_refused_with_its_reason(
     assert reason in refusal(changed(at, lambda inner, key: inner.update({key: value})))
 
 
+def known_then(recipe: str) -> Experiment:
+    """A recipe with a sampler of the time of the first format: a flow had a solver alone."""
+    experiment = RECIPES[recipe]()
+    if isinstance(experiment.method, Flow) and not isinstance(experiment.sampler, Euler | Heun):
+        return replace(experiment, sampler=Euler())
+    return experiment
+
+
 def first_format(recipe: str) -> dict[str, Any]:
     """What the first format, which had no number, said of a recipe."""
-    stated = json.loads(to_json(RECIPES[recipe]()))
+    stated = json.loads(to_json(known_then(recipe)))
     sampler, method = stated.pop("sampler"), stated["method"]
     del stated["format"]
+    sampler.pop("cools", None)
     kind = sampler.pop("kind")
     if kind in ("Euler", "Heun"):
         sampler["solver"] = kind.lower()
@@ -312,7 +321,7 @@ def first_format(recipe: str) -> dict[str, Any]:
     [name for name in RECIPES if not name.endswith(LATER)],
 )
 def test_the_first_format_is_read(recipe: str) -> None:
-    assert from_json(json.dumps(first_format(recipe)), FILE) == RECIPES[recipe]()
+    assert from_json(json.dumps(first_format(recipe)), FILE) == known_then(recipe)
 
 
 def test_in_the_first_format_temperatures_were_those_of_the_teacher() -> None:
@@ -329,7 +338,7 @@ def test_a_cap_that_was_never_applied_is_dropped(cap: float | None) -> None:
     stated = first_format("text-flow")
     assert stated["method"]["encoder"] == "bayes"
     stated["size"]["output_cap"] = cap
-    assert from_json(json.dumps(stated), FILE) == RECIPES["text-flow"]()
+    assert from_json(json.dumps(stated), FILE) == known_then("text-flow")
     stated["method"]["encoder"] = "posterior"
     assert from_json(json.dumps(stated), FILE).size.output_cap == cap
 
