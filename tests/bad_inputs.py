@@ -232,6 +232,8 @@ def _values(method: str, parameter: str) -> list[Any]:
     match parameter:
         case "n" | "steps":
             return [*numbers, 0]
+        case "length":
+            return [*(value for value in numbers if value is not None), 0]
         case "seed" | "first" | "memory":
             return numbers
         case "prompt":

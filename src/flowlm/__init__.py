@@ -49,7 +49,7 @@ def recipe(name: str | Experiment, options: Mapping[str, Any] | None = None) -> 
 
     >>> experiment = flowlm.recipe("text-flow", {"train.steps": 200, "sampler": "heun"})
     >>> experiment.train.steps, experiment.sampler
-    (200, Heun(temperature=1.0))
+    (200, Heun(temperature=1.0, cools='context'))
     """
     from flowlm.run import chosen
 

@@ -25,13 +25,16 @@ TOKENS = json.loads((HERE / "tokens.json").read_text())
 def test_a_model_of_before_writes_the_same_tokens(name: str) -> None:
     written = dict(TOKENS[name])
     model = flowlm.load(name if name == "demo" else HERE / name)
-    way = Jumps(gamma=0.0) if name == "demo" else None
     prompted = written.pop("prompt", None)
+    # The shipped model renews noise between its jumps now; without, it jumps as ever.
+    way = Jumps(gamma=0.0) if name == "demo" else None
     for steps, tokens in written.items():
         assert model.sample(3, int(steps), seed=7, sampler=way).tolist() == tokens
     if prompted is not None:
         prompt = torch.full((3, 12), -1)
-        prompt[:, 2], prompt[1, 5] = 3, 4
+        # Whoever writes from left to right reads what stands before, and is given nothing else.
+        first, second = (0, 1) if name == "autoregressive" else (2, 5)
+        prompt[:, first], prompt[1, second] = 3, 4
         assert model.sample(3, 4, seed=8, prompt=prompt, sampler=way).tolist() == prompted
 
 

@@ -63,7 +63,8 @@ def test_a_chain_is_its_stages_trained_by_hand(
         own = (ours / "experiment.json").read_text().replace(str(chain), str(hand))
         assert own == (theirs / "experiment.json").read_text()
         assert (ours / "tokenizer.json").read_bytes() == (theirs / "tokenizer.json").read_bytes()
-    assert read_experiment(chain / MAP).method.teacher_temperature == 0.6
+    taught = read_experiment(chain / MAP)
+    assert (taught.method.teacher_temperature, taught.sampler.temperature) == (0.6, 1.0)
 
 
 def test_options_go_to_every_stage_that_has_them(train: Callable, tmp_path: Path) -> None:

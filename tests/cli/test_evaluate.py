@@ -16,6 +16,7 @@ from rich.console import Console
 
 import flowlm as library
 from flowlm.cli import show
+from flowlm.core import Tokens
 from flowlm.data.language import demo_language
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.evaluate import reports
@@ -23,9 +24,10 @@ from flowlm.methods.masked import Masked
 from flowlm.model.card import model_card
 from flowlm.model.fingerprints import FILE
 from flowlm.model.language_model import LanguageModel
+from flowlm.model.writing import Writer
 from flowlm.recipes import RECIPES
 from flowlm.run import assess
-from flowlm.sampling import Euler, Sampler, Unmask
+from flowlm.sampling import Euler, Unmask
 
 FEW = ["--num", 4, "--steps", 1]
 
@@ -56,7 +58,7 @@ def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     def film(*_: object, **__: object) -> Iterator[torch.Tensor]:
         raise AssertionError("a text was written before everything was checked")
 
-    monkeypatch.setattr(LanguageModel, "_frames", film)
+    monkeypatch.setattr(Writer, "frames", film)
 
 
 @pytest.mark.usefixtures("unwritten")
@@ -375,17 +377,16 @@ def test_the_time_of_a_text_is_a_median_after_a_warm_up(
 ) -> None:
     """The first batch of all takes 1,000 s, one later batch 50 s a text, the others 2 s a text."""
     model = library.load(runs / "flow")
-    clock, calls, real = [0.0], [], LanguageModel._frames
+    clock, calls, real = [0.0], [], Writer.frames
 
-    def frames(
-        self: LanguageModel, way: Sampler, n: int, steps: int, seed: int, first: int, prompt
-    ):
-        calls.append((n, first, steps))
+    def frames(self: Writer, prompt: Tokens, first: int, window: int):
+        n = len(prompt)
+        calls.append((n, first, self.steps))
         later = 50 * n if first == 6 else 2 * n
         clock[0] += 1000 if len(calls) == 1 else later
-        return real(self, way, n, steps, seed, first, prompt)
+        return real(self, prompt, first, window)
 
-    monkeypatch.setattr(LanguageModel, "_frames", frames)
+    monkeypatch.setattr(Writer, "frames", frames)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     done: list[int] = []
     (row,) = assess.rows(model, [4], 18, 3, Euler(), done=done.append)

@@ -13,7 +13,7 @@ from commands import SHORT
 from flowlm import load
 from flowlm.experiment import Experiment, read_experiment, rooted
 from flowlm.model.card import model_card
-from flowlm.model.language_model import _without_places
+from flowlm.model.export import without_places
 from flowlm.recipes import RECIPES
 from flowlm.train.plan import Plan
 from flowlm.train.trainer import learning_rate
@@ -167,10 +167,10 @@ def test_where_it_started_is_told_without_its_place() -> None:
     parts = {**vars(wanted), "init": "/home/somebody/runs/first"}
     made = Experiment(**parts)
     assert rooted(made).init == made.init
-    told = _without_places(made)
+    told = without_places(made)
     assert told.init == "first"
     assert "`first`" in model_card(told, 1, 2, 3, "hf:a/b", None)
-    assert "from the weights" not in model_card(_without_places(wanted), 1, 2, 3, "hf:a/b", None)
+    assert "from the weights" not in model_card(without_places(wanted), 1, 2, 3, "hf:a/b", None)
 
 
 # --- as a file says ---------------------------------------------------------------------------

@@ -15,10 +15,11 @@ from rich.console import Console
 import flowlm as library
 from flowlm.cli.film import HUES, Confidence, show_film
 from flowlm.cli.lines import one_line
-from flowlm.core import FREE
+from flowlm.core import FREE, Tokens
 from flowlm.experiment import settings_of
 from flowlm.machine.hardware import choose_device
 from flowlm.model.language_model import LanguageModel
+from flowlm.model.writing import Writer
 from flowlm.sampling import Bridge, Euler, Heun
 
 METHODS = ("flow", "flow-map", "masked", "autoregressive")
@@ -62,15 +63,15 @@ def test_texts_are_printed_as_they_are_written(
 ) -> None:
     words = ["sample", runs / "flow", "--num", 9]
     whole = flowlm(*words).out
-    written = LanguageModel._frames
+    written = Writer.frames
 
-    def stopped(self, sampler, n, steps, seed, first, prompt):
-        assert n == 3
+    def stopped(self: Writer, prompt: Tokens, first: int, window: int):
+        assert len(prompt) == 3
         if first == 6:
             raise KeyboardInterrupt
-        return written(self, sampler, n, steps, seed, first, prompt)
+        return written(self, prompt, first, window)
 
-    monkeypatch.setattr(LanguageModel, "_frames", stopped)
+    monkeypatch.setattr(Writer, "frames", stopped)
     answer = flowlm(*words, "--batch", 3)
     assert answer.status == 130
     assert answer.out == "".join(whole.splitlines(keepends=True)[:6])
@@ -196,14 +197,14 @@ def test_a_file_that_exists_is_not_replaced(flowlm: Callable, runs: Path, tmp_pa
 def test_a_file_is_whole_or_not_there(
     flowlm: Callable, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = LanguageModel._frames
+    written = Writer.frames
 
-    def stopped(self, sampler, n, steps, seed, first, prompt):
+    def stopped(self: Writer, prompt: Tokens, first: int, window: int):
         if first:
             raise KeyboardInterrupt
-        return written(self, sampler, n, steps, seed, first, prompt)
+        return written(self, prompt, first, window)
 
-    monkeypatch.setattr(LanguageModel, "_frames", stopped)
+    monkeypatch.setattr(Writer, "frames", stopped)
     words = ["sample", runs / "flow", "--batch", 3, "--out", tmp_path / "texts"]
     assert flowlm(*words).status == 130
     assert not list(tmp_path.iterdir())
@@ -226,7 +227,7 @@ def test_short_options_are_settings_of_whatever_sampler(flowlm: Callable, runs: 
 @pytest.mark.parametrize(
     ("run", "words", "named"),
     [
-        ("flow-map", "--temperature 0.5", ("jumps", "--temperature")),
+        ("flow-map", "--sampler refine --temperature 0.5", ("refine", "--temperature")),
         ("flow", "--top-p 0.5", ("euler", "--top-p")),
         ("flow", "--temperature 0.5 --sampler.temperature 0.6", ("--temperature", "one of")),
         ("masked", "--top_p 0.5 --sampler.top_p=0.6", ("--top-p", "one of")),

@@ -208,7 +208,12 @@ def started(method: Method, language: Language, steps: int = STEPS) -> Learner:
     """The method before its first step, with a trained teacher if it distils."""
     teacher = None
     if method.teacher is not None:
-        teacher = trained(method.like_teacher(), language, steps).network
+        theirs, lesson = method.like_teacher(), steps
+        if isinstance(method, Duo):
+            # It pays the bound that its teacher has paid: a curriculum that has just begun leaves
+            # it something to learn.
+            theirs, lesson = Curriculum(), steps // 10
+        teacher = trained(theirs, language, lesson).network
     torch.manual_seed(0)
     network = method.network(size_for(method), language.vocab, language.length, teacher)
     return Learner(method, network, teacher, frozenset())
@@ -512,6 +517,8 @@ def test_learning_lowers_the_loss(method: Method, learner: Learner, agreement: L
         # have to learn first which token stands there.
         share = {Curriculum: 0.6, SEDDUniform: 0.8}.get(type(method), 0.5)
         assert after.mean() - least < share * (before.mean() - least)
+    elif isinstance(method, Duo):
+        assert after.mean() < before.mean() - 0.1
     elif isinstance(method, UniformDiffusion | SDTT | Di4C):
         assert after.mean() < before.mean()
     else:

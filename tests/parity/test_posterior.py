@@ -59,6 +59,8 @@ class Seen:
 class Written(nn.Encoder):
     """The same function of dense rows, by autograd."""
 
+    tells_times = nn.Posterior.tells_times
+
     def __init__(self, like: nn.Posterior) -> None:
         super().__init__(*like.table.shape)
         self.testifies = isinstance(like, nn.Bayes)

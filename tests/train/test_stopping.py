@@ -73,14 +73,14 @@ def test_a_run_that_is_stopped_while_it_begins_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    networks = running._networks
+    networks = running.networks
 
     def stopped(*arguments: object) -> object:
         assert (tmp_path / "run" / "tokens").exists()
         send(number)
         return networks(*arguments)
 
-    monkeypatch.setattr(running, "_networks", stopped)
+    monkeypatch.setattr(running, "networks", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(experiments("masked"), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], No
     return arrange
 
 
-@pytest.mark.parametrize("moment", ["_open_together", "_networks", "_steps"])
+@pytest.mark.parametrize("moment", ["_open_together", "networks", "_steps"])
 @pytest.mark.parametrize("again", [False, True], ids=["begun", "resumed"])
 def test_a_second_run_into_one_directory_is_refused(
     moment: str,

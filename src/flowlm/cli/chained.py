@@ -60,7 +60,7 @@ def chain_options(words: Sequence[str]) -> ChosenChain:
         teacher = None
         if before is not None and is_taught(stage, before):
             teacher = str((out / run_names(stages)[number - 1]).absolute()), before
-        theirs = [word for word in shared if teacher is None or not _is_inherited(word)]
+        theirs = [word for word in shared if teacher is None or not _is_inherited(stage, word)]
         kinds = [w for w in theirs if w.option in KINDS and _fits(stage, w)]
         stage = with_kinds(stage, teacher, _flat(kinds))
         settings = [w for w in theirs if w.option not in KINDS and _has(stage, w.option)]
@@ -86,8 +86,9 @@ def _about(name: str, stages: Stages) -> str:
     return (
         f"{said} A chain: it trains {runs}, each taught by the one before it, and goes on with "
         "`flowlm train --resume` and its directory. Any option of its stages is one of the chain, "
-        "and goes to every stage that has it (--train.seed to all; --data and --size to the "
-        f"first, whose students take them over): see `flowlm train {stages[0].name} --help`."
+        "and goes to every stage that has it (--train.seed to all; --data, --size and a flow's "
+        "--sampler.temperature to the first, whose students take them over): see `flowlm train "
+        f"{stages[0].name} --help`."
     )
 
 
@@ -106,7 +107,13 @@ def _flat(words: Iterable[Word]) -> list[str]:
     return [part for word in words for part in word.said]
 
 
-def _is_inherited(word: Word) -> bool:
+def _is_inherited(stage: Experiment, word: Word) -> bool:
+    """Whether a student takes over from its teacher what an option says.
+
+    One that learns a cooled teacher's answers has its temperature: its own sampler cools no more.
+    """
+    if word.option == "--sampler.temperature":
+        return _has(stage, "--method.teacher-temperature")
     return word.option.startswith(INHERITED)
 
 

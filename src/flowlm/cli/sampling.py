@@ -81,15 +81,23 @@ def _write(
     from flowlm.cli import show
     from flowlm.cli.film import show_film
 
+    asked = chosen.steps if way.counts_steps else chosen.steps[:1]
     prompt = texts.for_model(model, chosen.length)
+    # Refused before anything is said; a batch is written when it is asked for.
+    batches = [
+        model.batches(
+            texts.num, steps, chosen.seed, prompt, most=chosen.batch, sampler=way,
+            length=chosen.length,
+        )
+        for steps in asked
+    ]  # fmt: skip
     paper, notes = show.console(), show.console(stderr=True, quiet=chosen.quiet)
     if not way.counts_steps:
         notes.print(show.one_way(model.experiment.method, way, model.length), soft_wrap=True)
-    asked = chosen.steps if way.counts_steps else chosen.steps[:1]
     elsewhere = not (chosen.film or (file is None and paper.is_terminal))
     with show.bar_of_texts(notes, shown=elsewhere) as bar:
         task = bar.add_task("", total=texts.num * len(asked))
-        for steps in asked:
+        for steps, of_steps in zip(asked, batches, strict=True):
             notes.rule(show.heading(way, steps, model.length))
             if chosen.film:
                 film = model.film(texts.num, steps, chosen.seed, prompt=prompt, sampler=way)
@@ -100,11 +108,7 @@ def _write(
                 "evaluations": way.evaluations(steps, model.length),
             }
             put = _form(chosen, model, {**facts, **said}, file)
-            batches = model.batches(
-                texts.num, steps, chosen.seed, prompt, most=chosen.batch, sampler=way,
-                length=chosen.length,
-            )  # fmt: skip
-            for number, row in enumerate(row for batch in batches for row in batch.tolist()):
+            for number, row in enumerate(row for batch in of_steps for row in batch.tolist()):
                 put(number, row)
                 bar.advance(task)
 
