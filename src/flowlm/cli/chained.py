@@ -87,7 +87,8 @@ def _about(name: str, stages: Stages) -> str:
         f"{said} A chain: it trains {runs}, each taught by the one before it, and goes on with "
         "`flowlm train --resume` and its directory. Any option of its stages is one of the chain, "
         "and goes to every stage that has it (--train.seed to all; --data, --size and a flow's "
-        f"--sampler.temperature to the first, whose students take them over): see `flowlm train {stages[0].name} --help`."
+        "--sampler.temperature to the first, whose students take them over): see `flowlm train "
+        f"{stages[0].name} --help`."
     )
 
 
