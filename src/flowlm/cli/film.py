@@ -27,6 +27,9 @@ HUES = ("#c05a00", "#e0902a", "#8c8c8c", "#4a9bd4", "#1f6fb4")
 """Colours of a fifth of the probabilities each, from 0 to 1: told apart by whoever sees no red or
 no green, on a dark and on a light ground."""
 
+GIVEN = "underline"
+"""The style of given tokens: the model says nothing of how likely they are."""
+
 DOT = "·"
 """A token that is not written yet."""
 
@@ -43,7 +46,7 @@ class Confidence:
         self._known: Float[Tensor, "b l"] | None = None
 
     def of(self, frame: Frame) -> Float[Tensor, "b l"]:
-        """Probabilities of `frame.tokens()`; NaN where there is none, as of a token to come."""
+        """Probabilities of `frame.tokens()`; NaN of a token that is given or to come."""
         tokens = frame.tokens()
         if self._tokens is None or self._known is None:
             self._tokens = torch.full_like(tokens, FREE)
@@ -51,9 +54,9 @@ class Confidence:
         fresh = tokens != self._tokens
         if frame.decided is None or frame.x is not None:
             fresh = torch.ones_like(fresh)
-        known = _of_new(frame.prediction, tokens, fresh).where(fresh, self._known)
         if frame.prompt is not None:
-            known = known.masked_fill(frame.prompt != FREE, torch.nan)
+            fresh &= frame.prompt == FREE
+        known = _of_new(frame.prediction, tokens, fresh).where(fresh, self._known)
         self._tokens, self._known = tokens, known
         return known
 
@@ -99,17 +102,23 @@ def show_film(
 
 
 def _picture(frame: Frame, confidence: Float[Tensor, "b l"], tokenizer: Tokenizer | None) -> Text:
-    """A header with the time and the colours, and the texts below it."""
+    """A header with the time and what the styles mean, and the texts below it."""
     picture = Text(f"tau {float(frame.tau.min()):.3f}   probability 0 ")
     for hue in HUES:
         picture.append("##", hue)
     picture.append(" 1")
-    rows = list(zip(frame.tokens().tolist(), confidence.tolist()))
-    for number, (row, sure) in enumerate(rows):
+    tokens, prompt = frame.tokens(), frame.prompt
+    given = torch.zeros_like(tokens, dtype=torch.bool) if prompt is None else prompt != FREE
+    if given.any():
+        picture.append("   ")
+        picture.append("given", GIVEN)
+    rows = list(zip(tokens.tolist(), confidence.tolist(), given.tolist(), strict=True))
+    for number, (row, sure, theirs) in enumerate(rows):
         picture.append(f"\n[{number}]" * (len(rows) > 1), "dim")
         picture.append("\n")
-        for piece, p in zip(_pieces(row, tokenizer), sure):
-            picture.append(piece, HUES[min(int(p * len(HUES)), len(HUES) - 1)] if p == p else "")
+        for piece, p, is_given in zip(_pieces(row, tokenizer), sure, theirs):
+            hue = HUES[min(int(p * len(HUES)), len(HUES) - 1)] if p == p else ""
+            picture.append(piece, GIVEN if is_given else hue)
     return picture
 
 

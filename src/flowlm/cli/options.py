@@ -175,7 +175,7 @@ class Sample:
     """How far, with --guide: 1 changes nothing; by default 2. Each step evaluates both networks."""
     film: bool = False
     """Show texts while they come into being, on a terminal with colours for how likely every token
-    is to the model; elsewhere a line for every step."""
+    is to the model, given ones underlined; elsewhere a line for every step."""
     fps: float = 4.0
     """Of --film on a terminal: frames a second, at most."""
     device: str = "auto"

@@ -91,7 +91,7 @@ class Unmask(Sampler):
             reveal = reveal | (i == steps - 1)
             tokens = drawn.where(masked & reveal, tokens)
             decided = tokens.where(tokens != mask_id, core.FREE)
-            yield Frame(t[i].expand(len(tokens), 1), prediction, decided=decided)
+            yield Frame(t[i].expand(len(tokens), 1), prediction, decided=decided, prompt=prompt)
 
     def nll(
         self, denoiser: MaskedDenoiser, tokens: core.Tokens, steps: int, rng: core.Streams

@@ -54,7 +54,7 @@ class Jacobi(NextTokenSampler):
         for tau in core.Uniform().grid(count, prompt.device)[:-1]:
             prediction = denoiser.whole(tokens)
             tokens = with_prompt(pick(prediction, noise, self.temperature), prompt)
-            yield Frame(tau.expand(len(tokens), 1), prediction, decided=tokens)
+            yield Frame(tau.expand(len(tokens), 1), prediction, decided=tokens, prompt=prompt)
 
     def nll(
         self, denoiser: NextToken, tokens: core.Tokens, steps: int, rng: core.Streams

@@ -70,7 +70,7 @@ class LeftToRight(NextTokenSampler):
             last = drawn.where(given == core.FREE, given)
             tokens = tokens.clone()
             tokens[:, i : i + 1] = last
-            yield Frame(tau.expand(len(tokens), 1), prediction, decided=tokens)
+            yield Frame(tau.expand(len(tokens), 1), prediction, decided=tokens, prompt=prompt)
 
     def nll(
         self, denoiser: NextToken, tokens: core.Tokens, steps: int, rng: core.Streams

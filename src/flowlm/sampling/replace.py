@@ -111,12 +111,12 @@ class Replace(Sampler):
 
             tempered = prediction.with_temperature(self.temperature)
             tokens = with_prompt(tempered.reduce(drawn), prompt)
-            yield Frame(tau, prediction, decided=tokens)
+            yield Frame(tau, prediction, decided=tokens, prompt=prompt)
         if self.tail == "network":
             tau = torch.full((len(tokens), 1), LATE, device=tokens.device)
             prediction = denoiser.predict(tokens, tau)
             decided = with_prompt(prediction.argmax(), prompt)
-            yield Frame(tau, prediction, decided=decided)
+            yield Frame(tau, prediction, decided=decided, prompt=prompt)
 
     def nll(
         self, denoiser: UniformDenoiser, tokens: core.Tokens, steps: int, rng: core.Streams

@@ -75,7 +75,7 @@ class Tweedie(Sampler):
 
             found = chunked.unnormalised(prediction).reduce(drawn)
             tokens = with_prompt(found, tokens)
-            yield Frame(tau, prediction, decided=tokens)
+            yield Frame(tau, prediction, decided=tokens, prompt=prompt)
 
 
 def revealed(
@@ -138,7 +138,7 @@ class TweedieUniform(Sampler):
                 return core.draw_tokens(denoised(p, z[patch], a, c).log(), u[patch])
 
             tokens = with_prompt(prediction.reduce(drawn), prompt)
-            yield Frame(tau, prediction, decided=tokens)
+            yield Frame(tau, prediction, decided=tokens, prompt=prompt)
 
 
 def denoised(
