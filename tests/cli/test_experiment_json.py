@@ -343,7 +343,7 @@ def test_a_cap_that_was_never_applied_is_dropped(cap: float | None) -> None:
     stated = first_format("text-flow")
     assert stated["method"]["encoder"] == "bayes"
     stated["size"]["output_cap"] = cap
-    assert from_json(json.dumps(stated), FILE) == known_then("text-flow")
+    assert from_json(json.dumps(stated), FILE) == as_then("text-flow")
     stated["method"]["encoder"] = "posterior"
     assert from_json(json.dumps(stated), FILE).size.output_cap == cap
 
