@@ -25,6 +25,13 @@ BERT = OrderedDict((piece, i) for i, piece in enumerate(
 ))  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is not there, even if another test of this process has imported it."""
+    for module in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
+        monkeypatch.delitem(sys.modules, module)
+
+
 def gpt2(pad: bool) -> tokenizers.Tokenizer:
     """GPT-2's kind, with or without the added token."""
     library = tokenizers.Tokenizer(models.BPE(vocab=IDS, merges=[("h", "e")]))
