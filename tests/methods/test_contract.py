@@ -83,7 +83,7 @@ CASES = {
     "map, posterior": FlowMap(input=PosteriorInput(), teacher=RUN),
     "map, bayes": FlowMap(input=BayesInput(), teacher=RUN, teacher_temperature=0.8),
     "map, projected, lagrangian": FlowMap(teacher=RUN, rule=Lagrangian()),
-    "map, bayes, eulerian": FlowMap(input=BayesInput(), teacher=RUN, rule=Eulerian()),
+    "map, bayes, eulerian": FlowMap(input=BayesInput(), teacher=RUN, rule=Eulerian(boundary=0.25)),
     "map, linear, raw": FlowMap(
         input=LinearInput(), teacher=RUN, rule=Eulerian(form="raw", latest=0.99)
     ),

@@ -274,7 +274,7 @@ class DiT(nn.Module):
 def spread(
     numbers: Float[Tensor, "#b #n k"], given: Bool[Tensor, "b l"] | None
 ) -> Float[Tensor, "#b #l k"]:
-    """What follows from the two times of a sequence, for each of its tokens."""
+    """Numbers of the two times of a sequence, for each of its tokens."""
     if given is None:
         return numbers
     return numbers[:, 1:].where(given[..., None], numbers[:, :1])
