@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
 
 from flowlm.cli.options import Train, TrainChain
 from flowlm.cli.parse import kind_of, parsed, with_kinds
@@ -126,18 +125,20 @@ def _fits(stage: Experiment, word: Word) -> bool:
 
 def _has(stage: Experiment, option: str) -> bool:
     """Whether an option names a setting of a stage, its teacher aside."""
-    part: Any = stage
+    part: object = stage
     if option == "--method.teacher":
         return False
     *path, last = option.removeprefix("--").replace("-", "_").split(".")
     for name in (*path, last):
-        if name == last:
-            name = name if name in _names(part) else name.removeprefix("no_")
-        if name not in _names(part):
+        settings = _settings(part)
+        if name == last and name not in settings:
+            name = name.removeprefix("no_")
+        if name not in settings:
             return False
-        part = getattr(part, name)
+        part = settings[name]
     return bool(path)
 
 
-def _names(part: object) -> set[str]:
-    return {field.name for field in fields(part)} if is_dataclass(part) else set()
+def _settings(part: object) -> dict[str, object]:
+    """The fields of a dataclass by name; of anything else none."""
+    return vars(part) if is_dataclass(part) else {}
