@@ -62,6 +62,10 @@ KINDS = {
 HUGE = "9" * 23
 BAD = {int: ("many", "", "1.5", "-1", HUGE), float: ("many", "", "nan", "inf", "-1")}
 LONG = "a" * 5000
+SENTENCE = (
+    "these old sailors often steer that new boat near their harbour and they never wait for their "
+    "rope"
+)
 READ = (LONG, "missing", "", "text.txt/below", "loop", "empty", "null\0byte", "noise.bin")
 """Places that nothing can be read from."""
 
@@ -194,6 +198,8 @@ def _elsewhere(words: list[str], environment: dict[str, str], out: str = os.devn
 
 def calls() -> Iterator[Case]:
     """Every argument of the Python face with values of other types."""
+    import torch
+
     import flowlm
 
     model = flowlm.load("demo")
@@ -203,6 +209,16 @@ def calls() -> Iterator[Case]:
         "sample": {"n": 1},
         "film": {"n": 1, "steps": 1},
         "denoise": {"x": x, "s": s},
+        "infill": {"template": "these [..]", "steps": 1},
+        "template": {"template": "these [..]"},
+        "vary": {"text": SENTENCE, "strength": 0.5, "steps": 1},
+        "between": {"first": 0, "second": 1, "count": 2},
+        "noise_of": {"text": SENTENCE, "steps": 1},
+        "score": {"texts": [SENTENCE], "draws": 4},
+        "encode": {"text": SENTENCE},
+        "decode": {"tokens": torch.zeros(1, 3).long()},
+        "guided": {"dropout": 0.1},
+        "rewarded": {"reward": len},
         "save": {"directory": "out"},
         "push": {"hub_id": "owner/name"},
     }
@@ -230,15 +246,37 @@ def _values(method: str, parameter: str) -> list[Any]:
     numbers = ["1", 1.5, None, True, -1, 10**30, [1], torch.zeros(2), float("nan")]
     tensors = ["x", 1.5, [0.5], torch.zeros(()), torch.zeros(2, 3), torch.full((2,), torch.nan)]
     match parameter:
-        case "n" | "steps":
+        case "n" if method in ("infill", "template"):  # None: as many as there are templates
+            return [*(value for value in numbers if value is not None), 0]
+        case "n" | "steps" | "count" | "draws" | "candidates":
             return [*numbers, 0]
         case "length":
             return [*(value for value in numbers if value is not None), 0]
-        case "seed" | "first" | "memory":
+        case "seed" | "memory":
+            return numbers
+        case "first" if method != "between":
             return numbers
         case "prompt":
             rows = torch.zeros(1, 3).long(), torch.zeros(1, 16), -torch.ones(16)
             return ["the cat", 3, [1, 2], *rows]
+        case "text" if method == "encode":
+            return [None, 3, ["these"], "these xyzzy", "\0"]
+        case "text" | "first" | "second":
+            return [None, 1.5, ["these"], "", "these old", "xyzzy", torch.zeros(1, 3).long()]
+        case "texts":
+            return [None, 3, SENTENCE, [], [3], ["these old"], [""], ["xyzzy " * 18]]
+        case "template":
+            return [None, 3, [], [3], "xyzzy [..]", "these [..99]", "these [..]" * 19]
+        case "strength":
+            return ["much", None, True, -0.1, 1.5, float("nan")]
+        case "tokens":
+            return [None, "these", 3, [[0, 1]], torch.zeros(1, 3), torch.full((1, 3), 61)]
+        case "weight":
+            return ["much", True, float("nan"), float("inf")]
+        case "dropout":
+            return ["much", True, -1.0, 1.0, float("nan")]
+        case "by" | "reward":
+            return ["demo", 3]
         case "x":
             return [*tensors, torch.zeros(2, 16, 61).long(), torch.full((2, 16, 61), torch.nan)]
         case "s":

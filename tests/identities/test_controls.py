@@ -19,7 +19,7 @@ from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.guides import with_dropout
 from flowlm.methods.input import BayesInput
-from flowlm.model.editing import noise_of, write_from
+from flowlm.model.editing import between, noise_of, vary, write_from
 from flowlm.model.language_model import LanguageModel
 from flowlm.sampling import (
     Bridge,
@@ -332,16 +332,22 @@ def test_what_a_round_commits() -> None:
 
 def test_a_variation_of_no_strength_is_the_text(demo: LanguageModel) -> None:
     text = demo.sample(1, 8)
-    assert torch.equal(demo.vary(text, 0.0, n=3), text.expand(3, 18))
-    assert torch.equal(demo.vary(demo.tokenizer.decode(text[0].tolist()), 0.0), text)
+    assert torch.equal(vary(demo, text, 0.0, n=3), text.expand(3, 18))
+    assert torch.equal(vary(demo, demo.tokenizer.decode(text[0].tolist()), 0.0), text)
     near, far = (
-        float((demo.vary(text, a, n=20, steps=2) == text).float().mean()) for a in (0.3, 1)
+        float((vary(demo, text, a, n=20, steps=2) == text).float().mean()) for a in (0.3, 1)
     )
     assert 1 > near > far + 0.1
-    again = demo.vary(text, 0.7, n=4, steps=2)
-    assert torch.equal(demo.vary(text, 0.7, n=2, steps=2), again[:2])
+    again = vary(demo, text, 0.7, n=4, steps=2)
+    assert torch.equal(vary(demo, text, 0.7, n=2, steps=2), again[:2])
     # Nothing is left of it: the text of the noise itself.
-    assert torch.equal(demo.vary(text, 1.0, n=2, steps=2), demo.sample(2, 2))
+    assert torch.equal(vary(demo, text, 1.0, n=2, steps=2), demo.sample(2, 2))
+
+
+def test_a_text_is_edited_as_text(demo: LanguageModel) -> None:
+    text = demo.generate(1, steps=8)[0]
+    assert demo.vary(text, 0.6, n=3) == demo.decode(vary(demo, text, 0.6, n=3))
+    assert demo.between(0, text, count=3) == demo.decode(between(demo, 0, text, count=3))
 
 
 def test_the_flow_leads_back_to_a_text_from_its_noise(demo: LanguageModel) -> None:
@@ -352,7 +358,7 @@ def test_the_flow_leads_back_to_a_text_from_its_noise(demo: LanguageModel) -> No
 
 
 def test_between_two_texts_the_ends_are_theirs(demo: LanguageModel) -> None:
-    way = demo.between(0, 3, count=5)
+    way = between(demo, 0, 3, count=5)
     assert torch.equal(way[[0, -1]], demo.sample(4, sampler=Jumps(gamma=0.0))[[0, 3]])
     changes = [int((a != b).sum()) for a, b in pairwise(way)]
     assert max(changes) < int((way[0] != way[-1]).sum())
@@ -374,12 +380,12 @@ def test_confidence_is_the_probability_of_what_is_shown(demo: LanguageModel) -> 
 def test_edits_that_cannot_be_are_refused(demo: LanguageModel) -> None:
     text = demo.sample(1)
     for call, said in {
-        (lambda: demo.vary(text, 1.5)): "strength",
-        (lambda: demo.vary(text, True)): "strength",
-        (lambda: demo.vary("these old pupils", 0.5)): "18",
-        (lambda: demo.vary(text, 0.5, sampler=Refine())): "Refine",
-        (lambda: demo.vary(text.expand(2, 18), 0.5)): "One text",
-        (lambda: demo.between(0, text, count=1)): "texts between",
+        (lambda: vary(demo, text, 1.5)): "strength",
+        (lambda: vary(demo, text, True)): "strength",
+        (lambda: vary(demo, "these old pupils", 0.5)): "18",
+        (lambda: vary(demo, text, 0.5, sampler=Refine())): "Refine",
+        (lambda: vary(demo, text.expand(2, 18), 0.5)): "One text",
+        (lambda: between(demo, 0, text, count=1)): "texts between",
         (lambda: noise_of(demo, text, start=1.0)): "clock time",
     }.items():
         with pytest.raises(Refusal, match=said):

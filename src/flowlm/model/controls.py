@@ -63,28 +63,37 @@ class Controls:
     def vary(
         self, text: Editable, strength: float, n: int = 1, steps: int = 8,
         seed: int = 0, sampler: Sampler | None = None,
-    ) -> Tokens:  # fmt: skip
-        """`n` texts (n, l) like a text, the less so the larger the strength in [0, 1].
+    ) -> list[str]:  # fmt: skip
+        """`n` texts like a text, the less so the larger the strength in [0, 1].
 
         The text is noised to clock time 1 - strength, which is about the share of its tokens that
         can still be read, and written on from there. At 0 it is the text itself.
+        `model.editing.vary` gives tokens.
+
+        >>> model = flowlm.load("demo")
+        >>> text = model.generate(1, steps=8)[0]
+        >>> model.vary(text, 0.0) == [text]
+        True
         """
         from flowlm.model.editing import vary
 
-        return vary(_whole(self), text, strength, n, steps, seed, sampler)
+        model = _whole(self)
+        return model.decode(vary(model, text, strength, n, steps, seed, sampler))
 
     def between(
         self, first: Editable | int, second: Editable | int,
         count: int = 7, steps: int = 1, seed: int = 0, sampler: Sampler | None = None,
-    ) -> Tokens:  # fmt: skip
-        """`count` texts (count, l) on the way from one to another, by way of their noises.
+    ) -> list[str]:  # fmt: skip
+        """`count` texts on the way from one to another, by way of their noises.
 
         A number is that of a text of the seed, whose noise is known; that of a text or of tokens
-        (1, l) is found by following the flow back (`noise_of`).
+        (1, l) is found by following the flow back (`noise_of`). `model.editing.between` gives
+        tokens.
         """
         from flowlm.model.editing import between
 
-        return between(_whole(self), first, second, count, steps, seed, sampler)
+        model = _whole(self)
+        return model.decode(between(model, first, second, count, steps, seed, sampler))
 
     def noise_of(self, text: Editable, steps: int = 32, seed: int = 0) -> Point:
         """A noise from which the flow leads to a text, by 2 * `steps` evaluations.

@@ -30,7 +30,12 @@ def guided(
         raise Refusal("The weight of guidance must be a number, such as 2.0.")
     if abs(weight) > MOST:
         raise Refusal(f"The weight of guidance must lie within {MOST:,.0f} of 0, not {weight}.")
-    if (by is not None) + (dropout is not None) + bool(prompt) != 1:
+    if not isinstance(prompt, bool):
+        raise Refusal(
+            "prompt= of guidance is True or False: the given tokens themselves are the prompt= of "
+            "generate."
+        )
+    if (by is not None) + (dropout is not None) + prompt != 1:
         raise Refusal(
             "Guidance leads away from one weaker network: give by=, dropout= or prompt=True."
         )

@@ -61,7 +61,8 @@ def windows(tokenizer: Tokenizer, texts: Sequence[str], length: int, short: bool
 
     A Refusal for a text without a window.
     """
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    listed = isinstance(texts, Sequence) and not isinstance(texts, str)
+    if not listed or not all(isinstance(text, str) for text in texts):
         raise Refusal("Texts to score must be a list of str.")
     if not texts:
         raise Refusal("There is no text to score: give at least one.")
