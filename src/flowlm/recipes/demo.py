@@ -9,6 +9,7 @@ from flowlm.methods.autoregressive import Autoregressive
 from flowlm.methods.dcd import DCD
 from flowlm.methods.di4c import Di4C
 from flowlm.methods.duo import Curriculum, Duo
+from flowlm.methods.eulerian import Eulerian
 from flowlm.methods.flow import Flow
 from flowlm.methods.flow_map import FlowMap
 from flowlm.methods.gumbel_map import GumbelMap
@@ -42,6 +43,10 @@ PLAN = Plan(
 )  # fmt: skip
 
 
+FEW_AT_ONCE = replace(PLAN, batch=8, lr=2e-3, decay=0.9, ema=0.998)
+"""Of the map: at equal compute it learns more from four times as many steps of eight texts."""
+
+
 def _experiment(
     name: str, method: Method, sampler: Sampler, steps: int, lr: float = 3e-3
 ) -> Experiment:
@@ -54,12 +59,13 @@ def flow() -> Experiment:
 
 
 def flow_map() -> Experiment:
-    """The demo's flow map (FMLM), distilled from its flow.
+    """The demo's flow map (FMLM), distilled from its flow in 5960 steps of few texts.
 
     Flow and map together cost as much as either baseline alone.
     """
-    method = FlowMap(input=PosteriorInput())
-    return _experiment("demo-flow-map", method, Jumps(), steps=1900, lr=1.5e-3)
+    method = FlowMap(input=PosteriorInput(), rule=Eulerian(boundary=0.25))
+    plan = replace(FEW_AT_ONCE, steps=5960)
+    return Experiment("demo-flow-map", method, Jumps(), Generated(), SIZE, plan)
 
 
 def residual() -> Experiment:
@@ -68,7 +74,7 @@ def residual() -> Experiment:
     flowlm train demo-residual --method.teacher runs/demo-flow
     """
     method = ResidualMap(input=PosteriorInput(), teacher="runs/demo-flow")
-    return _experiment("demo-residual", method, ResidualJumps(), steps=700, lr=1.5e-3)
+    return _experiment("demo-residual", method, ResidualJumps(), steps=670, lr=1.5e-3)
 
 
 def residual_map() -> Experiment:
@@ -78,7 +84,7 @@ def residual_map() -> Experiment:
     Both stages together cost as much as demo-flow-map with its teacher.
     """
     method = ResidualStudent(input=PosteriorInput(), teacher="runs/demo-residual")
-    return _experiment("demo-residual-map", method, Jumps(gamma=0.0), steps=730, lr=1.5e-3)
+    return _experiment("demo-residual-map", method, Jumps(gamma=0.0), steps=700, lr=1.5e-3)
 
 
 def masked() -> Experiment:
