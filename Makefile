@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench study clean
+.PHONY: demo test test-slow lint docs dist bench study clean
 
 demo: .venv/installed
 	$(BIN)/flowlm demo
@@ -17,6 +17,20 @@ lint: .venv/developed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The site needs its own tools alone: the reference is read off the source.
+docs: .venv/documented
+	$(BIN)/zensical build --strict --clean
+
+# What a release publishes, built and tried in a virtual environment that has nothing else.
+dist:
+	rm -rf dist .venv/dist
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build
+	$(PYTHON) -m venv .venv/dist
+	.venv/dist/bin/pip install --quiet dist/*.whl
+	cd dist && ../.venv/dist/bin/flowlm sample demo --steps 1
 
 bench: .venv/developed
 	$(BIN)/python -m benchmarks.demo
@@ -42,5 +56,10 @@ study: .venv/developed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
+.venv/documented: docs/requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r docs/requirements.txt
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv site

@@ -146,7 +146,7 @@ def denoised(
 ) -> Float[Tensor, "n m v"]:
     """Chances of the tokens at c, given those at a < c and the ratios p_w / p_z of noisy chances.
 
-    [s_w / e - (1 - e) / (v e) sum s] [e 1(w = z) + (1 - e) / v] with s = p / p_z and e = a / c
+    (s_w / e - (1 - e) / (v e) sum s) (e 1(w = z) + (1 - e) / v) with s = p / p_z and e = a / c
     (SEDD, the Tweedie denoiser), normalised. Of p = a q + (1 - a) / v it is the posterior of
     `replace.transition` with q. Ratios that no law has would make the first factor negative; such
     tokens are not drawn.
