@@ -1,9 +1,10 @@
 """Prompts on the demo's language, trained and not, against the exact law of what is written.
 
-python -m benchmarks.prompts [--out runs/prompts] [--seeds 3]
+python -m benchmarks.prompts [--out runs/prompts] [--demo runs/demo-seeds] [--seeds 3]
 
-A flow and its map are trained by their recipes, with and without prompts, and masked diffusion
-beside them. Held-out sentences have some of their words given; a model writes the rest. Reported
+The demo's flow and map are trained with prompts in half of the texts, for as long as the demo's and
+twice as long; the demo's own map, which has seen no prompt, and its masked diffusion stand beside
+(python -m benchmarks.demo trains them). Held-out sentences have some of their words given; a model writes the rest. Reported
 are the share of valid sentences, and how likely they are: nats per word written, -log p(words
 written | words given) of the language, beside its own. Where the six words that the topic decides
 are free the answers are few, and the distance to their exact law is reported.
@@ -40,19 +41,19 @@ FLIP = 1e-2
 """Share of words that are misheard: so a sentence that is not valid has a likelihood as well."""
 
 
-def prompted(share: float) -> tuple[Experiment, ...]:
-    """The chain of the map with prompts in this share of the texts; the map has its flow's."""
+def prompted(times: int) -> tuple[Experiment, ...]:
+    """The demo's chain with prompts in half of the texts, `times` as long."""
     flow, flow_map = demo.map_chain()
     assert isinstance(flow.method, Flow)
-    return replace(flow, method=replace(flow.method, prompts=Prompts(share))), flow_map
+    flow = replace(flow, method=replace(flow.method, prompts=Prompts(0.5)))
+    longer = (replace(s.train, steps=times * s.train.steps) for s in (flow, flow_map))
+    return tuple(replace(s, train=plan) for s, plan in zip((flow, flow_map), longer))
 
 
-ENTRANTS: dict[str, tuple[Experiment, ...]] = {
-    "flow map, no prompts": prompted(0.0),
-    "flow map, half of the texts": prompted(0.5),
-    "flow map, all texts": prompted(1.0),
-    "masked diffusion": (demo.masked(),),
-}
+ENTRANTS = {"flow map, half with prompts": prompted(1), "the same, twice as long": prompted(2)}
+"""What is trained here."""
+UNPROMPTED = {"flow map, no prompts": "flow-map", "masked diffusion": "masked"}
+"""Models of the demo that stand beside, by the names of their runs."""
 
 
 def main() -> None:
@@ -62,6 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/prompts"))
     parser.add_argument("--seeds", type=int, default=3, help="seeds of training, from 0 on")
+    parser.add_argument("--demo", type=Path, default=Path("runs/demo-seeds"))
     given = parser.parse_args()
     trainings = {
         name: [_training(stages, seed) for seed in range(given.seeds)]
@@ -71,6 +73,9 @@ def main() -> None:
     figures = {
         name: [figures_of(t, given.out, measured) for t in of] for name, of in trainings.items()
     }
+    for name, run in UNPROMPTED.items():
+        runs = [given.demo / str(seed) / run for seed in range(given.seeds)]
+        figures[name] = [{"run": run} | measured(place) for place in runs]
     file = write_result(
         "prompts",
         {

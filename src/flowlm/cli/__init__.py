@@ -30,6 +30,7 @@ commands:
   train --config FILE  train what an experiment.json says
   train --resume RUN   continue a run or a chain that was stopped, or a run for longer
   sample RUN           write texts
+  serve RUN            a server: OpenAI-shaped completions, films, and a page to play with
   evaluate RUN         measure quality and diversity
   compare RUN RUN ...  measure several models side by side, on the same noise
   runs                 list the runs: method, data, size, steps, last validation

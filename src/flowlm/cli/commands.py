@@ -16,6 +16,7 @@ from flowlm.cli.parse import (
 )  # fmt: skip
 from flowlm.cli.preparing import prepare
 from flowlm.cli.sampling import sample
+from flowlm.cli.serving import serve
 from flowlm.cli.training import train
 from flowlm.errors import Refusal
 from flowlm.hub.names import last_run
@@ -52,6 +53,8 @@ def run_command(command: str, words: Sequence[str]) -> int:
             return prepare(parsed(options.Prepare, command, words))
         case "sample":
             return sample(words)
+        case "serve":
+            return serve(parsed(options.Serve, command, words))
         case "evaluate":
             return evaluate(sampling_options(options.Evaluate, command, words))
         case "compare":
@@ -64,7 +67,7 @@ def run_command(command: str, words: Sequence[str]) -> int:
             return publish(parsed(options.Publish, command, words))
     known = (
         "demo", "recipes", "prepare", "train", "sample", "evaluate", "compare", "runs", "convert",
-        "publish",
+        "publish", "serve",
     )  # fmt: skip
     raise Refusal(f"There is no command {command}{meant(command, known)}; see flowlm --help.")
 

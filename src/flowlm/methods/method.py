@@ -68,7 +68,8 @@ class Method(ABC):
 
     def require_sampler(self, sampler: Sampler) -> None:
         """Refuse a sampler that cannot write with this method."""
-        if not isinstance(sampler, self.samplers):
+        own = type(sampler) is self.samplers
+        if not own and not (isinstance(sampler, self.samplers) and sampler.general):
             raise Refusal(
                 f"The sampler {type(sampler).__name__} does not write with {type(self).__name__}, "
                 f"which needs a {self.samplers.__name__}."

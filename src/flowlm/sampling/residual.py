@@ -30,6 +30,8 @@ class ResidualJumps(PointSampler):
     For a residual map: each step evaluates its flow and its residual.
     """
 
+    general: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         require_fields(self, "--sampler.")

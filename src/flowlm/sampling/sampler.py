@@ -61,6 +61,9 @@ class Sampler(ABC):
     all_steps: ClassVar[Literal["full", 1]] = "full"
     """Where they do not: whether it takes as many as a text has tokens, or one."""
 
+    general: ClassVar[bool] = True
+    """Whether it writes with all methods of its kind of sampler, not with one of them alone."""
+
     @property
     def draws(self) -> bool:
         """Whether it draws tokens, for which whole rows of probabilities exist in float64."""

@@ -1,0 +1,72 @@
+"""The command `flowlm serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+import sys
+
+from flowlm.checks import whole
+from flowlm.cli import options
+from flowlm.errors import Refusal
+from flowlm.machine.device import device_name
+from flowlm.model.finding import find_model
+
+TOKEN = "FLOWLM_TOKEN"
+"""The environment variable of the token that requests must carry."""
+
+
+def serve(chosen: options.Serve) -> int:
+    """Serve a model until a signal says stop."""
+    _require_sound(chosen)
+    place = find_model(chosen.run)
+    import torch
+
+    from flowlm.machine.hardware import set_threads
+    from flowlm.model.loading import load
+
+    try:
+        from flowlm.serve import running
+        from flowlm.serve.guard import Access
+    except ImportError as error:
+        raise Refusal("flowlm serve needs two packages: pip install 'flowlm[serve]'.") from error
+    dtype = torch.bfloat16 if chosen.dtype == "bfloat16" else torch.float32
+    model = load(place, chosen.device, dtype, chosen.tokenizer)
+    set_threads(0, model.network.size.width)
+    token = os.environ.get(TOKEN) or None
+    if not _is_own(chosen.host) and token is None:
+        print(
+            f"flowlm: whoever reaches {chosen.host} may ask this model: set {TOKEN} to ask for a "
+            "token.",
+            file=sys.stderr,
+        )
+    hosts = frozenset({"localhost", "127.0.0.1", "::1", chosen.host.lower()})
+    name = model.experiment.name if chosen.run not in ("demo",) else chosen.run
+    offered = running.service(model, name, chosen.queue, chosen.timeout)
+    running.serve(offered, Access(hosts, token, chosen.cors), chosen.host, chosen.port)
+    return 0
+
+
+def _require_sound(chosen: options.Serve) -> None:
+    device_name(chosen.device)
+    whole("--port", chosen.port, 0, 65_535)
+    whole("--queue", chosen.queue, 1, 100_000)
+    if not 0 < chosen.timeout <= 86_400 or not math.isfinite(chosen.timeout):
+        raise Refusal(f"--timeout is in seconds, above 0 and up to a day, not {chosen.timeout}.")
+    if not re.fullmatch(r"[A-Za-z0-9.:-]{1,255}", chosen.host):
+        raise Refusal(f"--host {chosen.host[:40]!r} is no address or name: give 127.0.0.1, say.")
+    if chosen.cors is not None and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", chosen.cors):
+        raise Refusal(
+            f"--cors {chosen.cors[:60]!r} is no origin: give one such as https://example.org."
+        )
+
+
+def _is_own(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
