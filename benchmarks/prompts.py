@@ -4,10 +4,11 @@ python -m benchmarks.prompts [--out runs/prompts] [--demo runs/demo-seeds] [--se
 
 The demo's flow and map are trained with prompts in half of the texts, for as long as the demo's and
 twice as long; the demo's own map, which has seen no prompt, and its masked diffusion stand beside
-(python -m benchmarks.demo trains them). Held-out sentences have some of their words given; a model writes the rest. Reported
-are the share of valid sentences, and how likely they are: nats per word written, -log p(words
-written | words given) of the language, beside its own. Where the six words that the topic decides
-are free the answers are few, and the distance to their exact law is reported.
+(python -m benchmarks.demo trains them). Held-out sentences have some of their words given; a model
+writes the rest. Reported are the share of valid sentences, and how likely they are: nats per word
+written, -log p(words written | words given) of the language, beside its own. Where the six words
+that the topic decides are free the answers are few, and the distance to their exact law is
+reported.
 """
 
 from __future__ import annotations
