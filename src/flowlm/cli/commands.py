@@ -16,7 +16,7 @@ from flowlm.cli.parse import (
 )  # fmt: skip
 from flowlm.cli.preparing import prepare
 from flowlm.cli.sampling import sample
-from flowlm.cli.serving import serve
+from flowlm.cli.serving import Serve, serve
 from flowlm.cli.training import train
 from flowlm.errors import Refusal
 from flowlm.hub.names import last_run
@@ -54,7 +54,7 @@ def run_command(command: str, words: Sequence[str]) -> int:
         case "sample":
             return sample(words)
         case "serve":
-            return serve(parsed(options.Serve, command, words))
+            return serve(parsed(Serve, command, words))
         case "evaluate":
             return evaluate(sampling_options(options.Evaluate, command, words))
         case "compare":

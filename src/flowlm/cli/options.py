@@ -187,37 +187,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Serve:
-    """Serve a model over HTTP: completions in OpenAI's shape, films, and a page to play with.
-
-    Requests that arrive at different times are written together. The server listens to this machine
-    alone; where the environment has FLOWLM_TOKEN, requests to /v1 must carry it as Bearer. Ctrl-C
-    or SIGTERM ends it, after the requests that it has accepted.
-    """
-
-    run: tyro.conf.Positional[str]
-    """A run directory, an export, a shipped model (demo), a released .ckpt file or folder, or
-    hf:owner/name[@revision] on the Hugging Face hub."""
-    port: int = 7860
-    """The port; 0 takes a free one, and says which."""
-    host: str = "127.0.0.1"
-    """The address to listen at. Another one than this machine's own opens the model to a network:
-    set FLOWLM_TOKEN, and put encryption in front."""
-    cors: str | None = None
-    """The origin whose pages may read answers, such as https://example.org."""
-    queue: int = 64
-    """Requests that may wait; more are answered 429."""
-    timeout: float = 30.0
-    """Seconds after which a request is given up, with 503."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1 and so on, mps, or auto, which takes cuda where it is."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's blocks and head; clock, state and softmax stay in float32."""
-    tokenizer: str | None = None
-    """A tokenizer.json or a hub id, where the model has none."""
-
-
-@dataclass(frozen=True)
 class Evaluate:
     """Measure quality and diversity of a model; writes report.json and report.html.
 

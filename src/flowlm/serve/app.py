@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from flowlm.serve import answers
 from flowlm.serve.bodies import BadField, Completion, Film, read
 from flowlm.serve.engine import Engine, Full
 from flowlm.serve.guard import Access, Guard, refused
@@ -34,7 +35,7 @@ class NotWritten(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """What the answers need."""
+    """Parts that the answers need."""
 
     name: str
     texts: Texts
@@ -77,7 +78,8 @@ class Service:
                 self._events(written, asked, wanted, seed), media_type="text/event-stream"
             )
         texts = await _unless_gone(request, self._awaited(wanted, seed))
-        return JSONResponse(self._answer(texts, asked, wanted, seed, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        return JSONResponse(self._completion(texts, asked, wanted, seed, seconds))
 
     async def film(self, request: Request) -> Response:
         """POST /v1/film."""
@@ -123,53 +125,19 @@ class Service:
         self.metrics.wrote(sum(map(len, texts)))
         return texts
 
-    def _answer(
-        self, texts: Sequence[Sequence[int]], asked: Completion, wanted: Wanted, seed: int,
-        seconds: float,
-    ) -> dict[str, Any]:  # fmt: skip
-        echo = asked.echo or asked.template is not None
-        given = int((wanted.given >= 0).sum())
-        written = len(texts) * wanted.length - given
-        choices = [
-            {
-                "index": i,
-                "text": self.texts.told(tokens, wanted, i, echo),
-                "logprobs": None,
-                "finish_reason": "length" if asked.max_tokens is not None else "stop",
-            }
-            for i, tokens in enumerate(texts)
-        ]
-        return {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": self.name,
-            "choices": choices,
-            "usage": {
-                "prompt_tokens": given,
-                "completion_tokens": written,
-                "total_tokens": given + written,
-            },
-            "flowlm": {
-                "seed": seed, "steps": wanted.steps, "evaluations": self._evaluations(wanted),
-                "seconds": round(seconds, 6),
-            },
-        }  # fmt: skip
-
-    def _evaluations(self, wanted: Wanted) -> int:
-        return wanted.sampler.evaluations(wanted.steps, self.texts.model.length)
-
     async def _events(
         self, written: Awaitable[list[list[int]]], asked: Completion, wanted: Wanted, seed: int
     ) -> AsyncIterator[str]:
         """Server-sent events: tokens may change until a text is written, so it comes whole."""
         began = time.perf_counter()
         try:
-            answer = self._answer(await written, asked, wanted, seed, time.perf_counter() - began)
+            texts = await written
         except (NotWritten, Full):
             error = {"message": "The texts could not be written in time.", "type": "server_error"}
             yield f"data: {json.dumps({'error': error})}\n\n"
             return
+        seconds = time.perf_counter() - began
+        answer = self._completion(texts, asked, wanted, seed, seconds)
         for choice in answer["choices"]:
             yield f"data: {json.dumps(answer | {'choices': [choice]})}\n\n"
         yield "data: [DONE]\n\n"
@@ -178,14 +146,14 @@ class Service:
         self, order: Order, heard: asyncio.Queue[Any], wanted: Wanted, seed: int
     ) -> AsyncIterator[str]:
         """A film: one line of JSON a step, and one with the answer."""
-        began, words = time.perf_counter(), self.texts.words
+        began = time.perf_counter()
         try:
             while True:
                 left = self.patience - (time.perf_counter() - began)
                 said = await asyncio.wait_for(heard.get(), max(left, 0.001))
                 if not isinstance(said, Shot):
                     break
-                yield json.dumps(self._shown(said, wanted)) + "\n"
+                yield json.dumps(answers.frame(self.texts, said, wanted)) + "\n"
         except TimeoutError:
             said = None
         finally:
@@ -195,26 +163,15 @@ class Service:
             return
         (tokens,) = said
         self.metrics.wrote(len(tokens))
-        last = {
-            "done": True, "text": self.texts.told(tokens, wanted, 0, echo=True), "tokens": tokens,
-            "words": [words[token] for token in tokens], "seed": seed, "steps": wanted.steps,
-            "evaluations": self._evaluations(wanted), "valid": self.texts.valid(tokens),
-            "seconds": round(time.perf_counter() - began, 6),
-        }  # fmt: skip
+        seconds = time.perf_counter() - began
+        last = answers.ended(self.texts, tokens, wanted, seed, seconds)
         yield json.dumps(last) + "\n"
 
-    def _shown(self, shot: Shot, wanted: Wanted) -> Mapping[str, Any]:
-        words = self.texts.words
-        return {
-            "step": shot.step, "steps": wanted.steps, "tau": round(shot.tau, 6),
-            "tokens": shot.tokens,
-            "words": [None if token < 0 else words[token] for token in shot.tokens],
-            "confidence": [round(number, 6) for number in shot.confidence],
-            "alternatives": [
-                [[words[token], round(chance, 6)] for token, chance in place]
-                for place in shot.alternatives
-            ],
-        }  # fmt: skip
+    def _completion(
+        self, texts: Sequence[Sequence[int]], asked: Completion, wanted: Wanted, seed: int,
+        seconds: float,
+    ) -> dict[str, Any]:  # fmt: skip
+        return answers.completion(self.name, self.texts, texts, asked, wanted, seed, seconds)
 
     def _require_name(self, name: str | None) -> None:
         if name not in (None, self.name):
@@ -283,7 +240,7 @@ def _seed(stated: int | None) -> int:
 
 
 async def _unless_gone(request: Request, written: Awaitable[list[list[int]]]) -> list[list[int]]:
-    """What is awaited, unless whoever asked has gone: then nobody waits for it any more."""
+    """The awaited texts, unless whoever asked has gone: then nobody waits for it any more."""
     task = asyncio.ensure_future(written)
 
     async def gone() -> None:

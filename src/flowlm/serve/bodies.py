@@ -1,4 +1,4 @@
-"""What a request may say: strict JSON, every field of its type, none that is not known."""
+"""Bodies of requests: strict JSON, every field of its type, none that is not known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or
 
 
 class BadField(Refusal):
-    """What is wrong with a request, and with which of its fields."""
+    """A request that cannot be: what is wrong with it, and with which of its fields."""
 
     def __init__(self, sentence: str, field: str | None = None) -> None:
         super().__init__(sentence)
@@ -29,7 +29,7 @@ class BadField(Refusal):
 
 @dataclass(frozen=True)
 class Asked:
-    """What every request for texts may say."""
+    """Fields of every request for texts."""
 
     model: str | None = None
     """The name that /v1/models gives; there is one."""

@@ -37,7 +37,7 @@ class Engine:
 
     def __init__(self, model: LanguageModel, at_once: int, queue: int, metrics: Metrics) -> None:
         self._meeting = Meeting(model.network)
-        self._denoiser = model.experiment.method.denoiser(self._meeting.network())
+        self._method, self._network = model.experiment.method, self._meeting.network()
         self._device, self._at_once, self._queue = model.device, at_once, queue
         self._changed, self._metrics = Condition(), metrics
         self._waiting: deque[Line] = deque()
@@ -115,7 +115,8 @@ class Engine:
         prompt = torch.stack([line.order.given[line.number] for line in lines]).to(self._device)
         rng = streams(lines, self._device)
         last: Frame | None = None
-        for step, frame in enumerate(way.sampler.frames(self._denoiser, prompt, way.steps, rng)):
+        denoiser = self._method.denoiser(self._network)  # of a batch alone: it may keep a cache
+        for step, frame in enumerate(way.sampler.frames(denoiser, prompt, way.steps, rng)):
             last = frame
             if all(line.order.cancelled for line in lines):
                 return

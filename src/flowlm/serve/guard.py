@@ -1,4 +1,4 @@
-"""What stands before every request: who may ask, how much, and what answers carry."""
+"""A guard before every request: who may ask, how much, and what answers carry."""
 
 from __future__ import annotations
 
@@ -75,11 +75,13 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        said = self._access.refusal(headers, scope["path"]) or _too_large(headers)
+        asks_first = scope["method"] == "OPTIONS" and self._access.origin is not None
+        said = self._access.refusal(headers, "" if asks_first else scope["path"])
+        said = said or _too_large(headers)
         try:
             if said is not None:
                 await said(scope, receive, answer)
-            elif scope["method"] == "OPTIONS" and self._access.origin is not None:
+            elif asks_first:  # a browser, whether a page may; it sends no token yet
                 await JSONResponse(None, 204)(scope, receive, answer)
             else:
                 await self._app(scope, receive, answer)

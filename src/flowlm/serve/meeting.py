@@ -21,7 +21,7 @@ from flowlm.nn.dit import DiT
 
 @dataclass(eq=False)
 class Evaluation:
-    """What a writer waits for: features of the trunk."""
+    """An evaluation that a writer waits for: features of the trunk."""
 
     y: Float[Tensor, "b l d"]
     condition: Float[Tensor, "#b #n c"]

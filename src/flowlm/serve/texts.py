@@ -50,7 +50,7 @@ class Texts:
         self._ids = {word: i for i, word in reversed(list(enumerate(self.words)))}
 
     def wanted(self, asked: Asked, n: int = 1) -> Wanted:
-        """What a request means; a BadField for what this model cannot do."""
+        """The texts that a request means; a BadField for what this model cannot do."""
         sampler = self.sampler(asked)
         method = self.model.experiment.method
         steps = method.usual_steps if asked.steps is None else asked.steps
@@ -177,7 +177,7 @@ class Texts:
         return self.tokenizer.decode(tokens)
 
     def described(self) -> dict[str, Any]:
-        """What a page needs to know of the model."""
+        """Facts that a page needs to know of the model."""
         experiment = self.model.experiment
         method, data = experiment.method, experiment.data
         return {
