@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import flowlm
-from flowlm.experiment import SHIPPED
+from flowlm.hub.names import SHIPPED
 from flowlm.methods.flow_map import FlowMap
 
 LIMIT = 2_000_000
