@@ -1,6 +1,6 @@
 """Models of before: tiny runs and the shipped model write the tokens that they have always written.
 
-The shipped model did so without new noise between its steps, which is no more its default.
+The shipped model's are those of commit 31f27c4, which shipped it, without new noise between steps.
 
 The runs were trained, and their tokens written, by the code of commit 6f0c84c: 150 steps each on a
 kilobyte of letters.
@@ -26,7 +26,6 @@ def test_a_model_of_before_writes_the_same_tokens(name: str) -> None:
     written = dict(TOKENS[name])
     model = flowlm.load(name if name == "demo" else HERE / name)
     prompted = written.pop("prompt", None)
-    # The shipped model renews noise between its jumps now; without, it jumps as ever.
     way = Jumps(gamma=0.0) if name == "demo" else None
     for steps, tokens in written.items():
         assert model.sample(3, int(steps), seed=7, sampler=way).tolist() == tokens

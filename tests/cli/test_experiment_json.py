@@ -25,6 +25,7 @@ from flowlm.methods.masked import Masked
 from flowlm.methods.residual_map import ResidualMap
 from flowlm.methods.residual_student import ResidualStudent
 from flowlm.methods.sdtt import SDTT
+from flowlm.methods.semigroup import Semigroup
 from flowlm.nn.size import Size
 from flowlm.recipes import RECIPES
 from flowlm.sampling import (
@@ -289,8 +290,10 @@ def test_an_impossible_value_is_refused_with_its_reason(
 
 
 def as_then(recipe: str) -> Experiment:
-    """A recipe with the sampler that its method had then: flows had solvers, and gamma a number."""
+    """A recipe as it was then: flows had solvers, gamma was a number, and maps had one rule."""
     found = RECIPES[recipe]()
+    if isinstance(found.method, FlowMap):
+        found = replace(found, method=replace(found.method, rule=Semigroup()))
     match found.sampler:
         case Jumps(gamma=gamma) if found.method.times == 2:
             return replace(found, sampler=Jumps(gamma=gamma or 0.0))
