@@ -26,7 +26,8 @@ class Demo:
 class Prepare:
     """Tokenise text once, into memory-mapped files that many runs can share.
 
-    Published corpora: lm1b, lm1b-cls, lm1b-unpacked, openwebtext, text8, wikitext103, fineweb-edu.
+    Published corpora: lm1b, lm1b-cls, lm1b-unpacked, openwebtext, text8, wikitext103, fineweb-edu,
+    tinystories.
     What was interrupted goes on with the same command.
     """
 
@@ -40,8 +41,19 @@ class Prepare:
     corpus, a copy of its own."""
     vocab: int = 4096
     """Size of a BPE vocabulary trained here."""
-    documents: Literal["line", "blank"] = "line"
-    """What separates documents: the end of a line, or a blank line."""
+    documents: Literal["line", "blank", "endoftext"] = "line"
+    """What separates documents: the end of a line, a blank line, or <|endoftext|>."""
+    layout: Literal["packed", "rows"] = "packed"
+    """packed: documents one after the other, cut anywhere. rows: a text a row, filled up with the
+    token of its end."""
+    length: int = 128
+    """Tokens of a row, with --layout rows."""
+    texts: Literal["document", "sentence", "line"] = "document"
+    """What gets a row of its own."""
+    long: Literal["drop", "cut"] = "drop"
+    """What becomes of a text that is longer than its row."""
+    lower: bool = False
+    """Read all text in lower case: the tokenizer does so, with prompts too."""
     valid: float = 0.05
     """Share of the documents held out for validation."""
     unknown: float = 0.01

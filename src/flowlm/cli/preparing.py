@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowlm.checks import whole
 from flowlm.cli import options
 from flowlm.errors import Refusal
+from flowlm.experiment.experiment import LENGTH
+
+if TYPE_CHECKING:
+    from flowlm.data.corpora.corpus import Corpus
+    from flowlm.data.layout import Layout
+    from flowlm.data.tokenizer import Tokenizer
 
 JOBS = 2**10
 """Processes that tokenise, at most: no machine has work for more."""
@@ -18,31 +25,18 @@ def prepare(chosen: options.Prepare) -> int:
 
     from flowlm.cli import show
     from flowlm.data import finding
-    from flowlm.data.corpora.published import PUBLISHED
-    from flowlm.data.layout import Stream
     from flowlm.data.preparation import prepare
-    from flowlm.hub.names import hub_id
     from flowlm.machine.limits import cores
 
-    known = chosen.path in PUBLISHED
-    elsewhere = None if known else hub_id(chosen.path)
-    _require_fitting(chosen, known, elsewhere is not None)
-    if known:
+    _require_sound(chosen)
+    if chosen.path in finding.PUBLISHED:
         out = chosen.out or Path("data") / chosen.path
-        corpus, tokenizer, layout = finding.published(
-            chosen.path, chosen.source, chosen.tokenizer, chosen.whole
-        )
+        corpus, tokenizer, layout = _published(chosen)
     elif chosen.out is None:
         raise Refusal("Say where the tokens should go: --out DIRECTORY.")
     else:
-        out, layout = chosen.out, Stream()
-        if elsewhere is not None:
-            corpus = finding.hub_corpus(
-                elsewhere, chosen.subset, chosen.column, chosen.valid, chosen.whole
-            )
-        else:
-            corpus = finding.find_corpus(chosen.path, chosen.documents, chosen.valid, chosen.column)
-        tokenizer = finding.make_tokenizer(chosen.tokenizer, chosen.vocab, corpus)
+        out = chosen.out
+        corpus, tokenizer, layout = _as_chosen(chosen, _own_corpus(chosen), chosen.tokenizer)
     console = show.console()
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("encoding")
@@ -64,26 +58,66 @@ def prepare(chosen: options.Prepare) -> int:
     return 0
 
 
-def _require_fitting(chosen: options.Prepare, published: bool, elsewhere: bool) -> None:
+def _published(chosen: options.Prepare) -> tuple[Corpus, Tokenizer, Layout]:
+    """A published corpus as it is published, or, where no packing of it is, as it is wanted."""
+    from flowlm.data import finding
+
+    known = finding.PUBLISHED[chosen.path]
+    usual = options.Prepare(chosen.path)
+    fixed = ("documents", "valid", "column", "subset")
+    own = ("vocab", "layout", "length", "texts", "long", "lower")
+    for name in fixed if known.is_open else (*fixed, *own):
+        if vars(chosen)[name] != vars(usual)[name]:
+            raise Refusal(f"{chosen.path} is prepared as it is published: leave --{name} out.")
+    learnt = chosen.tokenizer in ("bpe", "characters")
+    if not known.is_open or not (
+        learnt or any(vars(chosen)[name] != vars(usual)[name] for name in own)
+    ):
+        return finding.published(chosen.path, chosen.source, chosen.tokenizer, chosen.whole)
+    corpus = known.source.corpus(chosen.path, chosen.source, chosen.whole)
+    return _as_chosen(chosen, corpus, chosen.tokenizer or known.tokenizer)
+
+
+def _own_corpus(chosen: options.Prepare) -> Corpus:
+    """Text of files, or of a data set on the hub."""
+    from flowlm.data import finding
+    from flowlm.hub.names import hub_id
+
+    elsewhere = hub_id(chosen.path)
+    if chosen.source is not None:
+        raise Refusal("--source is for a published corpus: name the files themselves.")
+    if elsewhere is not None:
+        return finding.hub_corpus(
+            elsewhere, chosen.subset, chosen.column, chosen.valid, chosen.whole
+        )
+    if chosen.subset is not None:
+        raise Refusal("--subset is for a data set on the hub: leave it out.")
+    return finding.find_corpus(chosen.path, chosen.documents, chosen.valid, chosen.column)
+
+
+def _as_chosen(
+    chosen: options.Prepare, corpus: Corpus, tokenizer: str | None
+) -> tuple[Corpus, Tokenizer, Layout]:
+    """A corpus in the texts that are wanted, its tokenizer, and how its ids lie."""
+    from flowlm.data.corpora.texts import in_texts
+    from flowlm.data.finding import make_tokenizer
+    from flowlm.data.layout import Rows, Stream
+
+    usual = options.Prepare(chosen.path)
+    if chosen.vocab != usual.vocab and tokenizer != "bpe":
+        raise Refusal("--vocab is the size of what --tokenizer bpe learns: leave it out.")
+    corpus = in_texts(corpus, chosen.texts)
+    layout = Rows(chosen.length, chosen.long) if chosen.layout == "rows" else Stream()
+    return corpus, make_tokenizer(tokenizer, chosen.vocab, corpus, chosen.lower), layout
+
+
+def _require_sound(chosen: options.Prepare) -> None:
     """Refuse options that would be ignored, and values that cannot be."""
     if not 0 <= chosen.unknown <= 1:
         raise Refusal("--unknown is a share: choose one from 0 to 1, such as 0.01.")
     whole("--jobs", chosen.jobs, 0, JOBS)
-    if not published:
-        if chosen.vocab != options.Prepare(chosen.path).vocab and chosen.tokenizer != "bpe":
-            raise Refusal("--vocab is the size of what --tokenizer bpe learns: leave it out.")
-        if chosen.source is not None:
-            raise Refusal("--source is for a published corpus: name the files themselves.")
-        if chosen.subset is not None and not elsewhere:
-            raise Refusal("--subset is for a data set on the hub: leave it out.")
-        return
+    whole("--length", chosen.length, 2, LENGTH)
     usual = options.Prepare(chosen.path)
-    for name, own, its in (
-        ("documents", chosen.documents, usual.documents),
-        ("vocab", chosen.vocab, usual.vocab),
-        ("valid", chosen.valid, usual.valid),
-        ("column", chosen.column, usual.column),
-        ("subset", chosen.subset, usual.subset),
-    ):
-        if own != its:
-            raise Refusal(f"{chosen.path} is prepared as it is published: leave --{name} out.")
+    for name in ("length", "texts", "long") if chosen.layout == "packed" else ():
+        if vars(chosen)[name] != vars(usual)[name]:
+            raise Refusal(f"--{name} is about rows: give --layout rows, or leave it out.")

@@ -12,6 +12,7 @@ from flowlm.data.corpora.published import PUBLISHED
 from flowlm.data.corpora.tables import Table, is_table, table_corpus, table_files
 from flowlm.data.corpora.text8 import LETTERS
 from flowlm.data.layout import Layout, Stream
+from flowlm.data.lower import lower, lowered
 from flowlm.data.pretrained import padded, read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
@@ -74,19 +75,23 @@ def find_tokenizer(name: str | Path) -> Tokenizer:
     return found
 
 
-def make_tokenizer(chosen: str | None, vocab: int, corpus: Corpus) -> Tokenizer:
+def make_tokenizer(
+    chosen: str | None, vocab: int, corpus: Corpus, lower_case: bool = False
+) -> Tokenizer:
     """The tokenizer that is `chosen`: one that learns from the corpus, or one that exists.
 
     "characters" (also None) and "bpe" with `vocab` ids learn; anything else is a file, a folder or
-    a name, as everywhere.
+    a name, as everywhere. With `lower_case` it reads all text in lower case.
     """
+    documents = map(lower, corpus.documents()) if lower_case else corpus.documents()
     match chosen:
         case None | "characters":
-            return Tokenizer.characters(corpus.documents())
+            found = Tokenizer.characters(documents)
         case "bpe":
-            return Tokenizer.bpe(corpus.documents(), vocab)
+            found = Tokenizer.bpe(documents, vocab)
         case name:
-            return find_tokenizer(name)
+            found = find_tokenizer(name)
+    return lowered(found) if lower_case else found
 
 
 def published(

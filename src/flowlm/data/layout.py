@@ -1,7 +1,7 @@
 """How the ids of documents lie in a token file.
 
-A `Stream` has no lines: whoever reads it cuts windows of any length. `Packed` and `Padded` are rows
-of one length, which are read as they are. An `Encoder` turns documents into either.
+A `Stream` has no lines: whoever reads it cuts windows of any length. `Rows`, `Packed` and `Padded`
+are rows of one length, which are read as they are. An `Encoder` turns documents into any of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +25,9 @@ dropped: the published preparations work in groups of this size."""
 
 _AT_ONCE = 2**20  # characters
 
+Long = Literal["drop", "cut"]
+"""The treatment of a text that is longer than its row."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -33,6 +37,18 @@ class Stream:
     """
 
     ended: bool = True
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A row of `length` ids for every text, and the tokenizer's `end` from there on.
+
+    The end is a token like any other, so that its place is learnt. A text that fills its row has
+    none. One that is longer is dropped, or with `long` "cut" the row is its beginning.
+    """
+
+    length: int
+    long: Long = "drop"
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class Padded:
     pad: str
 
 
-Layout = Stream | Packed | Padded
+Layout = Stream | Rows | Packed | Padded
 
 
 @dataclass(frozen=True)
@@ -79,12 +95,14 @@ class Chunk:
 class Encoded:
     """A chunk in a token file: its bytes; the ids that its text has, and how many are unknown.
 
-    A character that a tokenizer leaves out counts as an id, an unknown one.
+    A character that a tokenizer leaves out counts as an id, an unknown one. `long` counts texts
+    that were longer than a row of their own.
     """
 
     data: bytes
     ids: int
     unknown: int
+    long: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,8 @@ class Encoder:
             self._ids(layout.begin, layout.between, layout.end)
         elif isinstance(layout, Padded):
             self._ids(layout.begin, layout.end, layout.pad)
+        elif isinstance(layout, Rows):
+            self.tokenizer.of_rows()
 
     @property
     def dtype(self) -> np.dtype:
@@ -122,7 +142,10 @@ class Encoder:
         encoded, unknown = self._encoded([self.clean(text) for text, _ in chunk.pieces])
         data = self._packed(self._laid_out(chunk, encoded))
         left_out = unknown if self._unknown.twin is not None else 0
-        return Encoded(data, sum(map(len, encoded)) + left_out, unknown)
+        long = 0
+        if isinstance(self.layout, Rows):
+            long = sum(len(text) > self.layout.length for text in _whole(chunk, encoded))
+        return Encoded(data, sum(map(len, encoded)) + left_out, unknown, long)
 
     def _laid_out(self, chunk: Chunk, encoded: Sequence[Sequence[int]]) -> np.ndarray:
         ends = [last for _, last in chunk.pieces]
@@ -139,16 +162,13 @@ class Encoder:
                 ids[:, 1:-1] = text[: rows * (length - 2)].reshape(rows, length - 2)
             case Padded(length, begin, end, pad):
                 first, last, fill = self._ids(begin, end, pad)
-                ids = np.full((chunk.documents, length), fill)
-                parts = iter(zip(encoded, ends))
-                for row in ids:
-                    document = list[int]()
-                    for part, ended in parts:
-                        document += part
-                        if ended:
-                            break
-                    kept = [first, *document[: length - 2], last]
-                    row[: len(kept)] = kept
+                texts = (text[: length - 2] for text in _whole(chunk, encoded))
+                ids = _filled([[first, *text, last] for text in texts], length, fill)
+            case Rows(length, long):
+                fill = self.tokenizer.end
+                assert fill is not None
+                kept = (t for t in _whole(chunk, encoded) if long == "cut" or len(t) <= length)
+                ids = _filled([text[:length] for text in kept], length, fill)
         return ids
 
     @cached_property
@@ -196,6 +216,23 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
             yield some
             some, size = [], 0
     yield some
+
+
+def _whole(chunk: Chunk, encoded: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
+    """The ids of every document, whose pieces are joined."""
+    document = list[int]()
+    for (_, last), part in zip(chunk.pieces, encoded):
+        document += part
+        if last:
+            yield document
+            document = []
+
+
+def _filled(texts: Sequence[Sequence[int]], length: int, fill: int) -> np.ndarray:
+    ids = np.full((len(texts), length), fill)
+    for row, text in zip(ids, texts):
+        row[: len(text)] = text
+    return ids
 
 
 def _joined(

@@ -18,7 +18,7 @@ EVERY = 32
 """Chunks between entries: as many are encoded again after an interruption, at most."""
 
 _LEDGER = "ledger.json"
-_ENTRY = {"key", "chunks", "documents", "ids", "unknown", "bytes", "sha256"}
+_ENTRY = {"key", "chunks", "documents", "ids", "unknown", "long", "bytes", "sha256"}
 _OURS = {*FILES, "manifest.json", _LEDGER}
 
 
@@ -26,7 +26,8 @@ class Ledger:
     """The split files of a preparation in `directory`, and an entry of how far they are good.
 
     `key` names the preparation: corpus, tokenizer, layout. `ids` counts those of the text so far,
-    and `unknown` how many of them the tokenizer did not know. Opening goes back to the last entry.
+    and `unknown` how many of them the tokenizer did not know; `long` counts texts that were longer
+    than their row. Opening goes back to the last entry.
     A Refusal if the directory is of another preparation or of something else, or if a file is not
     what it was when the entry was made.
     """
@@ -35,7 +36,7 @@ class Ledger:
         self.directory = directory
         self.chunks = 0
         self.documents: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-        self.ids = self.unknown = 0
+        self.ids = self.unknown = self.long = 0
         self._key = key
         self._digests = {split: hashlib.sha256() for split in SPLITS}
         for left in directory.glob(".*.partial"):  # by a process that was killed while it wrote
@@ -64,6 +65,7 @@ class Ledger:
         self.documents[split] += documents
         self.ids += encoded.ids
         self.unknown += encoded.unknown
+        self.long += encoded.long
         self.chunks += 1
         if self.chunks % EVERY == 0:
             self._enter()
@@ -88,6 +90,7 @@ class Ledger:
             "documents": self.documents,
             "ids": self.ids,
             "unknown": self.unknown,
+            "long": self.long,
             "bytes": {split: file.tell() for split, file in self._files.items()},
             "sha256": {split: digest.hexdigest() for split, digest in self._digests.items()},
         }
@@ -111,7 +114,7 @@ class Ledger:
                 while block := stream.read(2**20):
                     self._digests[split].update(block)
         self.chunks, self.documents = entry["chunks"], entry["documents"]
-        self.ids, self.unknown = entry["ids"], entry["unknown"]
+        self.ids, self.unknown, self.long = entry["ids"], entry["unknown"], entry["long"]
 
     def _file(self, split: str) -> Path:
         return self.directory / f"{split}.bin"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flowlm.data.corpora.corpus import Corpus, Split
-from flowlm.data.layout import GROUP, Chunk, Encoder, Layout, Stream
+from flowlm.data.layout import GROUP, Chunk, Encoder, Layout, Rows, Stream
 from flowlm.data.ledger import Ledger
 from flowlm.data.processes import in_order
 from flowlm.data.tokenizer import Tokenizer, pieces
@@ -53,7 +53,8 @@ def prepare(
 
     A Refusal if it exists already (and is not empty), cannot be written, if the corpus or what
     there is to go on with is refused, or if the tokenizer does not know more than the share
-    `unknown` of the text; a Notice if it does not know some.
+    `unknown` of the text, or if no text fits its row; a Notice if it does not know some, and of
+    texts that were longer than a row of their own.
     """
     directory = Path(directory)
     encoder = Encoder(tokenizer, layout, corpus.clean)
@@ -75,13 +76,15 @@ def prepare(
             ledger.finish()
             built = ledger.directory
             if corpus.tail:
-                _move_tail(built, encoder.dtype.itemsize, corpus.tail)
+                _move_tail(built, (encoder.row or 1) * encoder.dtype.itemsize, corpus.tail)
             tokenizer.save(built / "tokenizer.json")
             _write_manifest(built, corpus.origin, ledger, encoder)
             directory.parent.mkdir(parents=True, exist_ok=True)
             os.replace(built, Path(os.path.realpath(directory)))
     if ledger.unknown:
         warnings.warn(_said(ledger) + ".", Notice, stacklevel=2)
+    if ledger.long:
+        warnings.warn(_said_of_long(ledger, layout) + ".", Notice, stacklevel=2)
     return open_tokens(directory, verify=False)
 
 
@@ -157,6 +160,14 @@ def _said(ledger: Ledger) -> str:
     return f"The tokenizer does not know {share} of the text"
 
 
+def _said_of_long(ledger: Ledger, layout: Layout) -> str:
+    assert isinstance(layout, Rows)
+    total = sum(ledger.documents.values())
+    share = f"{ledger.long / total:.2%} ({ledger.long:,} of {total:,})"
+    done = "were dropped" if layout.long == "drop" else "were cut"
+    return f"Of the texts {share} are longer than a row of {layout.length} tokens, and {done}"
+
+
 def _key(corpus: Corpus, encoder: Encoder) -> str:
     """Hash of everything that must be equal for one preparation to resume another."""
     named = [FORMAT, _BATCH, GROUP, corpus.origin, corpus.state, _description(encoder.layout)]
@@ -169,14 +180,17 @@ def _description(layout: Layout) -> dict[str, Any]:
 
 
 def _move_tail(directory: Path, width: int, share: float) -> None:
-    """Cut the last `share` of the tokens, of `width` bytes each, off train and into valid."""
+    """Cut the last `share` of the tokens or rows, of `width` bytes each, off train and into valid.
+
+    One of them stays at least.
+    """
     train = directory / "train.bin"
-    tokens = train.stat().st_size // width
-    tail = min(tokens - 1, max(1, round(tokens * share)))
+    count = train.stat().st_size // width
+    tail = min(max(0, count - 1), max(1, round(count * share)))
     with train.open("r+b") as source, (directory / "valid.bin").open("wb") as target:
-        source.seek((tokens - tail) * width)
+        source.seek((count - tail) * width)
         shutil.copyfileobj(source, target)
-        source.truncate((tokens - tail) * width)
+        source.truncate((count - tail) * width)
 
 
 def _write_manifest(
@@ -187,6 +201,11 @@ def _write_manifest(
     for split in SPLITS:
         tokens = sizes[f"{split}.bin"] // encoder.dtype.itemsize
         if not tokens:
+            if ledger.long:
+                raise Refusal(
+                    f"{_said_of_long(ledger, encoder.layout)}, which leaves nothing for {split}: "
+                    "choose longer rows, or cut long texts (--long cut, --data.long cut)."
+                )
             raise Refusal(f"The text is too short to leave anything for {split}: give more text.")
         splits[split] = {"documents": ledger.documents[split], "tokens": tokens}
     manifest = {
@@ -197,6 +216,8 @@ def _write_manifest(
         "pad": encoder.pad,
         "splits": splits,
         "unknown": ledger.unknown,
+        "long": ledger.long,
+        "lower": encoder.tokenizer.lowers,
         "dtype": encoder.dtype.name,
         "tokenizer": encoder.tokenizer.fingerprint,
         "files": {n: {"bytes": sizes[n], "sha256": sha256_of(directory / n)} for n in FILES},

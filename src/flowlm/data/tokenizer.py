@@ -42,17 +42,29 @@ class Tokenizer:
     Text can never spell a special token: the characters `<|end|>` in a document are encoded as
     ordinary text, so `end` is where the packing put it and nowhere else. Nothing is added, padded
     or truncated, whatever the file asks for. Built by `characters`, `bpe`, `words` or `load`.
+
+    With `ends_texts` a text is a row of its own: its first `end` ends it, and nothing behind that
+    is read.
     """
 
-    def __init__(self, library: tokenizers.Tokenizer) -> None:
+    def __init__(self, library: tokenizers.Tokenizer, ends_texts: bool = False) -> None:
         library.no_padding()
         library.no_truncation()
         library.encode_special_tokens = True
-        self._library = library
+        self._library, self._ends_texts = library, ends_texts
 
     def __reduce__(self) -> tuple[Any, ...]:
         # To another process as JSON: the library's own way forgets `encode_special_tokens`.
-        return Tokenizer.from_json, (self.to_json(), "A tokenizer")
+        return Tokenizer.from_json, (self.to_json(), "A tokenizer", self._ends_texts)
+
+    def of_rows(self) -> Tokenizer:
+        """The same tokenizer for texts that are rows of their own. A Refusal if it has no end."""
+        if self.end is None:
+            raise Refusal(
+                "This tokenizer has no token for the end of a text, with which rows are filled up: "
+                f"use one that has {', '.join(_USUAL_ENDS[:-1])} or {_USUAL_ENDS[-1]}."
+            )
+        return Tokenizer(self._library, ends_texts=True)
 
     @staticmethod
     def characters(documents: Iterable[str]) -> Tokenizer:
@@ -128,7 +140,7 @@ class Tokenizer:
         return Tokenizer.from_json(text, str(path))
 
     @staticmethod
-    def from_json(text: str, source: str) -> Tokenizer:
+    def from_json(text: str, source: str, ends_texts: bool = False) -> Tokenizer:
         """Read what `to_json` wrote, or the text of anybody's `tokenizer.json`.
 
         A Refusal that names the `source` if it is none.
@@ -140,7 +152,7 @@ class Tokenizer:
                 f"{source} is not a tokenizer of the tokenizers library ({error}): "
                 "name a tokenizer.json file."
             ) from error
-        return Tokenizer(library)
+        return Tokenizer(library, ends_texts)
 
     def to_json(self) -> str:
         """Everything that the tokenizer is, as the text of its `tokenizer.json`."""
@@ -166,6 +178,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`. `end` becomes a newline, other special tokens are written out.
 
+        Of a row of its own it is the text up to its end.
         Ids from `vocab` on stand for nothing and leave nothing in the text.
         """
         return self._decoded(ids, skip=False)
@@ -173,6 +186,9 @@ class Tokenizer:
     def _decoded(self, ids: Sequence[int], skip: bool) -> str:
         if self.end is None:
             return self._library.decode(ids, skip_special_tokens=skip)
+        if self._ends_texts:
+            text = list(takewhile(lambda id: id != self.end, ids))
+            return self._library.decode(text, skip_special_tokens=skip)
         documents: list[list[int]] = [[]]
         for id in ids:
             if id == self.end:
@@ -223,6 +239,17 @@ class Tokenizer:
         """
         found = (self._library.token_to_id(name) for name in _USUAL_ENDS)
         return next((id for id in found if id is not None), None)
+
+    @property
+    def stop(self) -> int | None:
+        """The id at which a text ends that is a row of its own; None where texts are packed."""
+        return self.end if self._ends_texts else None
+
+    @property
+    def lowers(self) -> bool:
+        """Whether it reads all text in lower case."""
+        normalizer = self._library.normalizer
+        return normalizer is not None and normalizer.normalize_str("A") == "a"
 
     @cached_property
     def fingerprint(self) -> str:

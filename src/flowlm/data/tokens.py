@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from flowlm.data.corpora.corpus import Split
+from flowlm.data.layout import Rows
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.files import sha256_of
@@ -25,6 +26,9 @@ FORMAT = 2
 """Version of the directory's layout; another one is refused."""
 
 SPLITS: tuple[Split, ...] = ("train", "valid")
+PACKING = ("begin", "end", "layout", "texts", "long", "lower")
+"""What prepared text says of how its texts lie, by the names that the data of an experiment has."""
+
 FILES = ("train.bin", "valid.bin", "tokenizer.json")
 
 
@@ -32,8 +36,9 @@ FILES = ("train.bin", "valid.bin", "tokenizer.json")
 class Prepared:
     """An open prepared directory: ids of both splits (1-d, read from disk as needed).
 
-    Texts that were packed come in rows of `row` ids, to be read as they are; in them `pad`, where
-    there is one, stands for no text. Other text is one row, to be cut anywhere.
+    Texts that have rows of their own, or were packed into rows, come in rows of `row` ids, to be
+    read as they are; in them `pad`, where there is one, stands for no text. Other text is one row,
+    to be cut anywhere.
     """
 
     train: np.memmap
@@ -58,14 +63,22 @@ class Prepared:
         return self.manifest["pad"]
 
     @property
-    def begin(self) -> str | None:
-        """The token at the first place of every row, where rows were packed with one."""
-        return self.manifest.get("layout", {}).get("begin")
+    def packing(self) -> dict[str, Any]:
+        """How texts lie in it, as the fields of an experiment's data by name.
 
-    @property
-    def end(self) -> str | None:
-        """The token at the last place of every row: rows that are filled up have none."""
-        return self.manifest.get("layout", {}).get("end") if self.pad is None else None
+        `begin` and `end` are the tokens at the first and the last place of every row, where rows
+        were packed with them: rows that are filled up have no last one.
+        """
+        stated = self.manifest.get("layout", {})
+        own = stated.get("kind") == Rows.__name__
+        return {
+            "begin": stated.get("begin"),
+            "end": stated.get("end") if self.pad is None else None,
+            "layout": "rows" if own else "packed",
+            "texts": self.manifest.get("texts", "document"),
+            "long": stated["long"] if own else "drop",
+            "lower": self.tokenizer.lowers,
+        }
 
 
 def open_tokens(directory: str | Path, verify: bool = True) -> Prepared:

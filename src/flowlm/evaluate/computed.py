@@ -97,14 +97,14 @@ def entropies(written: Written) -> Tensor:
     """Sample entropy of each text."""
     from flowlm.evaluate.diversity import entropies
 
-    return entropies(written.tokens)
+    return entropies(written.tokens, written.stop)
 
 
 def corpus_entropy(written: Written) -> float:
     """Entropy of all tokens together."""
     from flowlm.evaluate.diversity import corpus_entropy
 
-    return corpus_entropy(written.tokens)
+    return corpus_entropy(written.tokens, written.stop)
 
 
 def unique(written: Written) -> float:
@@ -118,14 +118,24 @@ def zipf(written: Written) -> float | None:
     """Minus the slope of log frequency over log rank."""
     from flowlm.evaluate.diversity import zipf
 
-    return zipf(written.tokens)
+    return zipf(written.tokens, stop=written.stop)
 
 
-def self_bleu(written: Written) -> Tensor | None:
+def where_known(values: Tensor) -> Tensor | Pooled | None:
+    """The same values without those that are nan, of texts that are too short to have one."""
+    known = ~values.isnan()
+    if bool(known.all()):
+        return values
+    return Pooled(values.nan_to_num(), known.double()) if bool(known.any()) else None
+
+
+def self_bleu(written: Written) -> Tensor | Pooled | None:
     """Of each text against others."""
     from flowlm.evaluate.ngrams import self_bleu
 
-    return self_bleu(written.tokens) if min(written.tokens.shape) >= 4 else None
+    if min(written.tokens.shape) < 4:
+        return None
+    return where_known(self_bleu(written.tokens, written.stop))
 
 
 def longest(written: Written) -> float | None:

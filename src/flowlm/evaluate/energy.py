@@ -65,12 +65,14 @@ def _statistics(d: Tensor, n: int, orders: Tensor) -> Float[Tensor, " k"]:
     return 2 * across / (n * m) - within / (n * (n - 1)) - rest / (m * (m - 1))
 
 
-def bigram_sketch(tokens: Tokens) -> Float[Tensor, "n 1024"]:
-    """Counts of neighbouring pairs, hashed with a sign into BUCKETS."""
+def bigram_sketch(tokens: Tokens, stop: int | None = None) -> Float[Tensor, "n 1024"]:
+    """Counts of neighbouring pairs, hashed with a sign into BUCKETS; `stop` begins none."""
     pairs = tokens[:, :-1] * 0x9E3779B1 + tokens[:, 1:] * 0x85EBCA6B
     pairs = (pairs ^ (pairs >> 29)) * 0xBF58476D
     pairs = pairs ^ (pairs >> 32)
     sign = 1.0 - 2.0 * ((pairs >> 20) & 1).double()
+    if stop is not None:
+        sign = sign * (tokens[:, :-1] != stop)
     counts = torch.zeros(len(tokens), BUCKETS, dtype=torch.float64)
     return counts.scatter_add_(1, pairs & (BUCKETS - 1), sign)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.core.rng import Streams
@@ -38,12 +38,14 @@ def mean_nll(
     seed: int = 0,
     at_once: int = AT_ONCE,
     device: str | torch.device = "cpu",
+    sizes: Int[Tensor, " b"] | None = None,
 ) -> Estimate | None:
     """Weighted mean nats per token, `at_once` texts at a time on `device`.
 
     The noise of a text depends on the seed and its place among `texts`, so how many are read at
     once changes nothing but rounding. The error is that of a ratio of sums over texts (nan of a
-    single one).
+    single one). `sizes` are the tokens that the nats of each text are per, where that is not its
+    weight: those of a row of its own without its padding.
     """
     paid, weights, count = [], [], len(texts.tokens)
     for first in range(0, count, at_once):
@@ -54,7 +56,8 @@ def mean_nll(
         if value is None:
             return None
         paid.append((value * batch.weight).cpu().double().sum(1))
-        weights.append(batch.weight.cpu().double().sum(1))
+        own = batch.weight.double().sum(1) if sizes is None else sizes[part].double()
+        weights.append(own.cpu())
     total, weight = torch.cat(paid), torch.cat(weights)
     mean = float(total.sum() / weight.sum())
     apart = float((total - mean * weight).square().sum())

@@ -34,6 +34,9 @@ class Written:
     """Of the network, for a text."""
     seconds: float | None = None
     """For a text."""
+    stop: int | None = None
+    """The id at which texts end that are rows of their own: from there on there is nothing else
+    (`evaluate.extent.ended`), and none of it is measured."""
 
     @cached_property
     def valid(self) -> Tensor | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from flowlm.evaluate import computed
 from flowlm.evaluate.measure import Measure as Measure
-from flowlm.evaluate.measure import Value, drawn, figure, interval
+from flowlm.evaluate.measure import Pooled, Value, drawn, figure, interval
 from flowlm.evaluate.measure import Written as Written
 
 if TYPE_CHECKING:
@@ -90,10 +91,12 @@ def present(rows: list[Mapping[str, Any]], brief: bool = False) -> list[Measure]
 
 
 def _repetition(n: int) -> Measure:
-    def compute(written: Written) -> Tensor | None:
+    def compute(written: Written) -> Tensor | Pooled | None:
         from flowlm.evaluate.ngrams import repetition
 
-        return repetition(written.tokens, n) if written.tokens.shape[1] >= n else None
+        if written.tokens.shape[1] < n:
+            return None
+        return computed.where_known(repetition(written.tokens, n, written.stop))
 
     return Measure(
         f"rep_{n}", f"Rep-{n}", "share", "share",
@@ -107,7 +110,10 @@ def _distinct(n: int) -> Measure:
     def compute(written: Written) -> float | None:
         from flowlm.evaluate.diversity import distinct
 
-        return distinct(written.tokens, n) if written.tokens.shape[1] >= n else None
+        if written.tokens.shape[1] < n:
+            return None
+        share = distinct(written.tokens, n, written.stop)
+        return None if isnan(share) else share
 
     return Measure(
         f"distinct_{n}", f"Distinct-{n}", "share", "share",
@@ -118,9 +124,10 @@ def _distinct(n: int) -> Measure:
 
 
 def _novelty(n: int) -> Measure:
-    def compute(written: Written) -> Tensor | None:
+    def compute(written: Written) -> Tensor | Pooled | None:
         known = None if written.real is None else written.real.known
-        return None if known is None else known.novelty(written.tokens, n)
+        share = None if known is None else known.novelty(written.tokens, n)
+        return None if share is None else computed.where_known(share)
 
     return Measure(
         f"novel_{n}", f"New {n}-grams", "share", "share",

@@ -27,6 +27,8 @@ class RealText:
     """The training text; None where it is drawn anew and never comes again."""
     decode: Callable[[Sequence[int]], str] | None = None
     """Ids to text, for what is measured on words."""
+    stop: int | None = None
+    """The id at which texts end that are rows of their own."""
 
     def energy(self, tokens: Tokens, kind: str) -> tuple[float, float] | None:
         """Energy distance to the held-out texts and its p-value, on `hand` or `bigram` features.
@@ -37,7 +39,7 @@ class RealText:
         if min(len(tokens), len(self.held_out)) < FEWEST or tokens.shape[1] < 2:
             return None
         if kind == "bigram":
-            x, y = energy.bigram_sketch(tokens), self._sketch
+            x, y = energy.bigram_sketch(tokens, self.stop), self._sketch
         elif self.decode is None:
             return None
         else:
@@ -61,7 +63,7 @@ class RealText:
 
     @cached_property
     def _sketch(self) -> Float[Tensor, "m 1024"]:
-        return energy.bigram_sketch(self.held_out)
+        return energy.bigram_sketch(self.held_out, self.stop)
 
     def _read(self, tokens: Tokens) -> list[str]:
         assert self.decode is not None

@@ -27,9 +27,18 @@ class Text:
     """What `flowlm prepare` wrote, or text: a UTF-8 text file, a directory of .txt files, a glob, a
     parquet or JSON file with a column `text`, or a directory of them."""
     length: int = 128
-    """Tokens in a training text; documents are packed to this length."""
-    documents: Literal["line", "blank"] = "line"
-    """What separates documents: the end of a line, or a blank line."""
+    """Tokens in a training text, or in a row; documents are packed to this length."""
+    documents: Literal["line", "blank", "endoftext"] = "line"
+    """What separates documents: the end of a line, a blank line, or <|endoftext|>."""
+    layout: Literal["packed", "rows"] = "packed"
+    """packed: documents one after the other, cut anywhere. rows: a text a row, filled up with the
+    token of its end. Of prepared text its own."""
+    texts: Literal["document", "sentence", "line"] = "document"
+    """What gets a row of its own."""
+    long: Literal["drop", "cut"] = "drop"
+    """What becomes of a text that is longer than its row."""
+    lower: bool = False
+    """Read all text in lower case: the tokenizer does so, with prompts too."""
     tokenizer: str | None = None
     """characters, bpe, a file or folder, bert-base-uncased, gpt2, or hf:owner/name; by default the
     teacher's, or characters."""
@@ -56,6 +65,8 @@ class Text:
             raise Refusal("--data.unknown is a share: choose one from 0 to 1, such as 0.01.")
         if self.tokenizer == "bpe" and self.vocab < 300:
             raise Refusal("--data.vocab must be at least 300: byte-level BPE starts from 256.")
+        if self.layout == "packed" and (self.texts, self.long) != ("document", "drop"):
+            raise Refusal("--data.texts and --data.long are about rows: give --data.layout rows.")
 
 
 AnyData = Text | Task

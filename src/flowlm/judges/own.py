@@ -10,6 +10,7 @@ from torch import Tensor
 from flowlm.chunked.prediction import HeadPrediction
 from flowlm.core.types import Patch, Probs, Tokens
 from flowlm.errors import Refusal
+from flowlm.evaluate.extent import count_to_stop
 from flowlm.evaluate.judge import Judge, Scored
 from flowlm.evaluate.likelihood import AT_ONCE
 from flowlm.evaluate.ranks import nats_and_ranks, rank_counts
@@ -31,7 +32,10 @@ class RunJudge(Judge):
 
     @torch.no_grad()
     def score(self, tokens: Tokens) -> Scored:
-        """See `Judge`: every token counts, the first one too."""
+        """See `Judge`: every token counts, the first one too.
+
+        Of texts that are rows of their own those up to their end, and that as well.
+        """
         return Scored.joined([self._score(part) for part in tokens.split(AT_ONCE)])
 
     def _score(self, tokens: Tokens) -> Scored:
@@ -46,12 +50,17 @@ class RunJudge(Judge):
             return torch.stack([nats.double(), ranks.double()], -1)
 
         nats, ranks = prediction.reduce(both).unbind(-1)
+        count = torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
+        if tokenizer.stop is not None:
+            count = count_to_stop(tokens, tokenizer.stop)
+        counts = torch.arange(tokens.shape[1], device=tokens.device) < count[:, None]
+        features = prediction.features.float() * counts[..., None]
         return Scored(
-            nats.sum(1).cpu(),
-            torch.full((len(tokens),), tokens.shape[1]),
+            nats.masked_fill(~counts, 0).sum(1).cpu(),
+            count.cpu(),
             torch.tensor([len(tokenizer.plain(row).encode()) for row in tokens.tolist()]),
-            rank_counts(ranks.long(), tokenizer.vocab),
-            prediction.features.float().mean(1).cpu(),
+            rank_counts(ranks[counts].long(), tokenizer.vocab),
+            (features.sum(1) / count[:, None]).cpu(),
         )
 
 
@@ -62,6 +71,11 @@ def require_judge(judge: LanguageModel, model: LanguageModel) -> None:
     theirs, own = judge.tokenizer, model.tokenizer
     if theirs is None or own is None or theirs.fingerprint != own.fingerprint:
         raise Refusal("The judge has another tokenizer: give a run trained on the same text.")
+    if theirs.stop != own.stop:
+        raise Refusal(
+            "Of the judge and the model one has learnt texts that are rows of their own, and the "
+            "other packed text: give a run that was trained on text of the same layout."
+        )
     if judge.length < model.length:
         raise Refusal(
             f"The judge reads {judge.length} tokens and the texts have {model.length}: give a run "

@@ -140,6 +140,10 @@ def encoded(model: LanguageModel, text: Editable) -> Tokens:
             raise Refusal("A text to edit has all of its tokens: leave no -1 in it.")
         return ids
     ids = model.encode(text)
+    stop = None if model.tokenizer is None else model.tokenizer.stop
+    if stop is not None and ids.shape[1] < model.length:
+        behind = ids.new_full((1, model.length - ids.shape[1]), stop)
+        return torch.cat([ids, behind], 1)
     if ids.shape[1] != model.length:
         raise Refusal(
             f"The text has {ids.shape[1]} tokens, and texts of this model have {model.length}: "

@@ -16,7 +16,7 @@ from flowlm.core.types import Tokens
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
 from flowlm.evaluate.likelihood import DRAWS
-from flowlm.experiment import Experiment
+from flowlm.experiment import Experiment, Text
 from flowlm.files import new_directory, write_text
 from flowlm.hub.transfer import upload
 from flowlm.machine.hardware import choose_device
@@ -59,6 +59,9 @@ class LanguageModel(Controls):
                 f"The tokenizer has {tokenizer.vocab} tokens and the network {network.vocab}: they "
                 "do not belong together."
             )
+        data = experiment.data
+        if tokenizer is not None and isinstance(data, Text) and data.layout == "rows":
+            tokenizer = tokenizer.of_rows()
         self.experiment, self.tokenizer, self.length = experiment, tokenizer, length
         self.fingerprints = fingerprints
         self.network = network.eval().requires_grad_(False)
@@ -247,8 +250,8 @@ class LanguageModel(Controls):
 
         A bound is read at `draws` times (at least 4); the error falls with their square root. A
         text longer than the model's length is read in windows; one that is shorter is refused
-        unless the model reads from left to right. Of a flow map it is the likelihood of its
-        diagonal: one jump has none.
+        unless the model reads from left to right. Texts that are rows of their own are read whole,
+        and none is longer. Of a flow map it is the likelihood of its diagonal: one jump has none.
 
         >>> model = flowlm.load("demo")
         >>> model.score(model.generate(2, steps=4)).kind

@@ -126,7 +126,8 @@ class Parts:
 
     def page(self, length: int) -> Page:
         """How texts of `length` tokens are laid out."""
-        return Page(self.require_tokenizer("give its prompts as tokens"), length, *self._ends)
+        tokenizer = self.require_tokenizer("give its prompts as tokens")
+        return Page(tokenizer, length, *self._ends)
 
     def at_once(self, memory: int, sampler: Sampler) -> int:
         """Texts that are written at once in `memory` bytes."""
@@ -148,4 +149,11 @@ class Parts:
     def _length(self, length: int | None) -> int:
         if length is None:
             return self.length
-        return whole("The length in tokens", length, 1, LENGTH)
+        wanted = whole("The length in tokens", length, 1, LENGTH)
+        rows = self.tokenizer is not None and self.tokenizer.stop is not None
+        if rows and wanted > self.length:
+            raise Refusal(
+                f"This model writes whole texts, each a row of {self.length:,} tokens at most: ask "
+                "for none that is longer."
+            )
+        return wanted

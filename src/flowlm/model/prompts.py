@@ -2,7 +2,8 @@
 
 A template is text with gaps: `[..3]` is a gap of 3 tokens, `[..]` one of the rest, which all gaps
 without a number share evenly (the first ones have one token more where it does not divide). `[[..`
-stands for the characters `[..`.
+stands for the characters `[..`. Of texts that are rows of their own, a template without `[..]`
+ends where it ends, and the rest of its row is given too.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ class Page:
         shared = sum(gap.tokens is None for gap in gaps)
         stated = sum(map(len, texts)) + sum(gap.tokens or 0 for gap in gaps)
         rest = self.room - stated
+        stop = self.tokenizer.stop
+        if stop is not None and rest > 0 and not shared:
+            return self._row([*self._given(parts, texts, []), [stop] * rest])
         if rest < shared or (rest and not shared):
             said = "shorten it, or ask for a longer text with length="
             if rest > 0 and not shared:
@@ -96,12 +100,19 @@ class Page:
                 f"{what} comes to {stated:,} tokens and there is room for {self.room:,}: {said}."
             )
         shares = [rest // shared + (i < rest % shared) for i in range(shared)]
+        return self._row(self._given(parts, texts, shares))
+
+    @staticmethod
+    def _given(
+        parts: Sequence[str | Gap], texts: Sequence[list[int]], shares: list[int]
+    ) -> list[list[int]]:
+        """Texts as their ids, and gaps as FREE, those without a number by their shares."""
         row: list[list[int]] = []
         for part, ids in zip(parts, texts):
             if isinstance(part, Gap):
                 ids = [FREE] * (shares.pop(0) if part.tokens is None else part.tokens)
             row.append(ids)
-        return self._row(row)
+        return row
 
     def _row(self, parts: Sequence[Sequence[int]]) -> list[int]:
         first = [] if self.begin is None else [self.begin]

@@ -13,6 +13,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.errors import Refusal
+from flowlm.evaluate.extent import count_to_stop
 from flowlm.methods.method import Method
 from flowlm.nn.dit import DiT
 
@@ -29,7 +30,7 @@ class Scores:
     error: Float[Tensor, " n"]
     """Standard error of the noise with which a bound is read, nats per token; 0 where exact."""
     tokens: Int[Tensor, " n"]
-    """Tokens that were scored."""
+    """Tokens that were scored; of a row of its own those of the text and its end."""
     bytes: Int[Tensor, " n"]
     """Their UTF-8 bytes: nats * tokens / (bytes ln 2) are bits per byte."""
     kind: str
@@ -61,11 +62,6 @@ def windows(tokenizer: Tokenizer, texts: Sequence[str], length: int, short: bool
 
     A Refusal for a text without a window.
     """
-    listed = isinstance(texts, Sequence) and not isinstance(texts, str)
-    if not listed or not all(isinstance(text, str) for text in texts):
-        raise Refusal("Texts to score must be a list of str.")
-    if not texts:
-        raise Refusal("There is no text to score: give at least one.")
     found = Windows([], [])
     for i, text in enumerate(texts):
         ids = tokenizer.encode(text)
@@ -82,6 +78,20 @@ def windows(tokenizer: Tokenizer, texts: Sequence[str], length: int, short: bool
     return found
 
 
+def rows(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Windows:
+    """Every text as a row of its own, filled up with its end. A Refusal for one without room."""
+    found = Windows([], list(range(len(texts))))
+    assert tokenizer.stop is not None
+    for i, ids in enumerate(map(tokenizer.encode, texts)):
+        if len(ids) > length:
+            raise Refusal(
+                f"Text {i} has {len(ids):,} tokens, and this model scores whole texts of "
+                f"{length:,} at most: give shorter ones."
+            )
+        found.ids.append(ids + [tokenizer.stop] * (length - len(ids)))
+    return found
+
+
 def score(
     method: Method, network: DiT, tokenizer: Tokenizer, length: int, texts: Sequence[str],
     draws: int, seed: int, at_once: int,
@@ -90,14 +100,25 @@ def score(
 
     A model that reads from left to right also reads a last window that is shorter, and sees nothing
     of its filling. Others read whole windows; what is left at the end of a text is not scored.
+    Texts that are rows of their own are read whole, with their padding: its nats count as the
+    text's, whose tokens are its own and its end.
     """
     if method.likelihood is None:
         raise Refusal(
             f"{method.label} has no likelihood, nor a bound: score texts with a flow, a diffusion "
             "or an autoregressive model."
         )
+    listed = isinstance(texts, Sequence) and not isinstance(texts, str)
+    if not listed or not all(isinstance(text, str) for text in texts):
+        raise Refusal("Texts to score must be a list of str.")
+    if not texts:
+        raise Refusal("There is no text to score: give at least one.")
     exact = method.likelihood == "exact"
-    cut = windows(tokenizer, texts, length, short=exact)
+    stop = tokenizer.stop
+    if stop is None:
+        cut = windows(tokenizer, texts, length, short=exact)
+    else:
+        cut = rows(tokenizer, texts, length)
     whole, owner = cut.batch(length), torch.tensor(cut.owner)
     repeats = 1 if exact else REPEATS
     paid = torch.zeros(repeats, len(texts), dtype=torch.float64)
@@ -108,7 +129,8 @@ def score(
             paid[repeat].index_add_(0, owner[part], nats)
     tokens, sizes = torch.zeros(2, len(texts), dtype=torch.long)
     for i, window in zip(cut.owner, cut.ids):
-        tokens[i] += len(window)
+        row = torch.tensor([window])
+        tokens[i] += len(window) if stop is None else count_to_stop(row, stop)[0]
         sizes[i] += len(tokenizer.decode(window).encode())
     nats = paid / tokens
     error = torch.zeros(len(texts)) if exact else nats.std(0) / repeats**0.5

@@ -18,6 +18,7 @@ from torch import Tensor
 from flowlm import __version__
 from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Batch, Tokens
+from flowlm.evaluate.extent import count_to_stop, ended
 from flowlm.evaluate.groups import valid_by_group
 from flowlm.evaluate.held_out import HeldOut
 from flowlm.evaluate.judge import Reader
@@ -109,24 +110,33 @@ def writings(
         def batch(texts: int, each: int = evaluations) -> None:
             done(texts * each)
 
+        stop = None if model.tokenizer is None else model.tokenizer.stop
         tokens, seconds = _timed(model, count, num, seed, sampler, batch)
-        bound = None if held_out is None else _bound(model, sampler, count, held_out)
-        yield wanted, Written(tokens, task, reader, real, bound, evaluations, seconds)
+        bound = None if held_out is None else _bound(model, sampler, count, held_out, stop)
+        tokens = ended(tokens, stop)
+        written = Written(tokens, task, reader, real, bound, evaluations, seconds, stop)
+        yield wanted, written
 
 
 @torch.no_grad()
 def _bound(
-    model: LanguageModel, sampler: Sampler, steps: int, texts: Tokens
+    model: LanguageModel, sampler: Sampler, steps: int, texts: Tokens, stop: int | None
 ) -> Float[Tensor, " n"] | None:
-    """Nats per token of each text under the sampler, some at a time; None without a likelihood."""
+    """Nats per token of each text under the sampler, some at a time; None without a likelihood.
+
+    Of rows of their own nats per mean token of them all: their mean is one per token.
+    """
     device, nats = model.device, []
+    tokens = float(texts.shape[1])
+    if stop is not None:
+        tokens = float(count_to_stop(texts, stop).double().mean())
     for first in range(0, len(texts), AT_ONCE):
         part = texts[first : first + AT_ONCE].to(device)
         rng = Streams.of(0, 1, count=len(part), first=first, total=len(texts), device=device)
         value = sampler.nll(model.experiment.method.denoiser(model.network), part, steps, rng)
         if value is None:
             return None
-        nats.append(value.double().mean(1).cpu())
+        nats.append(value.double().sum(1).cpu() / tokens)
     return torch.cat(nats)
 
 
@@ -191,7 +201,9 @@ def held_out(model: LanguageModel, text: Batch) -> list[HeldOut]:
     def nll(batch: Batch, rng: Streams) -> Tensor | None:
         return method.nll(model.network, batch, rng, DRAWS)
 
-    found = mean_nll(nll, text, device=model.device)
+    stop = None if model.tokenizer is None else model.tokenizer.stop
+    sizes = None if stop is None else count_to_stop(text.tokens, stop)
+    found = mean_nll(nll, text, device=model.device, sizes=sizes)
     assert found is not None
     row: HeldOut = {
         "method": method.label,
@@ -204,7 +216,8 @@ def held_out(model: LanguageModel, text: Batch) -> list[HeldOut]:
     if model.tokenizer is not None:
         read = (row[w > 0].tolist() for row, w in zip(text.tokens, text.weight))
         size = sum(len(model.tokenizer.decode(ids).encode()) for ids in read)
-        row["bits_per_byte"] = found.mean * float(text.weight.sum()) / (math.log(2) * size)
+        tokens = float(text.weight.sum() if sizes is None else sizes.sum())
+        row["bits_per_byte"] = found.mean * tokens / (math.log(2) * size)
     return [row]
 
 

@@ -129,8 +129,10 @@ def _require_alike(plans: Sequence[Evaluation]) -> None:
         theirs, own = plan.model.tokenizer, first.model.tokenizer
         assert theirs is not None
         assert own is not None
-        if theirs.fingerprint != own.fingerprint or plan.model.length != first.model.length:
+        if (theirs.fingerprint, theirs.stop, plan.model.length) != (
+            own.fingerprint, own.stop, first.model.length,
+        ):  # fmt: skip
             raise Refusal(
-                f"{plan.run} and {first.run} have other tokenizers or lengths, so their texts do "
-                "not compare token by token: evaluate them apart."
+                f"{plan.run} and {first.run} have other tokenizers, layouts or lengths, so their "
+                "texts do not compare token by token: evaluate them apart."
             )

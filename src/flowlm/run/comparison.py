@@ -43,7 +43,7 @@ class Comparison:
 
     def controls(self, readers: Sequence[Reader], seed: int) -> list[dict[str, Any]]:
         """A row of figures for every control."""
-        texts = controls(self.training, seed)
+        texts = controls(self.training, seed, self.real.stop)
         rows = []
         if self.task is not None:
             drawn = draw_marginals(self.task, Streams.of(seed, 3, count=len(self.training)))
@@ -56,7 +56,9 @@ class Comparison:
         ]
 
     def _measured(self, tokens: Tokens, readers: Sequence[Reader]) -> dict[str, Any]:
-        written = Written(tokens, self.task, next(iter(readers), None), self.real)
+        written = Written(
+            tokens, self.task, next(iter(readers), None), self.real, stop=self.real.stop
+        )
         found = figures(written) | others(written, readers[1:])
         return {k: v for k, v in found.items() if k not in MEASURES or MEASURES[k].of_texts}
 
@@ -80,11 +82,12 @@ def of_text(inputs: Inputs, num: int) -> Comparison | None:
         training.append(batch.tokens[(batch.weight > 0).all(1)])
         if sum(map(len, training)) >= num or step >= num:
             break
-    known = None if inputs.text is None else KnownText(inputs.text)
+    stop = inputs.tokenizer.stop
+    known = None if inputs.text is None else KnownText(inputs.text, stop)
     texts = torch.cat(training)[:num]
     if not len(texts):
         return None
-    return Comparison(RealText(held_out, known, inputs.tokenizer.decode), others, texts)
+    return Comparison(RealText(held_out, known, inputs.tokenizer.decode, stop), others, texts)
 
 
 def unfilled(texts: Batch) -> Tokens:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowlm.checks import file_name
+from flowlm.data.tokens import PACKING, is_prepared
 from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text, read_experiment, rooted, to_json
 from flowlm.model.language_model import LanguageModel
@@ -35,8 +36,9 @@ def _same(experiment: Experiment, directory: Path) -> Experiment:
     stored, wanted = read_experiment(directory), rooted(experiment)
     if isinstance(wanted.data, Text) and isinstance(stored.data, Text):
         # A run has learnt these from its text.
-        ends = {"begin": stored.data.begin, "end": stored.data.end}
-        wanted = replace(wanted, data=replace(wanted.data, **ends))
+        names = PACKING if is_prepared(wanted.data.path or "") else ("begin", "end")
+        learnt = {name: vars(stored.data)[name] for name in names}
+        wanted = replace(wanted, data=replace(wanted.data, **learnt))
     theirs, ours = (dict(_leaves(json.loads(to_json(of)))) for of in (stored, wanted))
     for name in (*ours, *theirs):
         if theirs.get(name) != ours.get(name):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from flowlm.core.rng import Streams
 from flowlm.core.types import Batch
+from flowlm.data.corpora.texts import in_texts
 from flowlm.data.finding import find_corpus, make_tokenizer
+from flowlm.data.layout import Rows, Stream
 from flowlm.data.loader import Ahead, Windows, sequential
+from flowlm.data.lower import lowered
 from flowlm.data.preparation import prepare
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import Prepared, is_prepared, open_tokens
@@ -47,10 +50,8 @@ class Inputs:
     """sha256, in hex, of all that the text is."""
     text: Integer[np.ndarray, " n"] | None = None
     """All tokens to learn from, one after another; None where they are drawn anew."""
-    begin: str | None = None
-    """The token at the first place of every text, where they were packed with one."""
-    end: str | None = None
-    """The token at the last place."""
+    packing: Mapping[str, Any] = field(default_factory=dict)
+    """How prepared texts lie, as the fields of an experiment's data by name."""
 
 
 def open_inputs(
@@ -96,26 +97,30 @@ def open_inputs(
                     "--data.valid, or give more text."
                 )
             valid = next(sequential(prepared.valid, text.length, HELD_OUT, pad))
-            vocab = prepared.tokenizer.vocab
+            tokenizer = prepared.tokenizer
+            if prepared.packing["layout"] == "rows":
+                tokenizer = tokenizer.of_rows()
+            # What a run prepares itself lies as its experiment says.
+            packing = prepared.packing if is_prepared(os.path.expanduser(text.path or "")) else {}
 
             def read_counts() -> Tensor:
                 beginning = torch.from_numpy(prepared.train[:COUNTED].astype(np.int64))
-                return beginning.bincount(minlength=vocab)
+                return beginning.bincount(minlength=tokenizer.vocab)
 
             return Inputs(
-                batches, read_counts, valid, prepared.tokenizer, text.length,
-                prepared.fingerprint, prepared.train, prepared.begin, prepared.end,
+                batches, read_counts, valid, tokenizer, text.length, prepared.fingerprint,
+                prepared.train, packing,
             )  # fmt: skip
         case other:
             assert_never(other)
 
 
 def as_packed(experiment: Experiment, inputs: Inputs) -> Experiment:
-    """The experiment, with the tokens at both ends of the texts that it learns from."""
+    """The experiment, with how the texts lie that it learns from."""
     data = experiment.data
     if not isinstance(data, Text):
         return experiment
-    return replace(experiment, data=replace(data, begin=inputs.begin, end=inputs.end))
+    return replace(experiment, data=replace(data, **inputs.packing))
 
 
 def text_name(experiment: Experiment) -> str:
@@ -138,13 +143,14 @@ def _prepared(
         return prepared
     if is_prepared(tokens):
         return open_tokens(tokens, verify)
-    corpus = find_corpus(path, text.documents, text.valid)
+    corpus = in_texts(find_corpus(path, text.documents, text.valid), text.texts)
     if text.tokenizer is None and teacher_tokenizer is not None:
-        tokenizer = teacher_tokenizer
+        tokenizer = lowered(teacher_tokenizer) if text.lower else teacher_tokenizer
     else:
-        tokenizer = make_tokenizer(text.tokenizer, text.vocab, corpus)
+        tokenizer = make_tokenizer(text.tokenizer, text.vocab, corpus, text.lower)
     _require_same(tokenizer, teacher_tokenizer)
-    return prepare(corpus, tokens, tokenizer, unknown=text.unknown)
+    layout = Rows(text.length, text.long) if text.layout == "rows" else Stream()
+    return prepare(corpus, tokens, tokenizer, layout, unknown=text.unknown)
 
 
 def _require_rows(prepared: Prepared, text: Text) -> None:
@@ -153,12 +159,20 @@ def _require_rows(prepared: Prepared, text: Text) -> None:
             f"The texts in {text.path} are rows of {prepared.row} tokens: give --data.length "
             f"{prepared.row}."
         )
-    for name, stated, there in (
-        ("begin", text.begin, prepared.begin), ("end", text.end, prepared.end),
-    ):  # fmt: skip
-        if stated not in (None, there):
+    packing = prepared.packing
+    for name in ("begin", "end"):
+        stated = vars(text)[name]
+        if stated not in (None, packing[name]):
             raise Refusal(
                 f"The texts in {text.path} do not {name} with {stated}: leave --data.{name} out."
+            )
+    for name in ("layout", "texts", "long", "lower"):
+        stated = vars(text)[name]
+        if stated not in (vars(Text())[name], packing[name]):
+            raise Refusal(
+                f"The texts in {text.path} were prepared without --{name}"
+                f"{f' {stated}' if name != 'lower' else ''}: leave --data.{name} out, or prepare "
+                "them with it."
             )
 
 

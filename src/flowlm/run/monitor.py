@@ -127,7 +127,10 @@ class Monitor:
             return loss
         by_tau = {f"valid/tau_{tau:.2f}": paid for tau, paid in levels.items()}
         self.log.record(step, valid=loss, **by_tau)
-        self.log.say(f"step {step}: held-out loss {loss:.4f} nats per token")
+        # Padding is learnt like any token, and a loss is a mean over all places.
+        rows = self.inputs.tokenizer.stop is not None
+        per = "place of a row" if rows else "token"
+        self.log.say(f"step {step}: held-out loss {loss:.4f} nats per {per}")
         model = LanguageModel(self.experiment, averaged, self.inputs.tokenizer, self.inputs.length)
         texts = model.generate(4, steps=SAMPLE_STEPS)
         folder = self.directory / "samples"

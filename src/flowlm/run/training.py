@@ -112,6 +112,7 @@ def _monitor(
             if world.is_main:
                 beginning.enter_context(_begun_or_nothing(directory, resume))
         inputs = _open_together(experiment, directory, resume, teacher or origin, world)
+        experiment = as_packed(experiment, inputs)
         with world.raise_together():
             known = None
             if world.is_main:
@@ -127,9 +128,8 @@ def _monitor(
                 write_weights(weights, directory / "model.safetensors")
             else:
                 inputs.tokenizer.save(directory / "tokenizer.json")
-            packed = as_packed(experiment, inputs)
-            if not resume or read_experiment(directory) != packed:
-                write_text(to_json(rooted(packed)), directory / "experiment.json")
+            if not resume or read_experiment(directory) != experiment:
+                write_text(to_json(rooted(experiment)), directory / "experiment.json")
     log = None
     if world.is_main:
         count = sum(p.numel() for p in network.parameters())

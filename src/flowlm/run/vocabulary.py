@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flowlm.data.finding import find_corpus
+from flowlm.data.finding import find_corpus, make_tokenizer
 from flowlm.data.pretrained import read_tokenizer
 from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import is_prepared
@@ -57,4 +57,6 @@ def _characters(data: Text) -> int | None:
         return None
     corpus = find_corpus(data.path, data.documents, data.valid)
     sizes = [source["bytes"] for source in corpus.origin["sources"]]
-    return Tokenizer.characters(corpus.documents()).vocab if sum(sizes) <= COUNTED else None
+    if sum(sizes) > COUNTED:
+        return None
+    return make_tokenizer("characters", data.vocab, corpus, data.lower).vocab

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Literal
 
 from flowlm.data.corpora.watched import State
@@ -16,7 +16,7 @@ Read = tuple[Split, str, int]
 """The split of a document, its text, and how much of the corpus has been read with it."""
 
 FEW = 100
-"""A corpus of fewer documents is split by tokens: a few documents are no fair sample of it."""
+"""Of fewer documents an even spread is no fair sample: the last ones are held out, by size."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Corpus:
     `read()` goes through all of them, always the same and in the same order; what it counts rises
     to `total` (bytes or documents; None if nobody knows). `origin` is what a manifest says of the
     corpus, and `state` how its files were found: while both are equal, the text is the same.
-    `clean` is applied to every document, by those who encode it. With `tail` everything is read as
-    train, and of its tokens the last share `tail` is the valid split.
+    `clean` is applied to every document, by those who encode it. With `tail`, which a corpus of one
+    document has, everything is read as train, and the last share `tail` of its tokens is the valid
+    split.
     """
 
     read: Callable[[], Iterator[Read]]
@@ -49,21 +50,42 @@ def divided(
     total: int | None,
     state: tuple[State, ...] = (),
 ) -> Corpus:
-    """A corpus of which the share `valid` is held out, evenly spread (every 20th for 0.05).
+    """A corpus of which the share `valid` is held out by whole documents.
 
-    `measured()` yields documents, each with how much has been read. Of fewer than `FEW` documents
-    the last `valid` of the tokens is held out instead.
+    `measured()` yields documents, each with how much has been read. They are evenly spread (every
+    20th for 0.05); of fewer than `FEW` they are the last ones, as many as make up that share of the
+    characters. Of a single document the last `valid` of its tokens is held out.
     """
     if not 0 < valid < 1:
         raise Refusal(f"The share of valid text is {valid}: choose one between 0 and 1, as 0.05.")
-    few = sum(1 for _ in islice(measured(), FEW)) < FEW
-    share = 0.0 if few else valid
+    sizes = [len(text) for text, _ in islice(measured(), FEW)]
+    count = len(sizes)
+    if count >= FEW:
+        # A rule without state: the share of documents so far passes another whole number.
+        def is_valid(i: int) -> bool:
+            return int((i + 1) * valid) > int(i * valid)
+
+        held_out = f"{valid:g} of the documents"
+    else:
+        last = _last(sizes, valid)
+
+        def is_valid(i: int) -> bool:
+            return i >= count - last
+
+        held_out = f"the last {last} of {count} documents"
+        if not last:
+            held_out = f"the last {valid:g} of the tokens of one document"
 
     def read() -> Iterator[Read]:
         for i, (text, done) in enumerate(measured()):
-            # A rule without state: the share of documents so far passes another whole number.
-            yield "valid" if int((i + 1) * share) > int(i * share) else "train", text, done
+            yield "valid" if is_valid(i) else "train", text, done
 
-    held_out = f"{valid:g} of the {'tokens, the last' if few else 'documents'}"
-    tail = valid if few else 0.0
+    tail = valid if count < 2 else 0.0
     return Corpus(read, {**origin, "valid": held_out}, total, tail=tail, state=state)
+
+
+def _last(sizes: Sequence[int], share: float) -> int:
+    """How many of a few documents are held out: never all, and none of a single one."""
+    held_out = accumulate(reversed(sizes[1:]))
+    wanted = share * sum(sizes)
+    return next((i for i, size in enumerate(held_out, 1) if size >= wanted), len(sizes[1:]))

@@ -14,15 +14,18 @@ import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from flowlm.data.corpora.corpus import Corpus, divided
 from flowlm.data.corpora.foreign import require_text
 from flowlm.data.corpora.watched import Files
 from flowlm.errors import Refusal
 
-Separator = Literal["line", "blank"]
-"""What stands between documents: the end of a line, or at least one blank line."""
+Separator = Literal["line", "blank", "endoftext"]
+"""What stands between documents: the end of a line, at least one blank line, or ENDOFTEXT."""
+
+ENDOFTEXT = "<|endoftext|>"
+"""How some corpora spell the end of a document, on a line of its own or within one."""
 
 _HEAD = 4096  # bytes looked at before a file is read, so that a large binary is refused at once
 
@@ -87,10 +90,11 @@ def documents(path: str, separator: Separator) -> Iterator[str]:
     """The documents of the corpus at `path`, file after file.
 
     `"line"`: every line is a document. `"blank"`: blank lines stand between documents and the
-    newlines inside a document are kept. White space around a document is stripped and an empty one
-    skipped; CRLF becomes a newline and a byte order mark is dropped. The end of a file ends its
-    last document. A missing path is refused by this call; what a file holds (compressed or binary
-    data, bytes that are not UTF-8, no document at all) when it is reached.
+    newlines inside a document are kept. `"endoftext"`: the same, with ENDOFTEXT between them. White
+    space around a document is stripped and an empty one skipped; CRLF becomes a newline and a byte
+    order mark is dropped. The end of a file ends its last document. A missing path is refused by
+    this call; what a file holds (compressed or binary data, bytes that are not UTF-8, no document
+    at all) when it is reached.
     """
     stream = measured(path, separator)
     return (document for document, _ in stream)
@@ -98,8 +102,9 @@ def documents(path: str, separator: Separator) -> Iterator[str]:
 
 def measured(path: str, separator: Separator) -> Iterator[tuple[str, int]]:
     """`documents`, each with the number of bytes of the corpus read so far, for progress."""
-    if separator not in ("line", "blank"):
-        raise Refusal(f"There is no separator {separator!r}: choose line or blank.")
+    if separator not in get_args(Separator):
+        known = ", ".join(get_args(Separator))
+        raise Refusal(f"There is no separator {separator!r}: choose one of {known}.")
     return _measured(path, sources(path), separator)
 
 
@@ -108,7 +113,7 @@ def _measured(path: str, files: list[Path], separator: Separator) -> Iterator[tu
     empty = True
     for file in files:
         read = 0
-        for text, read in _lines(file) if separator == "line" else _blocks(file):
+        for text, read in _CUTS[separator](file):
             if document := text.strip():
                 empty = False
                 yield document, before + read
@@ -128,6 +133,18 @@ def _blocks(file: Path) -> Iterator[tuple[str, int]]:
         else:
             yield "\n".join(block), read
             block = []
+    yield "\n".join(block), read
+
+
+def _marked(file: Path) -> Iterator[tuple[str, int]]:
+    block: list[str] = []
+    read = 0
+    for line, read in _lines(file):
+        first, *others = line.split(ENDOFTEXT)
+        block.append(first)
+        for other in others:
+            yield "\n".join(block), read
+            block = [other]
     yield "\n".join(block), read
 
 
@@ -158,6 +175,9 @@ def _lines(file: Path) -> Iterator[tuple[str, int]]:
                 yield line.rstrip("\r\n"), read
     except OSError as error:
         raise Refusal(_unreadable(str(file), error)) from error
+
+
+_CUTS = {"line": _lines, "blank": _blocks, "endoftext": _marked}
 
 
 def _refuse_binary(file: Path, head: bytes) -> None:

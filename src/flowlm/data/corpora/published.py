@@ -122,6 +122,11 @@ class Published:
     vocab: int
     layout: Layout
 
+    @property
+    def is_open(self) -> bool:
+        """Whether no packing of it is published, so that it takes any tokenizer and layout."""
+        return isinstance(self.layout, Stream) and self.layout.ended
+
 
 LM1B = Hub(
     "billion-word-benchmark/lm1b",
@@ -151,6 +156,13 @@ FINEWEB_EDU = Hub(
     valid=10_000,
 )
 
+TINYSTORIES = Hub(
+    "roneneldan/TinyStories",
+    "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64",
+    Part("data/train-*.parquet", ("train-*.parquet",), 2_119_719),
+    Part("data/validation-*.parquet", ("validation-*.parquet",), 21_990),
+)
+
 BERT, GPT2, END = "bert-base-uncased", "gpt2", "<|endoftext|>"
 SENTENCES = Packed(128, "[CLS]", "[SEP]", "[SEP]")
 
@@ -163,5 +175,6 @@ PUBLISHED = {
     "text8": Published(Text8(), "characters", 29, Stream(ended=False)),
     "wikitext103": Published(WIKITEXT103, GPT2, 50_258, Stream()),
     "fineweb-edu": Published(FINEWEB_EDU, GPT2, 50_258, Stream()),
+    "tinystories": Published(TINYSTORIES, GPT2, 50_258, Stream()),
 }
 """By the names that `flowlm prepare` takes."""
