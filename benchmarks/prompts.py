@@ -47,8 +47,10 @@ def prompted(times: int) -> tuple[Experiment, ...]:
     flow, flow_map = demo.map_chain()
     assert isinstance(flow.method, Flow)
     flow = replace(flow, method=replace(flow.method, prompts=Prompts(0.5)))
-    longer = (replace(s.train, steps=times * s.train.steps) for s in (flow, flow_map))
-    return tuple(replace(s, train=plan) for s, plan in zip((flow, flow_map), longer))
+    return tuple(
+        replace(stage, train=replace(stage.train, steps=times * stage.train.steps))
+        for stage in (flow, flow_map)
+    )
 
 
 ENTRANTS = {"flow map, half with prompts": prompted(1), "the same, twice as long": prompted(2)}

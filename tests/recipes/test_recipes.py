@@ -269,4 +269,6 @@ def test_a_task_compares_models_of_equal_size(task: str) -> None:
     assert len(experiments) == (17 if task == "demo" else 4)
     assert len({experiment.size for experiment in experiments}) == 1
     plans = [experiment.train for experiment in experiments]
-    assert all((plan.batch, plan.seed) == (plans[0].batch, plans[0].seed) for plan in plans)
+    assert {plan.seed for plan in plans} == {plans[0].seed}
+    other = {e.name for e in experiments if e.train.batch != plans[0].batch}
+    assert other == ({"demo-flow-map"} if task == "demo" else set())  # FEW_AT_ONCE says why

@@ -28,7 +28,7 @@ from starlette.testclient import TestClient  # noqa: E402
 
 from flowlm.serve.app import Service, application  # noqa: E402
 from flowlm.serve.bodies import Completion, Film  # noqa: E402
-from flowlm.serve.engine import Engine  # noqa: E402
+from flowlm.serve.engine import Engine, Full  # noqa: E402
 from flowlm.serve.guard import BODY, Access  # noqa: E402
 from flowlm.serve.metrics import Metrics  # noqa: E402
 from flowlm.serve.texts import Texts  # noqa: E402
@@ -275,6 +275,18 @@ def test_whoever_comes_too_late_is_told(demo: LanguageModel) -> None:
     engine.close(5)
 
 
+def test_a_stream_is_refused_before_it_begins(
+    offered: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(order: object) -> None:
+        raise Full
+
+    monkeypatch.setattr(offered.engine, "submit", full)
+    answer = client.post("/v1/completions", json={"stream": True})
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "1"
+
+
 # --- bodies of any kind ---------------------------------------------------------------------------
 
 SCALAR = st.one_of(
@@ -343,14 +355,19 @@ def test_openai_s_client_gets_prompts_and_gaps_filled(server: tuple[str, Any]) -
 def test_a_stop_loses_no_accepted_request(server: tuple[str, Any]) -> None:
     place, process = server
     answers: list[Any] = []
+    together = threading.Barrier(7)
 
     def ask(seed: int) -> None:
         body = {"steps": 100, "n": 4, "seed": seed}
-        answers.append(httpx.post(f"{place}/v1/completions", json=body, timeout=30))
+        with httpx.Client(base_url=place, timeout=30) as client:
+            client.get("/healthz")  # connected before the stop, however slow the machine
+            together.wait(60)
+            answers.append(client.post("/v1/completions", json=body))
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(6)]
     for thread in threads:
         thread.start()
+    together.wait(60)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     for thread in threads:

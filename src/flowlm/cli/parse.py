@@ -24,7 +24,7 @@ from flowlm.experiment import (
     inherit_from_start,
     inherit_from_teacher,
 )
-from flowlm.experiment.kinds import Kind, Kinds, spelt
+from flowlm.experiment.kinds import Kind, Kinds, by_word
 from flowlm.hub.transfer import locate
 from flowlm.model.amounts import amounts
 from flowlm.model.finding import experiment_of
@@ -164,8 +164,8 @@ def sampler(chosen: Writing, command: str, model: Experiment) -> Sampler:
 def _sampler(name: str, experiment: Experiment) -> type[Sampler]:
     """The kind of sampler that is called so. A Refusal if it does not write with the method."""
     method, kind = experiment.method, kind_of(SAMPLERS, "--sampler", name)
-    if not issubclass(kind, method.samplers):
-        fit = [spelt(n) for n, of in SAMPLERS.items() if issubclass(of, method.samplers)]
+    if not method.writes_with(kind):
+        fit = [word for word, of in by_word(SAMPLERS).items() if method.writes_with(of)]
         raise Refusal(
             f"--sampler {name} does not write with {method.label}: choose {' or '.join(fit)}."
         )
@@ -185,7 +185,7 @@ def _taken(option: str, words: list[str]) -> str | None:
 
 def kind_of(kinds: Kinds[Kind], option: str, name: str) -> type[Kind]:
     """The kind that is called so on the command line."""
-    known = {spelt(kind): of for kind, of in kinds.items()}
+    known = by_word(kinds)
     if name not in known:
         raise Refusal(
             f"There is no {option} {name}{meant(name, list(known))}: choose one of "

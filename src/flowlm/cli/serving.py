@@ -14,6 +14,7 @@ import tyro
 
 from flowlm.checks import whole
 from flowlm.errors import Refusal
+from flowlm.hub.names import SHIPPED
 from flowlm.machine.device import device_name
 from flowlm.model.finding import find_model
 
@@ -77,7 +78,7 @@ def serve(chosen: Serve) -> int:
             file=sys.stderr,
         )
     hosts = frozenset({"localhost", "127.0.0.1", "::1", chosen.host.lower()})
-    name = model.experiment.name if chosen.run not in ("demo",) else chosen.run
+    name = chosen.run if chosen.run in SHIPPED else model.experiment.name
     offered = running.service(model, name, chosen.queue, chosen.timeout)
     running.serve(offered, Access(hosts, token, chosen.cors), chosen.host, chosen.port)
     return 0

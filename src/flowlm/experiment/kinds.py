@@ -72,3 +72,8 @@ DATA: Kinds[AnyData] = _by_name(Text, Generated, Queens, Sudoku, Addition)
 def spelt(name: str) -> str:
     """The name of a kind on the command line."""
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name.removesuffix("Input")).lower()
+
+
+def by_word(kinds: Kinds[Kind]) -> Kinds[Kind]:
+    """Kinds by their names on the command line."""
+    return {spelt(name): kind for name, kind in kinds.items()}

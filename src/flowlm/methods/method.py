@@ -66,10 +66,14 @@ class Method(ABC):
     def require_size(self, size: Size) -> None:
         """Refuse a size that this method cannot have."""
 
+    def writes_with(self, sampler: type[Sampler]) -> bool:
+        """Whether a kind of sampler can write with this method."""
+        own = sampler is self.samplers
+        return own or (issubclass(sampler, self.samplers) and sampler.general)
+
     def require_sampler(self, sampler: Sampler) -> None:
         """Refuse a sampler that cannot write with this method."""
-        own = type(sampler) is self.samplers
-        if not own and not (isinstance(sampler, self.samplers) and sampler.general):
+        if not self.writes_with(type(sampler)):
             raise Refusal(
                 f"The sampler {type(sampler).__name__} does not write with {type(self).__name__}, "
                 f"which needs a {self.samplers.__name__}."

@@ -130,7 +130,7 @@ class LanguageModel(Controls):
         >>> model.generate(prompt=["this old", "these new"], steps=4)
         ['this old ...', 'these new ...']
         """
-        self._parts.require_tokenizer("use sample() for its tokens")
+        self.parts.require_tokenizer("use sample() for its tokens")
         return self.decode(self.sample(n, steps, seed, prompt, memory, sampler, length))
 
     def infill(
@@ -157,7 +157,7 @@ class LanguageModel(Controls):
         >>> flowlm.load("demo").template("these [..16] rope").shape
         torch.Size([1, 18])
         """
-        return self._parts.template(template, n, length)
+        return self.parts.template(template, n, length)
 
     def sample(
         self, n: int | None = None, steps: int = 1, seed: int = 0, prompt: Prompt | None = None,
@@ -176,7 +176,7 @@ class LanguageModel(Controls):
         >>> flowlm.load("demo").sample(2, steps=4, length=40).shape
         torch.Size([2, 40])
         """
-        parts = self._parts
+        parts = self.parts
         given, steps, seed = parts.asked(n, steps, seed, prompt, length)
         require_answer(*given.shape)
         return torch.cat(list(parts.batches(given, steps, seed, memory, None, sampler)))
@@ -190,7 +190,7 @@ class LanguageModel(Controls):
 
         `most` limits the texts of a batch further than `memory` does.
         """
-        parts = self._parts
+        parts = self.parts
         given, steps, seed = parts.asked(n, steps, seed, prompt, length)
         return parts.batches(given, steps, seed, memory, most, sampler)
 
@@ -208,8 +208,8 @@ class LanguageModel(Controls):
         torch.Size([2, 18])
         """
         count, steps, seed, first = amounts(how_many(n, prompt), steps, seed, first)
-        given = self._parts.given(prompt, count, self.length)
-        return self._parts.writer(sampler, steps, seed).frames(given, first)
+        given = self.parts.given(prompt, count, self.length)
+        return self.parts.writer(sampler, steps, seed).frames(given, first)
 
     def denoise(
         self, x: Float[Tensor, "b l v"], s: Tensor, t: Tensor | None = None, memory: int = BUDGET
@@ -227,7 +227,7 @@ class LanguageModel(Controls):
         >>> model.denoise(noise, torch.zeros(1), torch.ones(1)).sum(-1).round().unique()
         tensor([1.])
         """
-        size = self._parts.at_once(memory, self.experiment.sampler)
+        size = self.parts.at_once(memory, self.experiment.sampler)
         return denoised(self.experiment.method, self.network, self.length, x, s, t, size)
 
     def encode(self, text: str) -> Tokens:
@@ -237,11 +237,11 @@ class LanguageModel(Controls):
         >>> model.decode(model.encode("these old sailors"))
         ['these old sailors']
         """
-        return self._parts.encode(text)
+        return self.parts.encode(text)
 
     def decode(self, tokens: Tokens) -> list[str]:
         """The texts of token ids (n, l), such as those of `sample`."""
-        return self._parts.decode(tokens)
+        return self.parts.decode(tokens)
 
     def score(
         self, texts: Sequence[str], draws: int = DRAWS, seed: int = 0, memory: int = BUDGET
@@ -257,7 +257,7 @@ class LanguageModel(Controls):
         >>> model.score(model.generate(2, steps=4)).kind
         'upper bound'
         """
-        return self._parts.score(texts, draws, seed, memory)
+        return self.parts.score(texts, draws, seed, memory)
 
     def save(self, directory: str | Path) -> None:
         """Write a self-contained export: experiment.json, model.safetensors, tokenizer.json.
@@ -290,5 +290,6 @@ class LanguageModel(Controls):
         write_model(directory, experiment, self.weights, self.tokenizer, self.fingerprints)
 
     @property
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
+        """The model as requests to it need it."""
         return Parts(self.experiment, self.network, self.tokenizer, self.length)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from flowlm.errors import Refusal
 from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_teacher
-from flowlm.experiment.kinds import Kinds, spelt
+from flowlm.experiment.kinds import Kinds, by_word
 from flowlm.hub.transfer import locate
 from flowlm.model.finding import experiment_of
 from flowlm.recipes import CHAINS, RECIPES
@@ -92,7 +92,7 @@ def _of_kind(field: str, value: object) -> object:
     """The part that a word stands for, in its field; anything else as it is."""
     if field not in KINDS or not isinstance(value, str):
         return value
-    known = {spelt(kind): of for kind, of in KINDS[field].items()}
+    known = by_word(KINDS[field])
     if value not in known:
         raise Refusal(
             f"There is no {field} {value!r}{_meant(value, known)}: choose one of "

@@ -20,13 +20,17 @@ from starlette.routing import Route
 from flowlm.serve import answers
 from flowlm.serve.bodies import BadField, Completion, Film, read
 from flowlm.serve.engine import Engine, Full
-from flowlm.serve.guard import Access, Guard, refused
+from flowlm.serve.guard import Access, Guard, error_of, refused
 from flowlm.serve.metrics import Metrics
 from flowlm.serve.orders import Order, Shot, Way
 from flowlm.serve.texts import Texts, Wanted
 
 PAGE = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Kinds of files of the page."""
+
+
+LATE = error_of("The texts could not be written in time: ask for fewer.", "server_error")
+"""The answer where texts have not come."""
 
 
 class NotWritten(Exception):
@@ -72,12 +76,12 @@ class Service:
         self._require_name(asked.model)
         wanted, seed = self.texts.wanted(asked, asked.n), _seed(asked.seed)
         began = time.perf_counter()
+        written = self._begun(wanted, seed)
         if asked.stream:
-            written = self._awaited(wanted, seed)
             return StreamingResponse(
                 self._events(written, asked, wanted, seed), media_type="text/event-stream"
             )
-        texts = await _unless_gone(request, self._awaited(wanted, seed))
+        texts = await _unless_gone(request, written)
         seconds = time.perf_counter() - began
         return JSONResponse(self._completion(texts, asked, wanted, seed, seconds))
 
@@ -105,15 +109,20 @@ class Service:
         self.engine.submit(order)
         return order
 
-    async def _awaited(self, wanted: Wanted, seed: int) -> list[list[int]]:
-        """The tokens of all texts; whoever stops waiting takes the order back."""
+    def _begun(self, wanted: Wanted, seed: int) -> Awaitable[list[list[int]]]:
+        """The tokens of all texts, which are ordered now: Full comes before any answer does."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[list[int]] | None] = loop.create_future()
 
         def done(texts: list[list[int]] | None) -> None:
             loop.call_soon_threadsafe(lambda: future.done() or future.set_result(texts))
 
-        order = self._order(wanted, seed, lambda shot: None, done, filmed=False)
+        return self._awaited(self._order(wanted, seed, lambda shot: None, done, False), future)
+
+    async def _awaited(
+        self, order: Order, future: asyncio.Future[list[list[int]] | None]
+    ) -> list[list[int]]:
+        """The tokens; whoever stops waiting takes the order back."""
         try:
             texts = await asyncio.wait_for(future, self.patience)
         except TimeoutError:
@@ -132,9 +141,8 @@ class Service:
         began = time.perf_counter()
         try:
             texts = await written
-        except (NotWritten, Full):
-            error = {"message": "The texts could not be written in time.", "type": "server_error"}
-            yield f"data: {json.dumps({'error': error})}\n\n"
+        except NotWritten:
+            yield f"data: {json.dumps(LATE)}\n\n"
             return
         seconds = time.perf_counter() - began
         answer = self._completion(texts, asked, wanted, seed, seconds)
@@ -159,7 +167,7 @@ class Service:
         finally:
             order.cancelled = True
         if said is None:
-            yield json.dumps({"error": {"message": "The text could not be written."}}) + "\n"
+            yield json.dumps(LATE) + "\n"
             return
         (tokens,) = said
         self.metrics.wrote(len(tokens))
@@ -198,11 +206,11 @@ def application(service: Service, access: Access) -> Starlette:
             BadField: _bad,
             Full: _full,
             ClientDisconnect: lambda _, e: Response(status_code=499),
-            NotWritten: lambda _, e: refused(
-                503, "The texts could not be written in time: ask for fewer.", "server_error"
+            NotWritten: lambda _, e: JSONResponse(LATE, 503),
+            404: lambda _, e: refused(404, "There is nothing here: try /v1/models.", "not_found"),
+            405: lambda _, e: refused(
+                405, "Texts are asked for by POST, all else by GET.", "method"
             ),
-            404: lambda _, e: refused(404, "There is nothing at this path.", "not_found"),
-            405: lambda _, e: refused(405, "This path has another method.", "wrong_method"),
             500: lambda _, e: refused(500, "The server failed; its log says how.", "server_error"),
         },  # pyright: ignore[reportArgumentType]
     )

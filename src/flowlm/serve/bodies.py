@@ -108,9 +108,9 @@ def read(body: bytes, kind: type[Body]) -> Body:
     except (ValueError, RecursionError) as error:
         if isinstance(error, BadField):
             raise
-        raise BadField("The body is not valid JSON.") from error
+        raise BadField("The body is not valid JSON: send one object.") from error
     if not isinstance(stated, dict):
-        raise BadField("The body must be a JSON object.")
+        raise BadField('The body must be a JSON object, such as {"steps": 4}.')
     hints = typing.get_type_hints(kind)
     known = {field.name for field in fields(kind)}
     for name, value in stated.items():

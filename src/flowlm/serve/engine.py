@@ -40,8 +40,7 @@ class Engine:
         self._method, self._network = model.experiment.method, self._meeting.network()
         self._device, self._at_once, self._queue = model.device, at_once, queue
         self._changed, self._metrics = Condition(), metrics
-        self._waiting: deque[Line] = deque()
-        self._orders = 0
+        self._waiting: deque[Order] = deque()
         self._in_hand = 0
         self._closing = False
         self._writers = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="flowlm-writer")
@@ -51,11 +50,10 @@ class Engine:
     def submit(self, order: Order) -> None:
         """Take an order; Full if as many wait already as the queue holds, or if it is closing."""
         with self._changed:
-            waiting = len({line.order for line in self._waiting})
-            if self._closing or waiting >= self._queue:
+            if self._closing or len(self._waiting) >= self._queue:
                 raise Full
-            self._waiting += [Line(order, i) for i in range(len(order.given))]
-            self._metrics.queued(waiting + 1)
+            self._waiting.append(order)
+            self._metrics.queued(len(self._waiting))
             self._changed.notify_all()
 
     def close(self, seconds: float) -> None:
@@ -66,8 +64,8 @@ class Engine:
         self._thread.join(seconds)
         with self._changed:
             left, self._waiting = list(self._waiting), deque()
-        for line in left:
-            line.order.fail()
+        for order in left:
+            order.fail()
         self._writers.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
@@ -90,11 +88,15 @@ class Engine:
         """Batches of the first in the queue, as far as there is room; a batch is of one way."""
         found: dict[Way, list[Line]] = {}
         while self._waiting and self._in_hand < self._at_once:
-            line = self._waiting.popleft()
-            if not line.order.cancelled:
-                found.setdefault(line.order.way, []).append(line)
-                self._in_hand += 1
-        self._metrics.queued(len({line.order for line in self._waiting}))
+            order, room = self._waiting[0], self._at_once - self._in_hand
+            if not order.cancelled:
+                more = range(order.begun, min(order.begun + room, len(order.given)))
+                found.setdefault(order.way, []).extend(Line(order, i) for i in more)
+                self._in_hand += len(more)
+                order.begun = more.stop
+            if order.cancelled or order.begun == len(order.given):
+                self._waiting.popleft()
+        self._metrics.queued(len(self._waiting))
         yield from found.items()
 
     def _write(self, way: Way, lines: Sequence[Line]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -22,10 +23,14 @@ POLICY = (
 """Content security policy of every answer: a page runs what this server sends, and nothing else."""
 
 
-def refused(status: int, sentence: str, kind: str, field: str | None = None) -> JSONResponse:
+def error_of(sentence: str, kind: str, field: str | None = None) -> dict[str, Any]:
     """An error in the shape of OpenAI's."""
-    error = {"message": sentence, "type": kind, "param": field, "code": None}
-    return JSONResponse({"error": error}, status)
+    return {"error": {"message": sentence, "type": kind, "param": field, "code": None}}
+
+
+def refused(status: int, sentence: str, kind: str, field: str | None = None) -> JSONResponse:
+    """The answer that says what is wrong."""
+    return JSONResponse(error_of(sentence, kind, field), status)
 
 
 @dataclass(frozen=True)
@@ -107,4 +112,4 @@ def _too_large(headers: Headers) -> JSONResponse | None:
         return None  # no body
     if stated is None:
         return refused(411, "State the length of the body.", "length_required")
-    return refused(413, f"A body may have {BODY:,} bytes.", "too_large")
+    return refused(413, f"A body may have {BODY:,} bytes: ask for fewer texts.", "too_large")

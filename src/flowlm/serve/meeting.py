@@ -86,17 +86,15 @@ class Meeting:
             (one,) = asked
             return [trunk(one.y, one.condition, one.given)]
         counts = [len(one.y) for one in asked]
-        conditions, given = [one.condition for one in asked], None
+        given = None
         if any(one.given is not None for one in asked):
             # The others' texts are at one time: none of their tokens is at the second one.
-            conditions = [c.expand(-1, 2, -1) if c.shape[1] == 1 else c for c in conditions]
             none = [torch.zeros_like(one.y[..., 0], dtype=torch.bool) for one in asked]
             given = torch.cat([n if o.given is None else o.given for n, o in zip(none, asked)])
-        places = max(c.shape[1] for c in conditions)
-        wide = [c.expand(n, places, -1) for n, c in zip(counts, conditions)]
-        return list(
-            trunk(torch.cat([one.y for one in asked]), torch.cat(wide), given).split(counts)
-        )
+        places = max(one.condition.shape[1] for one in asked)
+        wide = torch.cat([one.condition.expand(n, places, -1) for n, one in zip(counts, asked)])
+        features = trunk(torch.cat([one.y for one in asked]), wide, given)
+        return list(features.split(counts))
 
     def _trunk(
         self,

@@ -53,6 +53,8 @@ class Order:
     done: Callable[[list[list[int]] | None], None]
     """Called once: with the tokens of all texts, or with None if they could not be written."""
     cancelled: bool = False
+    begun: int = 0
+    """How many of its texts are being written, or are."""
     texts: dict[int, list[int]] = field(default_factory=dict)
 
     def finish(self, number: int, tokens: list[int]) -> None:

@@ -9,7 +9,6 @@ import uvicorn
 
 from flowlm.model.batch_size import BUDGET
 from flowlm.model.language_model import LanguageModel
-from flowlm.model.parts import Parts
 from flowlm.serve.app import Service, application
 from flowlm.serve.engine import Engine
 from flowlm.serve.guard import Access
@@ -26,8 +25,7 @@ def service(model: LanguageModel, name: str, queue: int, patience: float) -> Ser
     """A model as a service; its first text is written here, so that no request waits for it."""
     metrics, texts = Metrics(), Texts(model)
     model.sample(1, 1)
-    parts = Parts(model.experiment, model.network, model.tokenizer, model.length)
-    at_once = min(AT_ONCE, parts.at_once(BUDGET, model.experiment.sampler))
+    at_once = min(AT_ONCE, model.parts.at_once(BUDGET, model.experiment.sampler))
     return Service(name, texts, Engine(model, at_once, queue, metrics), metrics, patience)
 
 

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from flowlm.core.types import FREE
 from flowlm.errors import Refusal
-from flowlm.experiment.kinds import SAMPLERS, spelt
+from flowlm.experiment.kinds import SAMPLERS, by_word, spelt
 from flowlm.model.language_model import LanguageModel
-from flowlm.model.parts import Parts
 from flowlm.sampling.sampler import Sampler
 from flowlm.serve.bodies import Asked, BadField, Film
 from flowlm.tasks.task import Task
@@ -45,7 +44,7 @@ class Texts:
         if model.tokenizer is None:
             raise Refusal("This model has no tokenizer, so it cannot be served: give --tokenizer.")
         self.model, self.tokenizer = model, model.tokenizer
-        self._parts = Parts(model.experiment, model.network, model.tokenizer, model.length)
+        self._parts = model.parts
         self.words = [model.tokenizer.decode([i]) for i in range(model.network.vocab)]
         self._ids = {word: i for i, word in reversed(list(enumerate(self.words)))}
 
@@ -75,7 +74,7 @@ class Texts:
         experiment = self.model.experiment
         chosen = experiment.sampler
         if asked.sampler is not None:
-            known = {spelt(kind): of for kind, of in SAMPLERS.items()}
+            known = by_word(SAMPLERS)
             if asked.sampler not in known:
                 raise BadField(
                     f"There is no sampler {asked.sampler[:40]!r}: choose one of "
@@ -105,14 +104,8 @@ class Texts:
 
     def samplers(self) -> list[str]:
         """Words of the samplers that write with this model."""
-        method, found = self.model.experiment.method, []
-        for kind, of in SAMPLERS.items():
-            try:
-                method.require_sampler(of())
-            except Refusal:
-                continue
-            found.append(spelt(kind))
-        return found
+        method = self.model.experiment.method
+        return [word for word, kind in by_word(SAMPLERS).items() if method.writes_with(kind)]
 
     def _prompted(self, asked: Asked) -> tuple[Int[Tensor, "n k"], int]:
         """Given tokens and how many each text has."""
