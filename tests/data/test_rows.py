@@ -84,9 +84,7 @@ def test_a_row_holds_a_text_and_its_end_from_there_on(stories, tmp_path) -> None
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_rows_are_the_same_after_an_interruption(
-    stories, tmp_path, monkeypatch, processes
-) -> None:
+def test_rows_are_the_same_after_an_interruption(stories, tmp_path, monkeypatch, processes) -> None:
     monkeypatch.setattr(preparation, "GROUP", 7)
     corpus, layout = in_texts(stories, "sentence"), Rows(20)
     done: list[int] = []
