@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from flowlm.judges.own import RunJudge
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
 from flowlm.run import assess
-from flowlm.sampling import Bridge, Euler, Jumps, LeftToRight, Replace, Sampler, Unmask
+from flowlm.sampling import Bridge, Euler, Jumps, Replace, Sampler, Unmask
 
 EVALUATIONS = (1, 2, 4, 8, 16, 64)
 TEMPERATURES = (1.0, 0.85, 0.7)
@@ -109,8 +109,8 @@ def judged(tokens: Tokens, judges: Sequence[RunJudge], real: RealText | None) ->
         "tokens": float(scored[0].tokens.double().mean()),
     }
     if real is not None:
-        assert real.known is not None
-        found["novel_4"] = float(real.known.novelty(tokens, 4).nanmean())
+        novel = None if real.known is None else real.known.novelty(tokens, 4)
+        found["novel_4"] = None if novel is None else float(novel.nanmean())
         for kind in ("hand", "bigram"):
             distance = real.energy(tokens, kind)
             found[f"energy_{kind}"] = None if distance is None else distance[0]
@@ -125,37 +125,41 @@ def written(
     seed = model.experiment.train.seed
     for name, way in ways(model.experiment.sampler).items():
         of = found[name] = {}
-        counts = EVALUATIONS if way.counts_steps else (1,)
-        for count in counts:
-            steps = most_steps(way, count, model.length)
-            if steps is None or (count == 1 and name != next(iter(ways(model.experiment.sampler)))):
-                continue  # one step is the same in all ways of a kind
-            of[str(count)] = {}
-            for temperature in TEMPERATURES if takes_temperature(way, steps) else (1.0,):
-                turned = way if temperature == 1 else replace(way, temperature=temperature)
-                tokens = model.sample(TEXTS, steps, seed, sampler=turned).cpu()
-                of[str(count)][str(temperature)] = judged(tokens, judges, real)
+        for count, steps in steps_of(way, model.length).items():
+            texts = of[str(count)] = {}
+            for temperature in TEMPERATURES if is_cooled(way, steps) else (1.0,):
+                sampler = warmed(way, temperature)
+                tokens = model.sample(TEXTS, steps, seed, sampler=sampler).cpu()
+                texts[str(temperature)] = judged(tokens, judges, real)
     return found
 
 
-def most_steps(sampler: Sampler, evaluations: int, length: int) -> int | None:
-    """The most steps that take no more evaluations; None where one step takes more."""
+def steps_of(sampler: Sampler, length: int) -> dict[int, int]:
+    """The most steps that take no more evaluations, by EVALUATIONS; left to right as it goes."""
     if not sampler.counts_steps:
-        return 1
-    fitting = (
-        k for k in range(evaluations, 0, -1) if sampler.evaluations(k, length) <= evaluations
-    )
-    return next(fitting, None)
+        return {sampler.evaluations(1, length): 1}
+    found = {}
+    for count in EVALUATIONS:
+        fitting = (k for k in range(count, 0, -1) if sampler.evaluations(k, length) <= count)
+        if steps := next(fitting, 0):
+            found[count] = steps
+    return found
 
 
-def takes_temperature(sampler: Sampler, steps: int) -> bool:
-    """Whether it changes what is written: a flow's last step reads off the likeliest tokens."""
-    own = any(field.name == "temperature" for field in fields(sampler))
-    return own and (steps > 1 or isinstance(sampler, Unmask | Replace | LeftToRight))
+def is_cooled(sampler: Sampler, steps: int) -> bool:
+    """Whether temperature changes what is written: a jump's last step reads off its answer."""
+    return "temperature" in vars(sampler) and (steps > 1 or not isinstance(sampler, Jumps))
+
+
+def warmed(sampler: Sampler, temperature: float) -> Sampler:
+    """The same sampler at another temperature."""
+    if temperature == 1:
+        return sampler
+    return replace(sampler, temperature=temperature)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def gaps(tokens: Tokens, stop: int | None) -> dict[str, Tensor]:
-    """Which tokens are to be written, (n, l): the middle half of a text, or half of it at random."""
+    """Tokens that are to be written, (n, l): the middle half of a text, or half at random."""
     count, length = tokens.shape
     size = torch.full((count,), length) if stop is None else count_to_stop(tokens, stop)
     place, size = torch.arange(length), size[:, None]
@@ -181,7 +185,7 @@ def infilled(
             for count in (1, 2, 4, 8, 16):
                 of = found[name][f"{way}, {count}"] = {}
                 for temperature in (1.0, 0.8):
-                    turned = replace(sampler, temperature=temperature)
+                    turned = warmed(sampler, temperature)
                     prompt = tokens.masked_fill(gap, FREE)
                     texts = model.sample(None, count, 0, prompt, sampler=turned).cpu()
                     of[str(temperature)] = _filled(texts, tokens, gap, judges, stop)

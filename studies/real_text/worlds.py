@@ -29,7 +29,7 @@ class World:
     """Whether a text is a sentence in a row of its own; else it is cut from packed documents."""
     size: Size
     plan: Plan
-    """Of all trainings; its steps are those of masked diffusion, whose operations are the budget."""
+    """Of all trainings; its steps are those of masked diffusion, which are the budget."""
 
     def place(self, out: Path) -> Path:
         """Where its text is prepared."""
@@ -46,7 +46,7 @@ class World:
         prepare(corpus, self.place(out), tokenizer, layout)
 
     def experiment(self, recipe: Experiment, out: Path) -> Experiment:
-        """A text recipe in this world; its steps and its rate are as to those of masked diffusion."""
+        """A text recipe in this world, with steps and rate as they are to masked diffusion's."""
         steps = round(self.plan.steps * recipe.train.steps / text.PLAN.steps)
         lr = self.plan.lr * recipe.train.lr / text.PLAN.lr
         return replace(

@@ -235,7 +235,7 @@ WORDS = {"name", "kind", "clock", "path", "documents", "tokenizer", "begin", "en
 FRACTIONS = {"valid", "dropout", "attention_cap", "output_cap", "lr", "decay", "beta2"} | {
     "weight_decay", "clip", "ema", "temperature"
 }  # fmt: skip
-SWITCHES = {"compile", "recompute"}
+SWITCHES = {"compile", "recompute", "lower"}
 
 
 @pytest.mark.parametrize("wrong", [[], {}, [1], {"a": 1}], ids=repr)

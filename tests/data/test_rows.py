@@ -21,7 +21,7 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.tokens import Prepared
 from flowlm.errors import Notice, Refusal
 
-STORIES = [f"One day cat {i} sat. It ran {'far ' * (i % 4)}off! The end" for i in range(240)]
+STORIES = [f"One day cat {i} sat. It ran {'far ' * (i % 4)}off! The dig" for i in range(240)]
 LETTERS = Tokenizer.characters(STORIES)
 
 
@@ -65,7 +65,7 @@ def test_a_row_holds_a_text_and_its_end_from_there_on(stories, tmp_path) -> None
     with pytest.warns(Notice, match="were cut"):
         cut = prepare(corpus, tmp_path / "cut", LETTERS, Rows(20, "cut"))
     every = [(split, text) for split, text, _ in corpus.read()]
-    assert {text for _, text in every} >= {"One day cat 7 sat.", "It ran far off!", "The end"}
+    assert {text for _, text in every} >= {"One day cat 7 sat.", "It ran far off!", "The dig"}
     for split in ("train", "valid"):
         own = [text for of, text in every if of == split]
         assert texts(dropped, split) == [text for text in own if len(text) <= 20]
@@ -152,13 +152,13 @@ def test_rows_that_cannot_be_are_refused(stories, tmp_path, refused) -> None:
 
 
 def test_only_the_tokenizer_of_rows_ends_at_the_end() -> None:
-    ids = [*LETTERS.encode("cat"), LETTERS.end, *LETTERS.encode("dog")]
+    ids = [*LETTERS.encode("cat"), LETTERS.end, *LETTERS.encode("fog")]
     own = LETTERS.of_rows()
     for rows in (own, pickle.loads(pickle.dumps(own))):
         assert (rows.decode(ids), rows.plain(ids), rows.stop) == ("cat", "cat", LETTERS.end)
         assert "".join(rows.pieces(ids)) == "cat"
         assert rows.fingerprint == LETTERS.fingerprint
-    assert (LETTERS.decode(ids), LETTERS.stop) == ("cat\ndog", None)
+    assert (LETTERS.decode(ids), LETTERS.stop) == ("cat\nfog", None)
 
 
 @pytest.mark.parametrize("kind", ["characters", "bpe", "file"])

@@ -126,6 +126,8 @@ def _spread(text: NDArray[np.integer]) -> NDArray[np.integer]:
 
 def _among(values: UInt64[np.ndarray, "..."], known: UInt64[np.ndarray, " n"]) -> np.ndarray:
     """Whether each value is in a sorted array."""
+    if not len(known):
+        return np.zeros(values.shape, bool)
     at = np.searchsorted(known, values).clip(max=len(known) - 1)
     return known[at] == values
 
