@@ -19,7 +19,7 @@ Nll = Callable[[Batch, Streams], Float[Tensor, "b l"] | None]
 AT_ONCE = 32
 """Texts that are read at once."""
 
-DRAWS = 32
+DRAWS = 16
 """Times at which a bound reads a text: then texts differ by more than their draws do."""
 
 
