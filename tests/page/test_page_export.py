@@ -120,14 +120,15 @@ def test_the_clock_is_that_of_the_method(demo: str) -> None:
 
 
 def test_no_word_ends_the_script_and_no_path_is_told() -> None:
-    model = made(FlowMap(input=PosteriorInput(), teacher=None), letters="</script>&\"'!-")
-    model.experiment = replace(model.experiment, init="/home/me/start")
+    method = FlowMap(input=PosteriorInput(), teacher="/home/me/secret")
+    model = made(method, letters="</script>&\"'!-")
     page = page_of(model, "</title><script>")
     parts = Parts(page)
     assert set("</>&\"'!-") <= set(json.loads(parts.texts["facts"])["words"])
     assert set(parts.texts) == {"script", "style", "facts", "weights"}
     assert "/home" not in page
     assert "diary" not in page
+    assert "secret" not in page
 
 
 def test_scripts_are_joined_in_the_order_in_which_they_need_each_other() -> None:

@@ -14,7 +14,6 @@ from flowlm.errors import Refusal
 from flowlm.experiment import to_json
 from flowlm.files import new_file
 from flowlm.hub.names import SHIPPED
-from flowlm.model.export import without_places
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
 from flowlm.model.weights import Weights
@@ -48,7 +47,7 @@ def page_of(model: LanguageModel, name: str) -> str:
 
 def facts_of(model: LanguageModel, name: str) -> str:
     """The JSON that the engine reads of a model besides its weights (page/engine/model.js)."""
-    told = json.loads(to_json(without_places(model.experiment)))
+    told = json.loads(to_json(model.experiment))
     require_runs(told, model)
     tokenizer = model.parts.require_tokenizer("a page has no words for it")
     vocab = model.network.vocab
@@ -58,7 +57,9 @@ def facts_of(model: LanguageModel, name: str) -> str:
             "parameters": sum(p.numel() for p in model.network.parameters()),
             "usual_steps": model.experiment.method.usual_steps,
         },
-        "method": told["method"], "sampler": told["sampler"], "size": told["size"],
+        # Neither teacher nor data: a page tells no paths.
+        "method": {key: told["method"][key] for key in ("kind", "input", "clock")},
+        "sampler": told["sampler"], "size": told["size"],
         "length": model.length, "vocab": vocab,
         "words": [tokenizer.decode([token]) for token in range(vocab)],
         "clock": _clock(model) if told["method"]["clock"] == "decoding" else None,
