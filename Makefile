@@ -18,9 +18,11 @@ lint: .venv/developed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# The site needs its own tools alone: the reference is read off the source.
-docs: .venv/documented
+# The site needs its own tools alone: the reference is read off the source. The demo's model is put
+# beside its pages, as a page that writes in the browser.
+docs: .venv/documented .venv/installed
 	$(BIN)/zensical build --strict --clean
+	$(BIN)/flowlm export demo --page site/playground.html
 
 # What a release publishes, built and tried in a virtual environment that has nothing else.
 dist:

@@ -44,6 +44,7 @@ SOUND = {
     "sample": "sample demo --num 1",
     "evaluate": "evaluate demo --num 2 --steps 1 --out out",
     "convert": "convert demo out",
+    "export": "export demo --page out",
     "publish": "publish demo owner/name",
     "text-flow": f"train text-flow {SMALL}",
     "text-flow-map": f"train text-flow-map --method.teacher None {SMALL}",
@@ -56,6 +57,7 @@ KINDS = {
     "sample": options.Sample,
     "evaluate": options.Evaluate,
     "convert": options.Convert,
+    "export": options.Export,
     "publish": options.Publish,
 }
 
@@ -124,10 +126,14 @@ def commands() -> Iterator[Case]:
             for value in _bad(option.rpartition(".")[2].strip("-"), kind):
                 yield _case([*sound, option, value])
     for place in READ:
-        for command in ("sample", "evaluate", "convert", "publish", "train --resume", "prepare"):
+        for command in (
+            "sample", "evaluate", "convert", "export", "publish", "train --resume", "prepare",
+        ):  # fmt: skip
             others = {"convert": ["new"], "publish": ["a/b"], "prepare": ["--out", "new"]}
+            others["export"] = ["--page", "new"]
             yield _case([*command.split(), place, *others.get(command, [])])
     yield _case(["convert", "demo", "text.txt"])
+    yield from (_case(["export", "demo", "--page", place]) for place in WRITTEN)
     for words in ("", " ", "trian", "train", "train --resume", "train nope", "sample", "--nope"):
         yield _case(words.split(" ") if words else [""])
 

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "recipes/": ("experiment", "methods", "nn.size", "sampling", "tasks", "train.plan"),
     "model/": (
         *("errors", "files", "checks", "experiment", "core", "chunked", "nn", "methods"),
-        *("data", "evaluate", "hub", "machine", "sampling", "tasks"),
+        *("data", "evaluate", "hub", "machine", "page", "sampling", "tasks"),
     ),
     "judges/": ("errors", "files", "checks", "core", "chunked", "evaluate", "hub", "model"),
     "run/": (

@@ -55,6 +55,7 @@ MISTYPED = [
     ["evaluate", "nope"],
     ["evaluate", "demo", "--judge", "nope"],
     ["convert", "nope", "x"],
+    ["export", "nope", "--page", "x"],
     ["publish", "nope", "me/model"],
     ["train", "--resume", "nope"],
     ["train", "text-flow", "--data.path", "nope"],

@@ -50,7 +50,16 @@ HELPED = [
     ["recipes"],
     *[
         [command, "--help"]
-        for command in ("demo", "prepare", "train", "sample", "evaluate", "convert", "publish")
+        for command in (
+            "demo",
+            "prepare",
+            "train",
+            "sample",
+            "evaluate",
+            "convert",
+            "export",
+            "publish",
+        )
     ],
     *[["train", recipe, "--help"] for recipe in (*RECIPES, *CHAINS)],
 ]
@@ -129,6 +138,7 @@ def test_every_command_that_is_listed_exists(flowlm: Callable) -> None:
         "sample",
         "evaluate",
         "convert",
+        "export",
         "publish",
     ):
         assert f"\n  {command}" in listed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -215,6 +216,19 @@ def test_sizes_names_and_paths(client: TestClient) -> None:
     assert answer.status_code == 200
     assert "default-src 'self'" in answer.headers["content-security-policy"]
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_page_has_all_that_it_names(client: TestClient) -> None:
+    page = client.get("/").text
+    script = client.get("/page/server.js")
+    named = re.findall(r'(?:src|href)="([^"]+)"', page)
+    named += [f"/page/{name}" for name in re.findall(r'from "\./([^"]+)"', script.text)]
+    assert {"/page/server.js", "/page/page.js", "/page/style.css"} == set(named)
+    for name in named:
+        answer = client.get(name)
+        assert answer.status_code == 200
+        kind = "text/css" if name.endswith(".css") else "text/javascript"
+        assert answer.headers["content-type"].startswith(kind)
 
 
 def test_models_vocabulary_and_metrics(client: TestClient, demo: LanguageModel) -> None:

@@ -63,11 +63,13 @@ def run_command(command: str, words: Sequence[str]) -> int:
             return runs(parsed(options.Runs, command, words))
         case "convert":
             return convert(parsed(options.Convert, command, words))
+        case "export":
+            return export(parsed(options.Export, command, words))
         case "publish":
             return publish(parsed(options.Publish, command, words))
     known = (
         "demo", "recipes", "prepare", "train", "sample", "evaluate", "compare", "runs", "convert",
-        "publish", "serve",
+        "export", "publish", "serve",
     )  # fmt: skip
     raise Refusal(f"There is no command {command}{meant(command, known)}; see flowlm --help.")
 
@@ -172,6 +174,17 @@ def convert(chosen: options.Convert) -> int:
 
     written = sharing.convert(source, chosen.target, chosen.tokenizer)
     print(f"{chosen.target}: {written}. Write with it: flowlm sample {chosen.target}")
+    return 0
+
+
+def export(chosen: options.Export) -> int:
+    """Write a page with a model inside."""
+    find_model(chosen.run)
+    from flowlm.model.page import export_page
+
+    export_page(chosen.run, chosen.page, chosen.tokenizer)
+    size = chosen.page.stat().st_size / 1e6
+    print(f"{chosen.page}: {size:.1f} MB. Open it in a browser, or put it on any web server.")
     return 0
 
 

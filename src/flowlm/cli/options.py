@@ -278,6 +278,22 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a model into one HTML file: a page that writes in any browser, without a server.
+
+    The page runs flows and flow maps with the input posterior or bayes, of at most 16 million
+    parameters; it stores weights as float16 and sends nothing anywhere.
+    """
+
+    run: tyro.conf.Positional[str]
+    """The model, as in `flowlm sample`."""
+    page: Path
+    """The new file, such as demo.html."""
+    tokenizer: str | None = None
+    """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
+
+
+@dataclass(frozen=True)
 class Publish:
     """Publish a model on the Hugging Face hub, with a card written from its report."""
 

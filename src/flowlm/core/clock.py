@@ -100,7 +100,7 @@ class Decoding(Clock):
         return self.vocab * (1 + a).square() * mean
 
 
-_INTERVALS = 8192
+INTERVALS = 8192
 
 
 @cache
@@ -112,7 +112,7 @@ def _table(vocab: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor
 @cache
 def _decoding_table(vocab: int) -> tuple[Tensor, Tensor]:
     """(t, tau), both increasing from 0 to 1, in float64."""
-    ts = torch.linspace(0, 1, _INTERVALS + 1, dtype=torch.float64)
+    ts = torch.linspace(0, 1, INTERVALS + 1, dtype=torch.float64)
     z, mass = _normal()
     log_phi = torch.special.log_ndtr
     lifts = _lift(ts).split(512)

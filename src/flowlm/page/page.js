@@ -1,28 +1,41 @@
-// The page of a served model: the same noise is written again whenever something changes.
+// The page of a model: the same noise is written again whenever something changes.
+//
+// A writer is asked, a server (server.js) or the model inside the page (engine/writer.js):
+//   model()            id, method, parameters, length, usual_steps, words (the text of each token)
+//   film(asked, late)  {frames, ended}; null if late() has come to say that nobody waits any more
+//   copies, copied(asked), note: what the button says and copies, and a sentence for the page
 
 const find = (id) => document.getElementById(id);
 const controls = ["steps", "seed", "temperature"];
 const WAIT = 60; // milliseconds without a change, before it is written
 
+let writer = null;
 let frames = [];
-let ended = null;
 let pins = [];
 let asked = 0; // number of the last request: answers of earlier ones are too late
 let timer = 0;
 let playing = 0;
 
-async function start() {
-  const models = await (await fetch("/v1/models")).json();
-  const model = models.data[0];
-  const of = model.flowlm;
+export async function start(theWriter) {
+  writer = theWriter;
+  try {
+    await prepare();
+  } catch (error) {
+    find("said").textContent = error.message;
+  }
+}
+
+async function prepare() {
+  const model = await writer.model();
   find("model").textContent =
-    `${model.id} · ${of.method} · ${of.parameters.toLocaleString("en")} parameters · ` +
-    `texts of ${of.length} tokens`;
-  pins = Array(of.length).fill(null);
-  find("steps").value = of.usual_steps;
-  const words = (await (await fetch("/v1/vocabulary")).json()).words;
-  if (words.length <= 2000) {
-    find("words").replaceChildren(...words.map((word) => new Option(word)));
+    `${model.id} · ${model.method} · ${model.parameters.toLocaleString("en")} parameters · ` +
+    `texts of ${model.length} tokens`;
+  find("note").textContent = writer.note;
+  find("copy").textContent = writer.copies;
+  pins = Array(model.length).fill(null);
+  find("steps").value = model.usual_steps;
+  if (model.words.length <= 2000) {
+    find("words").replaceChildren(...model.words.map((word) => new Option(word)));
   }
   for (const name of controls) find(name).addEventListener("input", change);
   find("frame").addEventListener("input", () => { stop(); show(); });
@@ -30,13 +43,26 @@ async function start() {
   find("free").addEventListener("click", () => { pins.fill(null); change(); });
   find("copy").addEventListener("click", copy);
   find("choice").addEventListener("close", chosen);
+  addEventListener("hashchange", follow);
+  follow();
+}
+
+// Write what the address says after its #, as `asked` in JSON; without it what the controls say.
+function follow() {
+  try {
+    const linked = { temperature: 1, ...JSON.parse(decodeURIComponent(location.hash.slice(1))) };
+    for (const name of controls) if (name in linked) find(name).value = linked[name];
+    pins = pins.map((_, place) => linked.given?.[place] ?? null);
+  } catch {
+    // No link, or not one of this page.
+  }
   change();
 }
 
-function body() {
-  const settings = Object.fromEntries(controls.map((name) => [name, Number(find(name).value)]));
-  if (settings.temperature === 1) delete settings.temperature;
-  return JSON.stringify({ ...settings, given: pins });
+function settings() {
+  const chosen = Object.fromEntries(controls.map((name) => [name, Number(find(name).value)]));
+  if (chosen.temperature === 1) delete chosen.temperature;
+  return { ...chosen, given: pins };
 }
 
 function change() {
@@ -49,16 +75,10 @@ async function write() {
   stop();
   const mine = ++asked;
   try {
-    const answer = await fetch("/v1/film", {
-      method: "POST", headers: { "content-type": "application/json" }, body: body(),
-    });
-    const text = await answer.text();
+    const film = await writer.film(settings(), () => mine !== asked);
     if (mine !== asked) return;
-    if (!answer.ok) throw new Error(JSON.parse(text).error.message);
-    const lines = text.trim().split("\n").map((line) => JSON.parse(line));
-    ended = lines.pop();
-    if (ended.error) throw new Error(ended.error.message);
-    frames = lines;
+    const { ended } = film;
+    frames = film.frames;
     find("frame").max = frames.length - 1;
     find("frame").value = frames.length - 1;
     const passes = ended.evaluations === 1 ? "1 evaluation" : `${ended.evaluations} evaluations`;
@@ -146,10 +166,10 @@ function stop() {
 }
 
 async function copy() {
-  const escaped = body().replaceAll("'", "'\\''");
-  const words = `curl -s ${location.origin}/v1/film -H 'content-type: application/json' -d '${escaped}'`;
-  await navigator.clipboard.writeText(words);
-  find("said").textContent = "Copied.";
+  try {
+    await navigator.clipboard.writeText(writer.copied(settings()));
+    find("said").textContent = "Copied.";
+  } catch {
+    find("said").textContent = "This browser does not let the page copy.";
+  }
 }
-
-start().catch((error) => { find("said").textContent = error.message; });
