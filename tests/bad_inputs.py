@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowlm.cli import main, options
+from flowlm.cli.preparing import Prepare
 from flowlm.errors import Refusal
 from flowlm.recipes import RECIPES
 
@@ -53,7 +54,7 @@ SOUND = {
 }
 KINDS = {
     "demo": options.Demo,
-    "prepare": options.Prepare,
+    "prepare": Prepare,
     "sample": options.Sample,
     "evaluate": options.Evaluate,
     "convert": options.Convert,

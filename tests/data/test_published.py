@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from flowlm.cli import options
+from flowlm.cli.preparing import Prepare
 from flowlm.data import preparation
 from flowlm.data.corpora.cleaning import articles, detokenised
 from flowlm.data.corpora.published import LM1B, OPENWEBTEXT, PUBLISHED, WIKITEXT103, Part
@@ -239,6 +239,6 @@ def test_what_is_not_text8_is_refused(tmp_path, refused) -> None:
 
 
 def test_the_help_names_every_published_corpus() -> None:
-    text = " ".join((options.Prepare.__doc__ or "").split())
+    text = " ".join((Prepare.__doc__ or "").split())
     listed = text.split("Published corpora: ")[1].split(".")[0]
     assert listed.split(", ") == list(PUBLISHED)

@@ -14,7 +14,7 @@ from flowlm.cli.parse import (
     sampler,
     sampling_options,
 )  # fmt: skip
-from flowlm.cli.preparing import prepare
+from flowlm.cli.preparing import Prepare, prepare
 from flowlm.cli.sampling import sample
 from flowlm.cli.serving import Serve, serve
 from flowlm.cli.training import train
@@ -50,7 +50,7 @@ def run_command(command: str, words: Sequence[str]) -> int:
         case "demo":
             return demo(parsed(options.Demo, command, words))
         case "prepare":
-            return prepare(parsed(options.Prepare, command, words))
+            return prepare(parsed(Prepare, command, words))
         case "sample":
             return sample(words)
         case "serve":

@@ -23,54 +23,6 @@ class Demo:
 
 
 @dataclass(frozen=True)
-class Prepare:
-    """Tokenise text once, into memory-mapped files that many runs can share.
-
-    Published corpora: lm1b, lm1b-cls, lm1b-unpacked, openwebtext, text8, wikitext103, fineweb-edu,
-    tinystories.
-    What was interrupted goes on with the same command.
-    """
-
-    path: tyro.conf.Positional[str]
-    """A published corpus; a UTF-8 text file, a directory of .txt files, or a glob; a parquet or
-    JSON file, or a directory of them; or hf:owner/name[@revision] on the Hugging Face hub."""
-    out: Path | None = None
-    """The new directory; by default data/NAME for a published corpus."""
-    tokenizer: str | None = None
-    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or hf:owner/name; for a published
-    corpus, a copy of its own."""
-    vocab: int = 4096
-    """Size of a BPE vocabulary trained here."""
-    documents: Literal["line", "blank", "endoftext"] = "line"
-    """What separates documents: the end of a line, a blank line, or <|endoftext|>."""
-    layout: Literal["packed", "rows"] = "packed"
-    """packed: documents one after the other, cut anywhere. rows: a text a row, filled up with the
-    token of its end."""
-    length: int = 128
-    """Tokens of a row, with --layout rows."""
-    texts: Literal["document", "sentence", "line"] = "document"
-    """What gets a row of its own."""
-    long: Literal["drop", "cut"] = "drop"
-    """What becomes of a text that is longer than its row."""
-    lower: bool = False
-    """Read all text in lower case: the tokenizer does so, with prompts too."""
-    valid: float = 0.05
-    """Share of the documents held out for validation."""
-    unknown: float = 0.01
-    """Share of the text that the tokenizer may not know."""
-    column: str = "text"
-    """The column of a table that holds the text."""
-    subset: str | None = None
-    """Of a data set on the hub."""
-    source: Path | None = None
-    """A directory that holds the files of a published corpus."""
-    whole: bool = False
-    """Fetch everything from the hub before the first document is read."""
-    jobs: int = 0
-    """Processes that tokenise; 0 takes one a core."""
-
-
-@dataclass(frozen=True)
 class Train:
     """Train a recipe.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import tyro
 
 from flowlm.checks import whole
-from flowlm.cli import options
 from flowlm.errors import Refusal
 from flowlm.experiment.experiment import LENGTH
 
@@ -19,7 +21,55 @@ JOBS = 2**10
 """Processes that tokenise, at most: no machine has work for more."""
 
 
-def prepare(chosen: options.Prepare) -> int:
+@dataclass(frozen=True)
+class Prepare:
+    """Tokenise text once, into memory-mapped files that many runs can share.
+
+    Published corpora: lm1b, lm1b-cls, lm1b-unpacked, openwebtext, text8, wikitext103, fineweb-edu,
+    tinystories.
+    What was interrupted goes on with the same command.
+    """
+
+    path: tyro.conf.Positional[str]
+    """A published corpus; a UTF-8 text file, a directory of .txt files, or a glob; a parquet or
+    JSON file, or a directory of them; or hf:owner/name[@revision] on the Hugging Face hub."""
+    out: Path | None = None
+    """The new directory; by default data/NAME for a published corpus."""
+    tokenizer: str | None = None
+    """characters, bpe, a file or folder, bert-base-uncased, gpt2, or hf:owner/name; for a published
+    corpus, a copy of its own."""
+    vocab: int = 4096
+    """Size of a BPE vocabulary trained here."""
+    documents: Literal["line", "blank", "endoftext"] = "line"
+    """What separates documents: the end of a line, a blank line, or <|endoftext|>."""
+    layout: Literal["packed", "rows"] = "packed"
+    """packed: documents one after the other, cut anywhere. rows: a text a row, filled up with the
+    token of its end."""
+    length: int = 128
+    """Tokens of a row, with --layout rows."""
+    texts: Literal["document", "sentence", "line"] = "document"
+    """What gets a row of its own."""
+    long: Literal["drop", "cut"] = "drop"
+    """What becomes of a text that is longer than its row."""
+    lower: bool = False
+    """Read all text in lower case: the tokenizer does so, with prompts too."""
+    valid: float = 0.05
+    """Share of the documents held out for validation."""
+    unknown: float = 0.01
+    """Share of the text that the tokenizer may not know."""
+    column: str = "text"
+    """The column of a table that holds the text."""
+    subset: str | None = None
+    """Of a data set on the hub."""
+    source: Path | None = None
+    """A directory that holds the files of a published corpus."""
+    whole: bool = False
+    """Fetch everything from the hub before the first document is read."""
+    jobs: int = 0
+    """Processes that tokenise; 0 takes one a core."""
+
+
+def prepare(chosen: Prepare) -> int:
     """Tokenise a corpus into memory-mapped files."""
     from rich.progress import Progress
 
@@ -58,12 +108,12 @@ def prepare(chosen: options.Prepare) -> int:
     return 0
 
 
-def _published(chosen: options.Prepare) -> tuple[Corpus, Tokenizer, Layout]:
+def _published(chosen: Prepare) -> tuple[Corpus, Tokenizer, Layout]:
     """A published corpus as it is published, or, where no packing of it is, as it is wanted."""
     from flowlm.data import finding
 
     known = finding.PUBLISHED[chosen.path]
-    usual = options.Prepare(chosen.path)
+    usual = Prepare(chosen.path)
     fixed = ("documents", "valid", "column", "subset")
     own = ("vocab", "layout", "length", "texts", "long", "lower")
     for name in fixed if known.is_open else (*fixed, *own):
@@ -78,7 +128,7 @@ def _published(chosen: options.Prepare) -> tuple[Corpus, Tokenizer, Layout]:
     return _as_chosen(chosen, corpus, chosen.tokenizer or known.tokenizer)
 
 
-def _own_corpus(chosen: options.Prepare) -> Corpus:
+def _own_corpus(chosen: Prepare) -> Corpus:
     """Text of files, or of a data set on the hub."""
     from flowlm.data import finding
     from flowlm.hub.names import hub_id
@@ -96,14 +146,14 @@ def _own_corpus(chosen: options.Prepare) -> Corpus:
 
 
 def _as_chosen(
-    chosen: options.Prepare, corpus: Corpus, tokenizer: str | None
+    chosen: Prepare, corpus: Corpus, tokenizer: str | None
 ) -> tuple[Corpus, Tokenizer, Layout]:
     """A corpus in the texts that are wanted, its tokenizer, and how its ids lie."""
     from flowlm.data.corpora.texts import in_texts
     from flowlm.data.finding import make_tokenizer
     from flowlm.data.layout import Rows, Stream
 
-    usual = options.Prepare(chosen.path)
+    usual = Prepare(chosen.path)
     if chosen.vocab != usual.vocab and tokenizer != "bpe":
         raise Refusal("--vocab is the size of what --tokenizer bpe learns: leave it out.")
     corpus = in_texts(corpus, chosen.texts)
@@ -111,13 +161,13 @@ def _as_chosen(
     return corpus, make_tokenizer(tokenizer, chosen.vocab, corpus, chosen.lower), layout
 
 
-def _require_sound(chosen: options.Prepare) -> None:
+def _require_sound(chosen: Prepare) -> None:
     """Refuse options that would be ignored, and values that cannot be."""
     if not 0 <= chosen.unknown <= 1:
         raise Refusal("--unknown is a share: choose one from 0 to 1, such as 0.01.")
     whole("--jobs", chosen.jobs, 0, JOBS)
     whole("--length", chosen.length, 2, LENGTH)
-    usual = options.Prepare(chosen.path)
+    usual = Prepare(chosen.path)
     for name in ("length", "texts", "long") if chosen.layout == "packed" else ():
         if vars(chosen)[name] != vars(usual)[name]:
             raise Refusal(f"--{name} is about rows: give --layout rows, or leave it out.")
