@@ -130,13 +130,15 @@ def commands() -> Iterator[Case]:
         for command in (
             "sample", "evaluate", "convert", "export", "publish", "train --resume", "prepare",
         ):  # fmt: skip
-            others = {"convert": ["new"], "publish": ["a/b"], "prepare": ["--out", "new"]}
-            others["export"] = ["--page", "new"]
+            others: dict[str, list[str]] = {
+                "convert": ["new"], "publish": ["a/b"], "prepare": ["--out", "new"],
+                "export": ["--page", "new"],
+            }  # fmt: skip
             yield _case([*command.split(), place, *others.get(command, [])])
     yield _case(["convert", "demo", "text.txt"])
     yield from (_case(["export", "demo", "--page", place]) for place in WRITTEN)
     for words in ("", " ", "trian", "train", "train --resume", "train nope", "sample", "--nope"):
-        yield _case(words.split(" ") if words else [""])
+        yield _case([*words.split(" ")] if words else [""])
 
 
 def _options(command: str) -> Iterator[tuple[str, Any]]:
