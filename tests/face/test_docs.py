@@ -47,6 +47,18 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(there)
 
 
+def test_the_table_of_the_readme_is_that_of_the_demo() -> None:
+    rows = re.findall(r"^\| .* \|$", PAGES[0].read_text("utf-8"), re.MULTILINE)
+    measured = [row for row in rows if " % / " in row]
+    assert len(measured) == 5
+    assert "\n".join(measured) in (ROOT / "docs" / "demo.md").read_text("utf-8")
+
+
+def test_the_readme_is_short() -> None:
+    """It says where to go; what is longer has a page in docs."""
+    assert len(PAGES[0].read_text("utf-8").splitlines()) <= 110
+
+
 def test_names_of_the_reference_are_there() -> None:
     for page in sorted((ROOT / "docs" / "api").glob("*.md")):
         text = page.read_text("utf-8")

@@ -30,7 +30,7 @@ from writing import usual
 
 SIZE = Size(blocks=2, width=16, heads=2, condition=8)
 LENGTH = 9
-README = Path(__file__).parents[2] / "README.md"
+START = Path(__file__).parents[2] / "docs" / "start.md"
 
 
 def made(method, size: Size = SIZE, data: Text | Generated | None = None) -> LanguageModel:
@@ -173,11 +173,11 @@ def test_an_export_needs_nothing_of_where_it_comes_from(
     assert read_experiment("export").data.path == str(tmp_path / "text.txt")
 
 
-def test_the_readme_loads_generates_and_saves(
+def test_the_first_steps_load_generate_and_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its example, word by word, on a small model in the released format that stands in."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", START.read_text("utf-8"), re.DOTALL)
     (code,) = (block for block in blocks if "hf:david3684/" in block)
     assert len([line for line in code.splitlines() if line.strip()]) < 10
     name = re.findall(r'"(hf:david3684/[^"]*)"', code)[0]
@@ -188,7 +188,7 @@ def test_the_readme_loads_generates_and_saves(
     fetched = {name: Path("fetched")}
     monkeypatch.setattr("flowlm.hub.transfer.fetch", lambda wanted, files: fetched[str(wanted)])
     capsys.readouterr()
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "docs/start.md", "exec"), {})
     shown = capsys.readouterr().out
     assert all(text in shown for text in model.generate(4, steps=1, seed=0))
     saved = re.findall(r'save\("([^"]*)"\)', code)[0]
