@@ -136,7 +136,8 @@ def commands() -> Iterator[Case]:
             }  # fmt: skip
             yield _case([*command.split(), place, *others.get(command, [])])
     yield _case(["convert", "demo", "text.txt"])
-    yield from (_case(["export", "demo", "--page", place]) for place in WRITTEN)
+    for option in ("--page", "--onnx"):
+        yield from (_case(["export", "demo", option, place]) for place in WRITTEN)
     for words in ("", " ", "trian", "train", "train --resume", "train nope", "sample", "--nope"):
         yield _case([*words.split(" ")] if words else [""])
 

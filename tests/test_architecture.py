@@ -82,6 +82,7 @@ ONLY_IN = {
     "rich": ("cli", "train/log.py", "run/demo.py"),
     "starlette": ("serve/",),
     "uvicorn": ("serve/running.py",),
+    "torch.onnx": ("model/onnx.py",),
     "torch.distributed": ("train/",),
     "trackio": ("train/track.py",),
     "wandb": ("train/track.py",),

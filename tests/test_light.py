@@ -56,6 +56,7 @@ MISTYPED = [
     ["evaluate", "demo", "--judge", "nope"],
     ["convert", "nope", "x"],
     ["export", "nope", "--page", "x"],
+    ["export", "nope", "--onnx", "x"],
     ["publish", "nope", "me/model"],
     ["train", "--resume", "nope"],
     ["train", "text-flow", "--data.path", "nope"],

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, BinaryIO, TextIO
 
 from flowlm.errors import Refusal
 
@@ -49,14 +49,28 @@ def new_file(path: Path) -> Iterator[TextIO]:
 
     A Refusal if `path` exists, or cannot be written; after any failure nothing is left behind.
     """
+    with (
+        _new(path) as partial,
+        partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        yield file
+
+
+@contextmanager
+def new_binary(path: Path) -> Iterator[BinaryIO]:
+    """A file of bytes to write to, otherwise as `new_file`."""
+    with _new(path) as partial, partial.open("xb") as file:
+        yield file
+
+
+@contextmanager
+def _new(path: Path) -> Iterator[Path]:
+    """As `replacing`, of a path where nothing is; failures are Refusals."""
     try:
         if os.path.lexists(path):
             raise Refusal(f"{path} exists already: remove it or choose another file.")
-        with (
-            replacing(path) as partial,
-            partial.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-        ):
-            yield file
+        with replacing(path) as partial:
+            yield partial
     except OSError as error:
         raise Refusal(
             f"{path} could not be written ({error.strerror or error}): free some space or choose "

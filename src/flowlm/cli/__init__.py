@@ -36,6 +36,7 @@ commands:
   runs                 list the runs: method, data, size, steps, last validation
   convert RUN DIR      from the released format to a flowlm export, and back
   export RUN --page F  one HTML file that writes with the model in a browser, without a server
+  export RUN --onnx F  the network of a flow or a flow map, for onnxruntime
   publish RUN HUB_ID   share a model, with a card written from its report
 
 `flowlm COMMAND --help` shows the options of a command. Start with: flowlm sample demo

@@ -178,14 +178,25 @@ def convert(chosen: options.Convert) -> int:
 
 
 def export(chosen: options.Export) -> int:
-    """Write a page with a model inside."""
+    """Write a page with a model inside, or the graph of its network."""
+    if (chosen.page is None) == (chosen.onnx is None):
+        raise Refusal("Name one file to write: --page FILE.html or --onnx FILE.onnx.")
     find_model(chosen.run)
-    from flowlm.model.page import export_page
+    if chosen.page is not None:
+        from flowlm.model.page import export_page
 
-    export_page(chosen.run, chosen.page, chosen.tokenizer)
-    size = chosen.page.stat().st_size / 1e6
-    print(f"{chosen.page}: {size:.1f} MB. Open it in a browser, or put it on any web server.")
+        export_page(chosen.run, chosen.page, chosen.tokenizer)
+        _written(chosen.page, "Open it in a browser, or put it on any web server.")
+    if chosen.onnx is not None:
+        from flowlm.model.onnx import export_onnx
+
+        export_onnx(chosen.run, chosen.onnx, chosen.tokenizer)
+        _written(chosen.onnx, "Run it with onnxruntime: docs/onnx.md has a writer of 25 lines.")
     return 0
+
+
+def _written(file: Path, use: str) -> None:
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB. {use}")
 
 
 def publish(chosen: options.Publish) -> int:

@@ -231,16 +231,20 @@ class Convert:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a model into one HTML file: a page that writes in any browser, without a server.
+    """Write a model into one file: a page for any browser, or a graph for onnxruntime.
 
-    The page runs flows and flow maps with the input posterior or bayes, of at most 16 million
-    parameters; it stores weights as float16 and sends nothing anywhere.
+    --page: an HTML file that writes without a server. It runs flows and flow maps with the input
+    posterior or bayes, of at most 16 million parameters; it stores weights as float16 and sends
+    nothing anywhere. --onnx: the network of a flow or a flow map, with weights in float32 and all
+    that a writer needs (docs/onnx.md).
     """
 
     run: tyro.conf.Positional[str]
     """The model, as in `flowlm sample`."""
-    page: Path
+    page: Path | None = None
     """The new file, such as demo.html."""
+    onnx: Path | None = None
+    """The new file, such as demo.onnx; this needs pip install 'flowlm[onnx]'."""
     tokenizer: str | None = None
     """In place of the model's own: a file or folder, bert-base-uncased, gpt2, or hf:owner/name."""
 

@@ -176,9 +176,10 @@ class Posterior(Encoder):
 
     def views(self, evidence: Evidence) -> Float[Tensor, "b l d"]:
         """The mean and the deviation of p = softmax(evidence + log prior)."""
-        return self._both(posterior(evidence, self.log_prior).expect(self.table))
+        return self.views_of(posterior(evidence, self.log_prior).expect(self.table))
 
-    def _both(self, mean: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+    def views_of(self, mean: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        """Both views, from the mean p @ E."""
         deviation = mean - self.log_prior.exp() @ self.table
         width = self.table.shape[1]
         return width**0.5 * mean + F.rms_norm(deviation, (width,))
@@ -195,7 +196,7 @@ class Posterior(Encoder):
         changed = MovingPrediction(rows, torch.zeros_like(rows.features), q).expect(self.table)
         with forward_ad.dual_level():
             mean = forward_ad.make_dual(rows.expect(self.table), changed)
-            views, dviews = forward_ad.unpack_dual(self._both(mean))
+            views, dviews = forward_ad.unpack_dual(self.views_of(mean))
             assert dviews is not None
             return views, dviews
 
