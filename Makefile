@@ -41,6 +41,7 @@ bench: .venv/developed
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.kills  # 15 minutes
 
 study: .venv/developed
