@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, QUIET, browsing
 
 import flowlm
 
 PAGE = files("flowlm.page")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def source(name: str) -> str:
@@ -37,29 +38,69 @@ def test_the_page_takes_nothing_from_elsewhere() -> None:
     assert not re.search(r"<script>|<style|style=|\son\w+=", source("index.html"))
 
 
+def test_requests_carry_the_token_and_no_other_place_keeps_it() -> None:
+    script = source("page.js")
+    # One place alone sends requests, and every path of the server is asked there.
+    assert script.count("fetch(") == 1
+    assert set(re.findall(r'ask\("([^"]+)"', script)) == {
+        "/v1/models", "/v1/vocabulary", "/v1/film",
+    }  # fmt: skip
+    assert "Bearer ${token}" in script
+    assert not re.search(r"localStorage|cookie", script)
+    assert 'id="token" type="password" autocomplete="off"' in source("index.html")
+
+
+@contextmanager
+def served(**environment: str) -> Iterator[str]:
+    """The address of a server of the demo's model."""
+    words = [sys.executable, "-m", "flowlm", "serve", "demo", "--port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split()[-1]
+        finally:
+            server.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_a_browser_gives_the_token_once(tmp_path: Path) -> None:
+    pytest.importorskip("starlette", reason="pip install 'flowlm[serve]'")
+    give = "find('token').value = '{}'; find('access').querySelector('button').click()"
+    give = give.replace("find(", "document.getElementById(")
+    opened, chips = "document.querySelector('#access[open]') !== null", "#tokens li"
+    with served(FLOWLM_TOKEN="secret") as place, browsing(tmp_path) as page:
+        page.open(place)
+        page.wait(opened)
+        assert page.value("document.getElementById('wrong').hidden")
+        page.value(give.format("another"))
+        page.wait(f"{opened} && !document.getElementById('wrong').hidden")
+        page.value(give.format("secret"))
+        page.wait(f"document.querySelectorAll('{chips}').length === 18")
+        assert not page.value(opened)
+        # The tab keeps it: the page is loaded again without a question.
+        page.value("window.before = true")
+        page.open(place)
+        page.wait(f"!window.before && document.querySelectorAll('{chips}').length === 18")
+        assert not page.value(opened)
+        assert page.value("sessionStorage.getItem('token')") == "secret"
+        assert page.problems == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 @pytest.mark.parametrize("width", [1200, 420])
 def test_a_browser_shows_the_text_of_the_noise(tmp_path: Path, width: int) -> None:
     pytest.importorskip("starlette", reason="pip install 'flowlm[serve]'")
-    words = [sys.executable, "-m", "flowlm", "serve", "demo", "--port", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdout is not None
-        place = server.stdout.readline().split()[-1]
-        try:
-            shown = subprocess.run(
-                [
-                    str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-                    "--no-first-run", "--disable-background-networking",
-                    "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-                    f"--user-data-dir={tmp_path}", f"--window-size={width},800",
-                    "--virtual-time-budget=8000", "--dump-dom", place,
-                ],
-                capture_output=True, text=True, timeout=60,
-            )  # fmt: skip
-        finally:
-            server.terminate()
+    with served() as place:
+        shown = subprocess.run(
+            [
+                str(CHROMIUM), *QUIET, "--enable-logging=stderr", f"--user-data-dir={tmp_path}",
+                f"--window-size={width},800", "--virtual-time-budget=8000", "--dump-dom", place,
+            ],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
     chips = re.findall(r"<li><button[^>]*>([^<]*)</button></li>", shown.stdout)
     assert " ".join(chips) == flowlm.load("demo", "cpu").generate(1, 1, 0)[0]
     assert "1 evaluation of the network" in shown.stdout

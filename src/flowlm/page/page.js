@@ -11,8 +11,40 @@ let asked = 0; // number of the last request: answers of earlier ones are too la
 let timer = 0;
 let playing = 0;
 
+let wanted = null; // the answer of the dialog, while it is open
+
+// A server with a token is asked with it: the dialog asks for it once, and this tab keeps it.
+async function ask(path, options = {}) {
+  const token = sessionStorage.getItem("token");
+  const own = token === null ? {} : { authorization: `Bearer ${token}` };
+  const answer = await fetch(path, { ...options, headers: { ...options.headers, ...own } });
+  if (answer.status !== 401) return answer;
+  wanted ??= token === sessionStorage.getItem("token") ? tokenOf(token) : null;
+  await wanted;
+  return ask(path, options);
+}
+
+function tokenOf(refused) {
+  const dialog = find("access");
+  find("wrong").hidden = refused === null;
+  find("token").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve, reject) => {
+    dialog.addEventListener("close", () => {
+      wanted = null;
+      if (dialog.returnValue !== "give") {
+        reject(new Error("This server answers with its token alone: load the page again to give it."));
+        return;
+      }
+      sessionStorage.setItem("token", find("token").value);
+      resolve();
+    }, { once: true });
+  });
+}
+
 async function start() {
-  const models = await (await fetch("/v1/models")).json();
+  const models = await (await ask("/v1/models")).json();
   const model = models.data[0];
   const of = model.flowlm;
   find("model").textContent =
@@ -20,7 +52,7 @@ async function start() {
     `texts of ${of.length} tokens`;
   pins = Array(of.length).fill(null);
   find("steps").value = of.usual_steps;
-  const words = (await (await fetch("/v1/vocabulary")).json()).words;
+  const words = (await (await ask("/v1/vocabulary")).json()).words;
   if (words.length <= 2000) {
     find("words").replaceChildren(...words.map((word) => new Option(word)));
   }
@@ -49,7 +81,7 @@ async function write() {
   stop();
   const mine = ++asked;
   try {
-    const answer = await fetch("/v1/film", {
+    const answer = await ask("/v1/film", {
       method: "POST", headers: { "content-type": "application/json" }, body: body(),
     });
     const text = await answer.text();
@@ -147,7 +179,9 @@ function stop() {
 
 async function copy() {
   const escaped = body().replaceAll("'", "'\\''");
-  const words = `curl -s ${location.origin}/v1/film -H 'content-type: application/json' -d '${escaped}'`;
+  const token = sessionStorage.getItem("token") === null ? "" : ` -H "authorization: Bearer $FLOWLM_TOKEN"`;
+  const kind = "-H 'content-type: application/json'";
+  const words = `curl -s ${location.origin}/v1/film ${kind}${token} -d '${escaped}'`;
   await navigator.clipboard.writeText(words);
   find("said").textContent = "Copied.";
 }
