@@ -23,6 +23,7 @@ from flowlm.hub.names import last_run
 from flowlm.judges.finding import find_judge
 from flowlm.machine.device import device_name
 from flowlm.model.finding import experiment_of, find_model
+from flowlm.model.front_matter import require_license
 from flowlm.recipes import CHAINS, RECIPES
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
@@ -177,10 +178,11 @@ def convert(chosen: options.Convert) -> int:
 
 def publish(chosen: options.Publish) -> int:
     """Upload a model with its card."""
+    license = require_license(chosen.license)
     run = find_model(chosen.run)
     from flowlm.model import publish as sharing
 
-    url = sharing.publish(str(run), chosen.repository, chosen.report, chosen.private)
+    url = sharing.publish(str(run), chosen.repository, chosen.report, chosen.private, license)
     print(f"Published: {url}\nLoad it: flowlm.load({chosen.repository!r})")
     return 0
 
