@@ -130,6 +130,8 @@ def test_every_command_that_is_listed_exists(flowlm: Callable) -> None:
         "evaluate",
         "convert",
         "publish",
+        "serve",
+        "completion",
     ):
         assert f"\n  {command}" in listed
         assert flowlm(command, "--help").status == 0

@@ -36,6 +36,7 @@ commands:
   runs                 list the runs: method, data, size, steps, last validation
   convert RUN DIR      from the released format to a flowlm export, and back
   publish RUN HUB_ID   share a model, with a card written from its report
+  completion SHELL     print a script with which bash, zsh or fish completes all this
 
 `flowlm COMMAND --help` shows the options of a command. Start with: flowlm sample demo
 """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowlm.cli import options
+from flowlm.cli.completion import Completion, script
 from flowlm.cli.parse import (
     meant,
     parsed,
@@ -38,6 +39,12 @@ Each answers to --help.
 recipes:"""
 
 
+COMMANDS = (
+    "demo", "recipes", "prepare", "train", "sample", "evaluate", "compare", "runs", "convert",
+    "publish", "serve", "completion",
+)  # fmt: skip
+
+
 def run_command(command: str, words: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     match command:
@@ -66,11 +73,11 @@ def run_command(command: str, words: Sequence[str]) -> int:
             return convert(parsed(options.Convert, command, words))
         case "publish":
             return publish(parsed(options.Publish, command, words))
-    known = (
-        "demo", "recipes", "prepare", "train", "sample", "evaluate", "compare", "runs", "convert",
-        "publish", "serve",
-    )  # fmt: skip
-    raise Refusal(f"There is no command {command}{meant(command, known)}; see flowlm --help.")
+        case "completion":
+            print(script(parsed(Completion, command, words).shell, COMMANDS, run_command), end="")
+            return 0
+    known = meant(command, COMMANDS)
+    raise Refusal(f"There is no command {command}{known}; see flowlm --help.")
 
 
 def recipes() -> int:
