@@ -33,6 +33,7 @@ for text in model.generate(4, steps=1, seed=0):
 # %%
 for frame in model.film(1, steps=4, seed=3):
     sure = frame.confidence()
+    assert sure is not None  # as it is where words are written one by one
     (text,) = model.decode(frame.tokens())
     print(f"tau {float(frame.tau[0, 0]):.2f}  least sure word {float(sure.min()):.0%}  {text}")
 

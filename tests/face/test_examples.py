@@ -93,6 +93,7 @@ def test_the_tour_shows_what_it_says() -> None:
     assert kept[0] >= kept[-1]
 
 
+@pytest.mark.slow
 def test_a_text_of_your_own_is_learnt_and_distilled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
