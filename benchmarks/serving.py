@@ -64,8 +64,7 @@ def main() -> None:
     if not quick:
         loop = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
         facts = {"command": "python -m benchmarks.serving", "cores": cores(), "loop": loop}
-        facts |= {"rate": RATE}
-        write_result("serving", facts | {"crowd": CROWD, "clients": CLIENTS} | found)
+        write_result("serving", facts | found)
 
 
 async def measured(server: Server, amounts: Amounts) -> dict[str, Any]:
@@ -100,7 +99,7 @@ async def arrivals(server: Server, seconds: float) -> dict[str, Any]:
     hang_up(free)
     times.sort()
     return {
-        "seconds": seconds, "requests": len(times), "statuses": dict(statuses),
+        "rate": RATE, "seconds": seconds, "requests": len(times), "statuses": dict(statuses),
         "p50_ms": at(times, 0.5), "p95_ms": at(times, 0.95), "p99_ms": at(times, 0.99),
         "most_ms": times[-1],
     }  # fmt: skip
@@ -114,7 +113,7 @@ async def crowd(server: Server, rounds: int) -> dict[str, Any]:
         asking = (c.ask(steps=1, seed=number * CROWD + i) for i, c in enumerate(clients))
         statuses.update(await asyncio.gather(*asking))
         hang_up(clients)
-    return {"rounds": rounds, "statuses": dict(statuses)}
+    return {"clients": CROWD, "rounds": rounds, "statuses": dict(statuses)}
 
 
 async def throughput(server: Server, amounts: Amounts) -> dict[str, Any]:
@@ -124,7 +123,7 @@ async def throughput(server: Server, amounts: Amounts) -> dict[str, Any]:
         for clients, found in rates.items():
             found.append(await asked(server, clients, amounts.asking))
     one, many = (statistics.median(found) for found in rates.values())
-    return {"one": rates[1], "many": rates[CLIENTS], "ratio": many / one}
+    return {"clients": CLIENTS, "one": rates[1], "many": rates[CLIENTS], "ratio": many / one}
 
 
 async def growth(server: Server, requests: int) -> dict[str, Any]:
