@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint docs dist bench study clean
+.PHONY: demo test test-slow lint docs dist constraints bench study clean
 
 demo: .venv/installed
 	$(BIN)/flowlm demo
@@ -34,6 +34,11 @@ dist:
 	.venv/dist/bin/pip install --quiet dist/*.whl
 	cd dist && ../.venv/dist/bin/flowlm sample demo --steps 1
 
+# The versions that the tests run with, for `pip install -c constraints.txt`.
+constraints: .venv/developed
+	$(BIN)/python .ci/constraints.py > constraints.part
+	mv constraints.part constraints.txt
+
 bench: .venv/developed
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.threads
@@ -43,6 +48,7 @@ bench: .venv/developed
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.kills  # 15 minutes
 
 study: .venv/developed

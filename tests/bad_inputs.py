@@ -168,6 +168,8 @@ def _bad(name: str, hint: Any) -> Sequence[str]:
         return BAD[kinds[0]]
     if name in ANYWHERE:
         return ()
+    if name == "license":
+        return "Apache-2.0", "", "two words", "mit\n- more", LONG
     return READ if name in READING else WRITTEN if kinds[0] is Path else ("nowhere/at/all",)
 
 
@@ -303,6 +305,8 @@ def _values(method: str, parameter: str) -> list[Any]:
             return ["report.json", 3, [1], {"title": 1}]
         case "private":
             return ["yes", 1]
+        case "license":
+            return [3, "", "Apache-2.0", "two words", "a\nb", ["mit"]]
         case "name":
             return [None, 3, 1.5, b"demo", ["demo"], *READ]
         case "device":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 MANY = 2**31 - 1
 """Of steps, texts and all that is counted in memory: what 32 bits hold."""
+
+# Annotations are strings, which take longer to read than a request to a server may.
+_types_of = cache(get_type_hints)
 
 
 def whole(what: str, value: object, least: int, most: int = MANY) -> int:
@@ -54,7 +58,7 @@ def require_fields(value: DataclassInstance, prefix: str) -> None:
 
     `prefix` is what comes before its name in a sentence, such as `--train.`.
     """
-    kinds = get_type_hints(type(value))
+    kinds = _types_of(type(value))
     for field in fields(value):
         given, kind = vars(value)[field.name], kinds[field.name]
         if not _is(given, kind):

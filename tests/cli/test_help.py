@@ -140,6 +140,8 @@ def test_every_command_that_is_listed_exists(flowlm: Callable) -> None:
         "convert",
         "export",
         "publish",
+        "serve",
+        "completion",
     ):
         assert f"\n  {command}" in listed
         assert flowlm(command, "--help").status == 0

@@ -187,6 +187,7 @@ BAD |= {
     "push: rows that are none": lambda f: f.map.push("me/it", {"rows": 3}),
     "push: words for figures": lambda f: f.map.push("me/it", {"rows": [{"steps": 1, "nll": "x"}]}),
     "push: a word for a switch": lambda f: f.map.push("me/it", None, "yes"),
+    "push: a licence by its name": lambda f: f.map.push("me/it", license="Apache 2.0"),
     "load: a device by number": lambda f: flowlm.load("demo", 0),
     "load: no device": lambda f: flowlm.load("demo", None),
     "load: a device that is none": lambda f: flowlm.load("demo", "gpu"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, ModelCardData, constants
 from little import model
 from stub import Hub, commit_of
 
@@ -255,6 +257,82 @@ def test_a_run_is_published_with_its_card(
     assert "somebody" not in everything, "a path of the author's machine"
     assert "corpus.txt" in card
     assert str(tmp_path) not in everything
+
+
+@pytest.fixture
+def judged() -> dict[str, Any]:
+    """What a report of a text's model has."""
+    rows = [
+        {"method": "Flow", "steps": 1, "nll": 3.25, "sample_entropy": 1e-05, "samples": 20},
+        {"method": "Flow", "steps": 8, "nll": math.nan, "sample_entropy": 2.5},
+        {"method": "Flow", "steps": "full"},
+    ]
+    held_out = {"method": "Flow", "nats": 2.125, "error": 0.1, "kind": "upper bound", "of": "it"}
+    return {
+        "title": "", "summary": "", "rows": rows, "held_out": [held_out],
+        "judge": 'gpt2: "large"\n',
+    }  # fmt: skip
+
+
+def data_of(card: str) -> ModelCardData:
+    """The front matter as the hub's own client reads it."""
+    data = ModelCard(card).data
+    assert isinstance(data, ModelCardData)
+    return data
+
+
+def test_the_hub_reads_licence_and_results_of_a_card(
+    hub: Hub, small: LanguageModel, judged: dict[str, Any]
+) -> None:
+    small.push("me/my-flow", judged, license="cc-by-4.0")
+    data = data_of(hub.repositories["me/my-flow"]["main"]["README.md"].decode())
+    assert (data.license, data.library_name) == ("cc-by-4.0", "flowlm")
+    assert data.pipeline_tag == "text-generation"
+    assert "flow-language-model" in (data.tags or [])
+    assert data.model_name == "my-flow"
+    results = data.eval_results
+    assert results is not None
+    assert {one.task_type for one in results} == {"text-generation"}
+    assert {(one.dataset_type, one.dataset_name) for one in results} == {
+        ("corpus.txt", "corpus.txt")
+    }
+    assert [(one.metric_type, one.metric_value, one.metric_name) for one in results] == [
+        ("held_out_nats", 2.125, "Held-out nats per token (upper bound, of it)"),
+        ("nll", 3.25, 'Nats per token of its texts under gpt2: "large" , 1 step'),
+        ("sample_entropy", 1e-05, "Sample entropy of its texts, nats, 1 step"),
+        ("sample_entropy", 2.5, "Sample entropy of its texts, nats, 8 steps"),
+    ]
+
+
+def test_results_of_a_card_are_those_of_the_report(
+    hub: Hub, small: LanguageModel, tmp_path: Path
+) -> None:
+    run = evaluated(small, tmp_path / "run")
+    assert main(["publish", str(run), "me/my-flow", "--license", "apache-2.0"]) == 0
+    data = data_of(hub.repositories["me/my-flow"]["main"]["README.md"].decode())
+    assert data.license == "apache-2.0"
+    wanted = [row["sample_entropy"] for row in json.loads(REPORT.read_text())["rows"]]
+    assert [one.metric_value for one in data.eval_results or []] == wanted
+    assert len(wanted) == 2
+
+
+def test_without_a_report_a_card_has_no_results(hub: Hub, small: LanguageModel) -> None:
+    small.push("me/my-flow")
+    data = data_of(hub.repositories["me/my-flow"]["main"]["README.md"].decode())
+    assert (data.license, data.eval_results) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["Apache-2.0", "", "mit\ntags: x", "apache 2", "-", "x" * 65])
+def test_a_licence_that_is_none_is_refused(
+    name: str, hub: Hub, small: LanguageModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Refusal, match="lower-case letters, digits, dots and dashes"):
+        small.push("me/small", license=name)
+    assert main(["publish", "demo", "me/small", f"--license={name}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("flowlm: The licence must be")
+    assert len(said.splitlines()) == 1
+    assert hub.asked == []
 
 
 def test_the_code_of_a_card_runs(hub: Hub, small: LanguageModel) -> None:

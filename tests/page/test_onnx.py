@@ -77,7 +77,7 @@ class Question:
     def feed(self, model: LanguageModel, inputs: list[str]) -> dict[str, np.ndarray]:
         x, method = self.x, model.experiment.method
         if "ProjectedInput" in repr(method):
-            x = method.space(model.network).from_one_hot(x)
+            x = method.denoiser(model.network).space.from_one_hot(x)
         told = {"x": x, "now": self.now, "then": self.then}
         return {name: told[name].numpy() for name in inputs}
 
@@ -121,6 +121,7 @@ def test_the_graph_answers_and_the_program_of_the_docs_writes_like_torch(
     inputs = [given.name for given in session.get_inputs()]
     assert inputs == ["x", "now", "then"][: 1 + model.experiment.method.times]
     assert session.get_modelmeta().custom_metadata_map == facts_of(model)
+    feed: dict[str, np.ndarray] = {}
     for asked in questions(model):
         feed, ours = asked.feed(model, inputs), asked.by_torch(model)
         theirs = torch.from_numpy(session.run(["log_probs"], feed)[0])
@@ -129,7 +130,7 @@ def test_the_graph_answers_and_the_program_of_the_docs_writes_like_torch(
         # Of given tokens float32 tells no less than a thousandth of a nat apart: they count 1e4.
         assert torch.allclose(ours.exp(), theirs.exp(), atol=NEAR)
     if name == "projected":
-        table = session.run(["table"], feed)[0]
+        table: Any = session.run(["table"], feed)[0]
         assert np.array_equal(table, model.weights["encoder.table"].numpy())
         return
     program: dict[str, Any] = {}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from browser import CHROMIUM, Tab, tab
 from in_node import rounded
 
 import flowlm
+from browser import CHROMIUM, Tab, tab
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.page import export_page
 from flowlm.sampling import Jumps

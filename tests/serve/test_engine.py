@@ -86,7 +86,7 @@ def ordered(
 ) -> tuple[Order, Waiting]:
     waiting = Waiting()
     way = Way(sampler, steps, bool((given != FREE).any()), filmed)
-    order = Order(way, seed, given, waiting.shots.append, waiting.done)
+    order = Order(way, seed, given.tolist(), waiting.shots.append, waiting.done)
     engine.submit(order)
     return order, waiting
 

@@ -263,6 +263,36 @@ def test_a_token_and_an_origin(offered: Service) -> None:
         assert "authorization" in before.headers["access-control-allow-headers"]
 
 
+def test_other_names_and_a_frame(offered: Service, client: TestClient) -> None:
+    assert "frame-ancestors 'none'" in client.get("/").headers["content-security-policy"]
+    access = Access(HOSTS | {"models.example.org"}, frame="https://example.org")
+    with TestClient(application(offered, access)) as other:
+        answer = other.get("/", headers={"host": "Models.example.org:8080"})
+        assert answer.status_code == 200
+        policy = answer.headers["content-security-policy"]
+        assert policy.endswith("frame-ancestors https://example.org")
+        assert other.get("/", headers={"host": "example.org"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--names", "two words"], "--names 'two words' is no address"),
+        (["--names", "a.org", ""], "--names '' is no address"),
+        (["--frame", "example.org"], "--frame 'example.org' is no origin"),
+        (["--cors", "*"], "--cors '*' is no origin"),
+        (["--host", "a/b"], "--host 'a/b' is no address"),
+    ],
+)
+def test_names_and_origins_that_are_none(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flowlm.cli import main
+
+    assert main(["serve", "demo", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_whoever_comes_too_late_is_told(demo: LanguageModel) -> None:
     metrics = Metrics()
     engine = Engine(demo, 1, 1, metrics)
@@ -372,7 +402,7 @@ def test_a_stop_loses_no_accepted_request(server: tuple[str, Any]) -> None:
     together = threading.Barrier(7)
 
     def ask(seed: int) -> None:
-        body = {"steps": 100, "n": 4, "seed": seed}
+        body = {"steps": 50, "n": 4, "seed": seed}
         with httpx.Client(base_url=place, timeout=30) as client:
             client.get("/healthz")  # connected before the stop, however slow the machine
             together.wait(60)

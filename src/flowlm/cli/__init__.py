@@ -38,6 +38,7 @@ commands:
   export RUN --page F  one HTML file that writes with the model in a browser, without a server
   export RUN --onnx F  the network of a flow or a flow map, for onnxruntime
   publish RUN HUB_ID   share a model, with a card written from its report
+  completion SHELL     print a script with which bash, zsh or fish completes all this
 
 `flowlm COMMAND --help` shows the options of a command. Start with: flowlm sample demo
 """

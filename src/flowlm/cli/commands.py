@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowlm.cli import options
+from flowlm.cli.completion import Completion, script
 from flowlm.cli.parse import (
     meant,
     parsed,
@@ -23,6 +24,7 @@ from flowlm.hub.names import last_run
 from flowlm.judges.finding import find_judge
 from flowlm.machine.device import device_name
 from flowlm.model.finding import experiment_of, find_model
+from flowlm.model.front_matter import require_license
 from flowlm.recipes import CHAINS, RECIPES
 
 # What needs torch is imported inside the commands: help and refusals must come at once.
@@ -35,6 +37,12 @@ TRAIN_HELP = """usage: flowlm train RECIPE [--init RUN] [OPTIONS]
 Each answers to --help.
 
 recipes:"""
+
+
+COMMANDS = (
+    "demo", "recipes", "prepare", "train", "sample", "evaluate", "compare", "runs", "convert",
+    "export", "publish", "serve", "completion",
+)  # fmt: skip
 
 
 def run_command(command: str, words: Sequence[str]) -> int:
@@ -67,11 +75,11 @@ def run_command(command: str, words: Sequence[str]) -> int:
             return export(parsed(options.Export, command, words))
         case "publish":
             return publish(parsed(options.Publish, command, words))
-    known = (
-        "demo", "recipes", "prepare", "train", "sample", "evaluate", "compare", "runs", "convert",
-        "export", "publish", "serve",
-    )  # fmt: skip
-    raise Refusal(f"There is no command {command}{meant(command, known)}; see flowlm --help.")
+        case "completion":
+            print(script(parsed(Completion, command, words).shell, COMMANDS, run_command), end="")
+            return 0
+    known = meant(command, COMMANDS)
+    raise Refusal(f"There is no command {command}{known}; see flowlm --help.")
 
 
 def recipes() -> int:
@@ -201,10 +209,11 @@ def _written(file: Path, use: str) -> None:
 
 def publish(chosen: options.Publish) -> int:
     """Upload a model with its card."""
+    license = require_license(chosen.license)
     run = find_model(chosen.run)
     from flowlm.model import publish as sharing
 
-    url = sharing.publish(str(run), chosen.repository, chosen.report, chosen.private)
+    url = sharing.publish(str(run), chosen.repository, chosen.report, chosen.private, license)
     print(f"Published: {url}\nLoad it: flowlm.load({chosen.repository!r})")
     return 0
 

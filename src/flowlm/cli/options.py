@@ -262,3 +262,6 @@ class Publish:
     one."""
     private: bool = False
     """For your own eyes only."""
+    license: str | None = None
+    """The hub's id of the licence of the weights, for the card: apache-2.0, mit, cc-by-4.0, other,
+    and so on."""

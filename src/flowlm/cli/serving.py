@@ -39,8 +39,13 @@ class Serve:
     host: str = "127.0.0.1"
     """The address to listen at. Another one than this machine's own opens the model to a network:
     set FLOWLM_TOKEN, and put encryption in front."""
+    names: tuple[str, ...] = ()
+    """Further names by which clients ask it, such as models.example.org or the address that another
+    machine uses: a request by any other name is refused."""
     cors: str | None = None
     """The origin whose pages may read answers, such as https://example.org."""
+    frame: str | None = None
+    """The origin whose pages may show the server's page in a frame."""
     queue: int = 64
     """Requests that may wait; more are answered 429."""
     timeout: float = 30.0
@@ -77,10 +82,12 @@ def serve(chosen: Serve) -> int:
             "token.",
             file=sys.stderr,
         )
-    hosts = frozenset({"localhost", "127.0.0.1", "::1", chosen.host.lower()})
+    stated = (name.lower() for name in (chosen.host, *chosen.names))
+    hosts = frozenset({"localhost", "127.0.0.1", "::1", *stated})
     name = chosen.run if chosen.run in SHIPPED else model.experiment.name
     offered = running.service(model, name, chosen.queue, chosen.timeout)
-    running.serve(offered, Access(hosts, token, chosen.cors), chosen.host, chosen.port)
+    access = Access(hosts, token, chosen.cors, chosen.frame)
+    running.serve(offered, access, chosen.host, chosen.port)
     return 0
 
 
@@ -90,12 +97,14 @@ def _require_sound(chosen: Serve) -> None:
     whole("--queue", chosen.queue, 1, 100_000)
     if not 0 < chosen.timeout <= 86_400 or not math.isfinite(chosen.timeout):
         raise Refusal(f"--timeout is in seconds, above 0 and up to a day, not {chosen.timeout}.")
-    if not re.fullmatch(r"[A-Za-z0-9.:-]{1,255}", chosen.host):
-        raise Refusal(f"--host {chosen.host[:40]!r} is no address or name: give 127.0.0.1, say.")
-    if chosen.cors is not None and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", chosen.cors):
-        raise Refusal(
-            f"--cors {chosen.cors[:60]!r} is no origin: give one such as https://example.org."
-        )
+    for option, name in [("--host", chosen.host), *(("--names", name) for name in chosen.names)]:
+        if not re.fullmatch(r"[A-Za-z0-9.:-]{1,255}", name):
+            raise Refusal(f"{option} {name[:40]!r} is no address or name: give 127.0.0.1, say.")
+    for option, origin in (("--cors", chosen.cors), ("--frame", chosen.frame)):
+        if origin is not None and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", origin):
+            raise Refusal(
+                f"{option} {origin[:60]!r} is no origin: give one such as https://example.org."
+            )
 
 
 def _is_own(host: str) -> bool:

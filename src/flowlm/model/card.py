@@ -8,6 +8,7 @@ from typing import Any
 from flowlm.evaluate.held_out import in_words
 from flowlm.evaluate.measures import present
 from flowlm.experiment import Experiment, Text
+from flowlm.model.front_matter import front_matter
 
 TEXTS = 3
 """Samples that a card shows."""
@@ -20,13 +21,14 @@ def model_card(
     length: int,
     hub_id: str,
     report: Mapping[str, Any] | None,
+    license: str | None,
 ) -> str:
     """Markdown with the hub's header. Figures are those of `report` (a report.json), or none."""
-    method = experiment.method
+    method, name = experiment.method, hub_id.partition("/")[2]
     steps = f", steps={method.usual_steps}" if experiment.sampler.counts_steps else ""
     parts = [
-        _header(),
-        f"# {hub_id.partition('/')[2]}",
+        front_matter(name, experiment, license, report),
+        f"# {name}",
         method.about,
         f"{parameters:,} parameters, a vocabulary of {vocab:,} tokens, texts of {length:,} tokens.",
         "## Use it",
@@ -40,13 +42,6 @@ def model_card(
         _training(experiment),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _header() -> str:
-    tags = "".join(
-        f"\n- {tag}" for tag in ("flowlm", "flow-language-model", "diffusion-language-model")
-    )
-    return f"---\nlibrary_name: flowlm\npipeline_tag: text-generation\ntags:{tags}\n---"
 
 
 def _measured(report: Mapping[str, Any]) -> list[str]:

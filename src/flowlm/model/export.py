@@ -14,6 +14,7 @@ from flowlm.files import write_text
 from flowlm.hub.names import PREFIX
 from flowlm.model.card import model_card
 from flowlm.model.fingerprints import Fingerprints
+from flowlm.model.front_matter import require_license
 from flowlm.model.weights import Weights, write_weights
 from flowlm.nn.dit import DiT
 
@@ -40,11 +41,13 @@ def shared_card(
     length: int,
     hub_id: str,
     report: Mapping[str, Any] | None,
+    license: str | None,
 ) -> str:
     """The card of a model that is uploaded; a Refusal of a report that is none."""
+    license = require_license(license)
     count, name = sum(p.numel() for p in network.parameters()), PREFIX + hub_id.removeprefix(PREFIX)
     try:
-        return model_card(experiment, count, network.vocab, length, name, report)
+        return model_card(experiment, count, network.vocab, length, name, report, license)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise Refusal(
             "The report is not the content of a report.json: `flowlm evaluate` writes one."

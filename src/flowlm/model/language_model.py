@@ -270,17 +270,18 @@ class LanguageModel(Controls):
             self._write(built, self.experiment)
 
     def push(
-        self, hub_id: str, report: Mapping[str, Any] | None = None, private: bool = False
-    ) -> str:
+        self, hub_id: str, report: Mapping[str, Any] | None = None, private: bool = False,
+        license: str | None = None,
+    ) -> str:  # fmt: skip
         """Publish an export with a model card as `owner/name` on the hub; returns its URL.
 
-        `report` is the content of a report.json, for the card's figures. Of local paths only
-        their last part is published.
+        `report` is the content of a report.json, for the card's figures, and `license` the hub's id
+        of a licence, such as apache-2.0. Of local paths only their last part is published.
         """
         if not isinstance(hub_id, str) or not isinstance(private, bool):
             raise Refusal("push() takes USER/NAME as a str, and private as True or False.")
         experiment = without_places(self.experiment)
-        page = shared_card(experiment, self.network, self.length, hub_id, report)
+        page = shared_card(experiment, self.network, self.length, hub_id, report, license)
         with tempfile.TemporaryDirectory() as scratch:
             self._write(Path(scratch), experiment)
             write_text(page, Path(scratch) / "README.md")

@@ -35,16 +35,20 @@ def convert(source: str | Path, target: Path, tokenizer: str | None = None) -> s
     return "a model in the released format"
 
 
-def publish(run: str, hub_id: str, report: Path | None = None, private: bool = False) -> str:
+def publish(
+    run: str, hub_id: str, report: Path | None = None, private: bool = False,
+    license: str | None = None,
+) -> str:  # fmt: skip
     """Publish the model that `run` names as `owner/name`; returns its URL.
 
     Its card holds the figures of `report`, a report.json, by default the one that `flowlm evaluate`
-    wrote of `run`, if there is one. A Refusal if that report is of other weights.
+    wrote of `run`, if there is one, and the id of the `license`. A Refusal if that report is of
+    other weights.
     """
     model = load(run, "cpu")
     own = reports.place_of(run) / reports.REPORT
     file = report if report is not None else own if own.exists() else None
-    return model.push(hub_id, None if file is None else _figures(file, model), private)
+    return model.push(hub_id, None if file is None else _figures(file, model), private, license)
 
 
 def _figures(file: Path, model: LanguageModel) -> Mapping[str, Any]:

@@ -54,14 +54,12 @@ def page_alone(title: str, facts: str, weights: str) -> str:
     (engine/model.js).
     """
     style, script = source("style.css"), joined(ENTRY)
-    # No request: not even for an icon, which browsers ask for by themselves.
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
     head = (
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f'<link rel="icon" href="data:,">\n<style>{style}</style>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>\n'
     )
     quoted = facts.replace("<", "\\u003c")  # so that no word ends the script
     body = (

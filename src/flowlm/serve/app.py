@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from random import Random
 from typing import Any
 
 from starlette.applications import Starlette
@@ -28,6 +28,9 @@ from flowlm.serve.texts import Texts, Wanted
 PAGE = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Kinds of files of the page."""
 
+
+_SEEDS = Random()
+"""Of texts whose request states none."""
 
 LATE = error_of("The texts could not be written in time: ask for fewer.", "server_error")
 """The answer where texts have not come."""
@@ -244,7 +247,7 @@ def _page() -> dict[str, Callable[[Request], Awaitable[Response]]]:
 
 
 def _seed(stated: int | None) -> int:
-    return secrets.randbelow(2**32) if stated is None else stated
+    return _SEEDS.getrandbits(32) if stated is None else stated
 
 
 async def _unless_gone(request: Request, written: Awaitable[list[list[int]]]) -> list[list[int]]:

@@ -114,7 +114,7 @@ class Engine:
 
     @torch.no_grad()
     def _written(self, way: Way, lines: Sequence[Line]) -> None:
-        prompt = torch.stack([line.order.given[line.number] for line in lines]).to(self._device)
+        prompt = torch.tensor([line.order.given[line.number] for line in lines]).to(self._device)
         rng = streams(lines, self._device)
         last: Frame | None = None
         denoiser = self._method.denoiser(self._network)  # of a batch alone: it may keep a cache

@@ -18,9 +18,10 @@ BODY = 2**16
 
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'; form-action 'none'"
+    "form-action 'none'; frame-ancestors "
 )
-"""Content security policy of every answer: a page runs what this server sends, and nothing else."""
+"""Content security policy of every answer: a page runs what this server sends, and nothing else.
+Who may show it in a frame comes at the end."""
 
 
 def error_of(sentence: str, kind: str, field: str | None = None) -> dict[str, Any]:
@@ -43,6 +44,8 @@ class Access:
     """What `Authorization: Bearer` must carry, where it is set."""
     origin: str | None = None
     """The origin whose pages may read answers."""
+    frame: str | None = None
+    """The origin whose pages may show the server's own in a frame."""
 
     def refusal(self, headers: Headers, path: str) -> JSONResponse | None:
         """The answer to whoever may not ask."""
@@ -94,7 +97,7 @@ class Guard:
             self._metrics.answered(path, status, time.perf_counter() - began)
 
     def _adorn(self, headers: MutableHeaders) -> None:
-        headers["content-security-policy"] = POLICY
+        headers["content-security-policy"] = POLICY + (self._access.frame or "'none'")
         headers["x-content-type-options"] = "nosniff"
         headers["referrer-policy"] = "no-referrer"
         headers["cross-origin-resource-policy"] = "same-origin"

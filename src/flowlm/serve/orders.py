@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-from jaxtyping import Int
-from torch import Tensor
 
 from flowlm.sampling.sampler import Sampler
 
@@ -47,7 +44,7 @@ class Order:
 
     way: Way
     seed: int
-    given: Int[Tensor, "n l"]
+    given: Sequence[Sequence[int]]
     """FREE where the model writes; of its own length."""
     shot: Callable[[Shot], None]
     done: Callable[[list[list[int]] | None], None]

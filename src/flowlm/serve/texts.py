@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from flowlm.core.types import FREE
 from flowlm.errors import Refusal
@@ -24,17 +22,22 @@ TOKENS = 16_384
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """Texts to write: given tokens of the network's length, of which the first `length` count."""
+    """Texts to write: given tokens of the network's length, of which the first `length` count.
+
+    They are plain numbers. A request makes no tensors where none of its tokens is given: every
+    operation of torch gives the interpreter away to the threads that write, and waits for it again.
+    """
 
     sampler: Sampler
     steps: int
-    given: Int[Tensor, "n l"]
+    given: list[list[int]]
+    """FREE where the model writes; all of the same places."""
     length: int
 
     @property
     def prompted(self) -> bool:
         """Whether any token is given."""
-        return bool((self.given != FREE).any())
+        return any(token != FREE for row in self.given for token in row)
 
 
 class Texts:
@@ -59,15 +62,14 @@ class Texts:
             given, length = self._pinned(asked.given), self.model.length
         else:
             given, length = self._prompted(asked)
-        given = given.repeat_interleave(n, 0)
-        if given.shape[0] * length > TOKENS:
+        if len(given) * n * length > TOKENS:
             raise BadField(
-                f"That is {given.shape[0] * length:,} tokens, and a request may have {TOKENS:,}: "
+                f"That is {len(given) * n * length:,} tokens, and a request may have {TOKENS:,}: "
                 "ask for fewer texts.",
                 "n",
             )
-        behind = given.new_full((len(given), self.model.length - length), FREE)
-        return Wanted(sampler, steps, torch.cat([given, behind], 1), length)
+        behind = [FREE] * (self.model.length - length)
+        return Wanted(sampler, steps, [row + behind for row in given for _ in range(n)], length)
 
     def sampler(self, asked: Asked) -> Sampler:
         """The sampler that is named, with the settings that are."""
@@ -94,7 +96,8 @@ class Texts:
                 raise BadField(f"{spelt(type(chosen).__name__)} has no {name}: leave it out.", name)
         new = {name: value for name, value in settings.items() if value is not None and name in own}
         try:
-            chosen = replace(chosen, **{name: float(value) for name, value in new.items()})
+            if new:
+                chosen = replace(chosen, **{name: float(value) for name, value in new.items()})
             experiment.method.require_sampler(chosen)
         except Refusal as refusal:
             raise BadField(
@@ -107,22 +110,25 @@ class Texts:
         method = self.model.experiment.method
         return [word for word, kind in by_word(SAMPLERS).items() if method.writes_with(kind)]
 
-    def _prompted(self, asked: Asked) -> tuple[Int[Tensor, "n k"], int]:
+    def _prompted(self, asked: Asked) -> tuple[list[list[int]], int]:
         """Given tokens and how many each text has."""
         if asked.suffix is not None and isinstance(asked.prompt, list):
             raise BadField("With a suffix, give one prompt.", "prompt")
         try:
             room = self._room(asked)
             if asked.template is not None:
-                return self._parts.template(asked.template, 1, room), room
+                return self._parts.template(asked.template, 1, room).tolist(), room
             prompts = asked.prompt if isinstance(asked.prompt, list) else [asked.prompt or ""]
             if asked.suffix:
                 template = f"{_literal(prompts[0])}[..]{_literal(asked.suffix)}"
-                return self._parts.template(template, 1, room), room
-            return torch.cat([self._parts.given(p or None, 1, room) for p in prompts]), room
+                return self._parts.template(template, 1, room).tolist(), room
+            return [self._given(prompt, room) for prompt in prompts], room
         except Refusal as refusal:
             where = "template" if asked.template is not None else "prompt"
             raise BadField(str(refusal), where) from None
+
+    def _given(self, prompt: str, room: int) -> list[int]:
+        return self._parts.given(prompt, 1, room)[0].tolist() if prompt else [FREE] * room
 
     def _room(self, asked: Asked) -> int:
         """Tokens of a text: what is given, what may be written, and what every text has."""
@@ -136,7 +142,7 @@ class Texts:
     def _count(self, text: str) -> int:
         return self._parts.encode(text).shape[1] if text else 0
 
-    def _pinned(self, given: Sequence[str | None]) -> Int[Tensor, "1 l"]:
+    def _pinned(self, given: Sequence[str | None]) -> list[list[int]]:
         """Tokens by their texts, place by place."""
         if len(given) != self.model.length:
             raise BadField(
@@ -150,7 +156,7 @@ class Texts:
             row.append(FREE if word is None else self._ids[word])
         tokens = torch.tensor([row])
         try:
-            return self._parts.given(tokens, 1, self.model.length)
+            return self._parts.given(tokens, 1, self.model.length).tolist()
         except Refusal as refusal:
             raise BadField(str(refusal), "given") from None
 
@@ -165,8 +171,7 @@ class Texts:
         """The text of what was written, or of all of it."""
         tokens = list(tokens)[: wanted.length]
         if not echo:
-            free = (wanted.given[row, : wanted.length] == FREE).tolist()
-            tokens = [token for token, is_free in zip(tokens, free) if is_free]
+            tokens = [token for token, given in zip(tokens, wanted.given[row]) if given == FREE]
         return self.tokenizer.decode(tokens)
 
     def described(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--remote-debugging-pipe",
 )  # fmt: skip
+WRITTEN = "document.getElementById('said')?.textContent.trim()"
 PATIENCE = 60
 """Seconds after which an answer that has not come is a fault."""
 
@@ -43,10 +44,10 @@ class Tab:
             mobile=False,
         )  # fmt: skip
 
-    def open(self, url: str) -> None:
-        """Go to an address and wait until the page says what it has written."""
+    def open(self, url: str, until: str = WRITTEN) -> None:
+        """Go to an address and wait there: by default until the page says what it has written."""
         self._ask("Page.navigate", url=url)
-        self.wait("document.getElementById('said')?.textContent.trim()")
+        self.wait(until)
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page, awaited if it is a promise."""
