@@ -1,6 +1,6 @@
 """Flows and their rivals on real text at equal compute, under two judges that teach nobody.
 
-python -m studies.real_text --text FILE [--world sentences] [--entrants MDLM FMLM ...] [--seeds 1]
+python -m studies.real_text --text FILE [--world sentences] [--entrants MDLM FMLM] [--budget 0.5]
 
 Trainings run two at a time, a thread each; Ctrl-C saves, and the same command goes on. What is
 trained and measured in --out already is kept.
@@ -28,9 +28,10 @@ def main() -> None:
     parser.add_argument("--world", choices=WORLDS, default="sentences")
     parser.add_argument("--entrants", nargs="+", choices=plan.ENTRANTS, default=[*plan.ENTRANTS])
     parser.add_argument("--seeds", type=int, default=1, help="seeds of training, from 0 on")
+    parser.add_argument("--budget", type=float, default=1.0, help="in those of the world")
     parser.add_argument("--out", type=Path, default=Path("runs/real-text"))
     given = parser.parse_args()
-    world = WORLDS[given.world]
+    world = WORLDS[given.world].within(given.budget)
     world.prepared(given.text, given.out)
     judges = plan.judges(world, given.out)
     carry_out(judges, given.out, measures.likely)
@@ -45,7 +46,7 @@ def main() -> None:
         name: [figures_of(chain[-1], given.out, measures.measured) for chain in of]
         for name, of in chains.items()
     }
-    report.write(world.name, given.seeds, rows)
+    report.write(world.name, rows)
     print(report.shown(rows))
 
 

@@ -20,12 +20,13 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """Figures of every seed, by entrant."""
 
 
-def write(world: str, seeds: int, rows: Rows) -> None:
+def write(world: str, rows: Rows) -> None:
     """The results as JSON."""
+    # Where the text and the runs lie is no part of a result.
+    words = ["FILE" if "/" in word else word for word in sys.argv[1:]]
     told = {
         "provenance": provenance(),
-        "command": f"python -m studies.real_text --world {world} --seeds {seeds}",
-        "argv": [word for word in sys.argv[1:] if "/" not in word],
+        "command": " ".join(("python -m studies.real_text", *words)),
         "rows": {name: list(of) for name, of in rows.items()},
     }
     write_text(json.dumps(told, indent=1) + "\n", RESULTS / f"real-text-{world}.json")

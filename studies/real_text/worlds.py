@@ -31,6 +31,10 @@ class World:
     plan: Plan
     """Of all trainings; its steps are those of masked diffusion, which are the budget."""
 
+    def within(self, budget: float) -> World:
+        """The same world with another budget, in its own."""
+        return replace(self, plan=replace(self.plan, steps=round(budget * self.plan.steps)))
+
     def place(self, out: Path) -> Path:
         """Where its text is prepared."""
         return out / f"text-{self.name}"
