@@ -67,6 +67,9 @@ def test_sliders_write_the_same_noise_again(shown: Tab, model: LanguageModel) ->
     assert words(shown) == model.generate(1, 8, 0)[0]
     move(shown, "seed", 7)
     assert words(shown) == model.generate(1, 8, 7)[0]
+    for position, gamma in (("1", 1.0), ("0", 0.0), ("-0.1", None)):
+        move(shown, "gamma", position)
+        assert words(shown) == model.generate(1, 8, 7, sampler=Jumps(gamma=gamma))[0]
     move(shown, "steps", 1)
     move(shown, "seed", 0)
     assert words(shown) == model.generate(1, 1, 0)[0]
@@ -90,7 +93,7 @@ def test_a_pinned_token_is_kept_and_a_link_brings_it_back(shown: Tab, exported: 
     # What the button copies leads to the same text.
     text = words(shown)
     shown.run("navigator.clipboard.writeText = (copied) => { window.copied = copied; }")
-    shown.run("document.getElementById('copy').click()")
+    shown.run("document.querySelector('#copies button').click()")
     link = shown.run("window.copied")
     assert link.startswith(f"{exported.as_uri()}#")
     shown.run("document.getElementById('free').click()")

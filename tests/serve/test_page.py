@@ -95,13 +95,20 @@ def test_a_browser_shows_the_text_of_the_noise(tmp_path: Path, width: int) -> No
     pytest.importorskip("starlette", reason="pip install 'flowlm[serve]'")
     with served() as place, tab(tmp_path, width) as page:
         page.open(place)
-        chips = page.run(
-            "[...document.querySelectorAll('#tokens button')].map((b) => b.textContent)"
+        text = (
+            "[...document.querySelectorAll('#tokens button')].map((b) => b.textContent).join(' ')"
         )
-        assert " ".join(chips) == flowlm.load("demo", "cpu").generate(1, 1, 0)[0]
+        assert page.run(text) == flowlm.load("demo", "cpu").generate(1, 1, 0)[0]
         assert "1 evaluation of the network" in page.run(
             "document.getElementById('said').textContent"
         )
         assert page.run("document.documentElement.scrollWidth") <= width
+        # What the buttons copy writes the same text.
+        page.run("navigator.clipboard.writeText = (copied) => { window.copied = copied; }")
+        page.run("document.querySelectorAll('#copies button')[1].click()")
+        copied = subprocess.run(
+            [sys.executable, "-c", page.run("window.copied")], capture_output=True, text=True
+        )
+        assert copied.stdout.strip() == page.run(text), copied.stderr
         assert page.said == []
         assert all(url.startswith(place) for url in page.requests)

@@ -22,6 +22,8 @@ from flowlm.page.alone import page_alone
 METHODS = ("Flow", "FlowMap")
 INPUTS = {"PosteriorInput": "posterior", "BayesInput": "bayes"}
 SAMPLERS = ("Jumps", "Euler")
+SETTINGS = ("temperature", "gamma")
+"""Of a sampler, that the page changes."""
 
 LARGEST = 2**24
 """Most parameters, and most numbers of a state: a file of 45 MB, and seconds a step."""
@@ -56,6 +58,7 @@ def facts_of(model: LanguageModel, name: str) -> str:
             "id": name, "method": model.experiment.method.label, "length": model.length,
             "parameters": sum(p.numel() for p in model.network.parameters()),
             "usual_steps": model.experiment.method.usual_steps,
+            "settings": [name for name in SETTINGS if name in told["sampler"]],
         },
         # Neither teacher nor data: a page tells no paths.
         "method": {key: told["method"][key] for key in ("kind", "input", "clock")},

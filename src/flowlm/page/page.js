@@ -1,12 +1,15 @@
 // The page of a model: the same noise is written again whenever something changes.
 //
 // A writer is asked, a server (server.js) or the model inside the page (engine/writer.js):
-//   model()            id, method, parameters, length, usual_steps, words (the text of each token)
+//   model()            id, method, parameters, length, usual_steps, settings, words (text of tokens)
 //   film(asked, late)  {frames, ended}; null if late() has come to say that nobody waits any more
-//   copies, copied(asked), note: what the button says and copies, and a sentence for the page
+//   copies, note       what buttons copy, a function of `asked` by what each says; a sentence
+// `asked` is {steps, seed, given} and of temperature and gamma those that are not as usual; `settings`
+// of the model names those that its sampler has.
 
 const find = (id) => document.getElementById(id);
-const controls = ["steps", "seed", "temperature"];
+const controls = ["steps", "seed", "temperature", "gamma"];
+const USUAL = { temperature: "1", gamma: "-0.1" }; // positions at which the sampler is as it is
 const WAIT = 60; // milliseconds without a change, before it is written
 
 let writer = null;
@@ -31,7 +34,8 @@ async function prepare() {
     `${model.id} · ${model.method} · ${model.parameters.toLocaleString("en")} parameters · ` +
     `texts of ${model.length} tokens`;
   find("note").textContent = writer.note;
-  find("copy").textContent = writer.copies;
+  find("copies").replaceChildren(...Object.keys(writer.copies).map(copier));
+  for (const name in USUAL) find(name).closest("label").hidden = !model.settings.includes(name);
   pins = Array(model.length).fill(null);
   find("steps").value = model.usual_steps;
   if (model.words.length <= 2000) {
@@ -41,7 +45,6 @@ async function prepare() {
   find("frame").addEventListener("input", () => { stop(); show(); });
   find("play").addEventListener("click", () => (playing ? stop() : play()));
   find("free").addEventListener("click", () => { pins.fill(null); change(); });
-  find("copy").addEventListener("click", copy);
   find("choice").addEventListener("close", chosen);
   addEventListener("hashchange", follow);
   follow();
@@ -50,7 +53,7 @@ async function prepare() {
 // Write what the address says after its #, as `asked` in JSON; without it what the controls say.
 function follow() {
   try {
-    const linked = { temperature: 1, ...JSON.parse(decodeURIComponent(location.hash.slice(1))) };
+    const linked = { ...USUAL, ...JSON.parse(decodeURIComponent(location.hash.slice(1))) };
     for (const name of controls) if (name in linked) find(name).value = linked[name];
     pins = pins.map((_, place) => linked.given?.[place] ?? null);
   } catch {
@@ -61,12 +64,15 @@ function follow() {
 
 function settings() {
   const chosen = Object.fromEntries(controls.map((name) => [name, Number(find(name).value)]));
-  if (chosen.temperature === 1) delete chosen.temperature;
+  for (const name in USUAL) if (find(name).value === USUAL[name]) delete chosen[name];
   return { ...chosen, given: pins };
 }
 
 function change() {
-  for (const name of controls) find(`${name}-shown`).textContent = find(name).value;
+  for (const name of controls) {
+    const usual = name === "gamma" && find(name).value === USUAL[name];
+    find(`${name}-shown`).textContent = usual ? "as usual" : find(name).value;
+  }
   clearTimeout(timer);
   timer = setTimeout(write, WAIT);
 }
@@ -165,11 +171,17 @@ function stop() {
   find("play").textContent = "Play";
 }
 
-async function copy() {
-  try {
-    await navigator.clipboard.writeText(writer.copied(settings()));
-    find("said").textContent = "Copied.";
-  } catch {
-    find("said").textContent = "This browser does not let the page copy.";
-  }
+function copier(name) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = name;
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(writer.copies[name](settings()));
+      find("said").textContent = "Copied.";
+    } catch {
+      find("said").textContent = "This browser does not let the page copy.";
+    }
+  });
+  return button;
 }

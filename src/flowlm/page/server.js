@@ -39,8 +39,32 @@ async function json(path) {
   return (await ask(path)).json();
 }
 
+function curl(asked) {
+  const body = JSON.stringify(asked).replaceAll("'", "'\\''");
+  const token = hasToken() ? ` -H "authorization: Bearer $FLOWLM_TOKEN"` : "";
+  const kind = "-H 'content-type: application/json'";
+  return `curl -s ${location.origin}/v1/film ${kind}${token} -d '${body}'`;
+}
+
+function python(asked) {
+  const token = hasToken() ? `, "authorization": "Bearer " + os.environ["FLOWLM_TOKEN"]` : "";
+  const words = JSON.stringify(JSON.stringify(asked)); // as a string it is the same in Python
+  return [
+    `import ${hasToken() ? "json, os" : "json"}, urllib.request`,
+    `headers = {"content-type": "application/json"${token}}`,
+    `body = ${words}.encode()`,
+    `asked = urllib.request.Request("${location.origin}/v1/film", body, headers)`,
+    "*frames, answer = map(json.loads, urllib.request.urlopen(asked))",
+    'print(*frames[-1]["words"])',
+  ].join("\n");
+}
+
+function hasToken() {
+  return sessionStorage.getItem("token") !== null;
+}
+
 start({
-  copies: "Copy as curl",
+  copies: { "Copy as curl": curl, "Copy as Python": python },
   note: "",
 
   async model() {
@@ -58,12 +82,5 @@ start({
     const ended = frames.pop();
     if (ended.error) throw new Error(ended.error.message);
     return { frames, ended };
-  },
-
-  copied(asked) {
-    const body = JSON.stringify(asked).replaceAll("'", "'\\''");
-    const token = sessionStorage.getItem("token") === null ? "" : ` -H "authorization: Bearer $FLOWLM_TOKEN"`;
-    const kind = "-H 'content-type: application/json'";
-    return `curl -s ${location.origin}/v1/film ${kind}${token} -d '${body}'`;
   },
 });

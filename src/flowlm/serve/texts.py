@@ -16,6 +16,8 @@ from flowlm.sampling.sampler import Sampler
 from flowlm.serve.bodies import Asked, BadField, Film
 from flowlm.tasks.task import Task
 
+SETTINGS = ("temperature", "top_p", "gamma")
+"""Of a sampler, that a request may state."""
 TOKENS = 16_384
 """Most tokens that one request may have written."""
 
@@ -87,9 +89,7 @@ class Texts:
         assert is_dataclass(chosen)
         assert isinstance(chosen, Sampler)
         own = {field.name for field in fields(chosen)}
-        settings = {
-            "temperature": asked.temperature, "top_p": asked.top_p, "gamma": asked.gamma,
-        }  # fmt: skip
+        settings = {name: vars(asked)[name] for name in SETTINGS}
         for name, value in settings.items():
             # What OpenAI's clients send by default changes nothing where there is no such setting.
             if value is not None and name not in own and value != 1:
@@ -188,6 +188,7 @@ class Texts:
             "usual_steps": method.usual_steps,
             "counts_steps": experiment.sampler.counts_steps,
             "samplers": self.samplers(),
+            "settings": [name for name in SETTINGS if name in vars(experiment.sampler)],
             "default_sampler": spelt(type(experiment.sampler).__name__),
             "task": data.about if isinstance(data, Task) else None,
         }

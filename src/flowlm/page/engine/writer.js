@@ -31,7 +31,10 @@ function writer(model) {
   }
 
   return {
-    copies: "Copy link",
+    copies: {
+      "Copy link": (asked) =>
+        `${location.href.split("#")[0]}#${encodeURIComponent(JSON.stringify(asked))}`,
+    },
     note:
       "The model is inside this page, and nothing leaves it. Noise 3 is that of flowlm sample " +
       "--seed 3 on a CPU.",
@@ -48,10 +51,6 @@ function writer(model) {
       }
       const { tokens } = frames.at(-1);
       return { frames, ended: { tokens, evaluations: asked.steps, valid: null } };
-    },
-
-    copied(asked) {
-      return `${location.href.split("#")[0]}#${encodeURIComponent(JSON.stringify(asked))}`;
     },
   };
 }
