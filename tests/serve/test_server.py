@@ -221,7 +221,7 @@ def test_sizes_names_and_paths(client: TestClient) -> None:
 def test_the_page_has_all_that_it_names(client: TestClient) -> None:
     page = client.get("/").text
     script = client.get("/page/server.js")
-    named = re.findall(r'(?:src|href)="([^"]+)"', page)
+    named = re.findall(r'(?:src|href)="(/[^"]+)"', page)
     named += [f"/page/{name}" for name in re.findall(r'from "\./([^"]+)"', script.text)]
     assert {"/page/server.js", "/page/page.js", "/page/style.css"} == set(named)
     for name in named:
@@ -235,6 +235,7 @@ def test_models_vocabulary_and_metrics(client: TestClient, demo: LanguageModel) 
     (entry,) = client.get("/v1/models").json()["data"]
     assert entry["id"] == "demo"
     assert entry["flowlm"]["length"] == 18
+    assert entry["flowlm"]["settings"] == ["temperature", "gamma"]
     assert {"jumps", "bridge"} <= set(entry["flowlm"]["samplers"])
     assert "residual-jumps" not in entry["flowlm"]["samplers"]
     words = client.get("/v1/vocabulary").json()["words"]
