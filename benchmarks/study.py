@@ -23,6 +23,7 @@ from benchmarks.cells import table
 from benchmarks.provenance import write_result
 from benchmarks.trainings import Figures, Training, carry_out, figures_of, trainings_of
 from flowlm.experiment import Experiment
+from flowlm.experiment.chain import is_taught
 from flowlm.recipes import CHAINS, RECIPES, demo
 from flowlm.run.budget import operations, per_step, spread
 from flowlm.sampling import Jumps, Replace, Sampler, Unmask
@@ -43,6 +44,8 @@ SAMPLERS: dict[type[Sampler], tuple[Sampler, ...]] = {
 is the law that was learnt: a colder one trades entropy for validity, with every method."""
 SHARES = (0.1, 0.25, 0.5)
 """Of the budget, for distillation."""
+OTHERWISE = 0.25
+"""The share at which every distillation is carried out by the other of the demo's plans as well."""
 EVALUATIONS = (1, 2, 4, 8, 16, 32)
 CHOSEN_AT = (1, 2, 4)
 """Evaluations at which share and sampler are chosen."""
@@ -60,6 +63,8 @@ class Row:
     entrant: str
     share: float
     """Of the budget for distillation; 0 for an undistilled model."""
+    otherwise: bool
+    """Whether it is distilled by the plan that its recipe has not."""
     chains: tuple[tuple[Training, ...], ...]
 
     @property
@@ -112,14 +117,31 @@ def main() -> None:
 def planned(compute: float, seeds: Sequence[int], chains: Sequence[str] = ENTRANTS) -> list[Row]:
     """All rows: every chain with every share, and what is not distilled."""
     found = [
-        Row(name, share, tuple(_trainings(CHAINS[name](), compute, share, seed) for seed in seeds))
+        Row(name, share, otherwise, tuple(_trainings(of, compute, share, seed) for seed in seeds))
         for name in chains
-        for share in SHARES
+        for stages in (CHAINS[name](),)
+        for share, otherwise, of in (
+            *((share, False, stages) for share in SHARES),
+            (OTHERWISE, True, replanned(stages)),
+        )
     ]
     for name in BASES:
         stages = (RECIPES[name](),)
-        found.append(Row(name, 0.0, tuple(_trainings(stages, compute, 0.0, s) for s in seeds)))
+        chains_of = tuple(_trainings(stages, compute, 0.0, seed) for seed in seeds)
+        found.append(Row(name, 0.0, False, chains_of))
     return found
+
+
+def replanned(stages: tuple[Experiment, ...]) -> tuple[Experiment, ...]:
+    """The chain with the other plan of distillation: many texts at once, or few in more steps."""
+    many = replace(demo.PLAN, lr=1.5e-3)
+    found = []
+    for stage, before in zip(stages, (None, *stages[:-1])):
+        if is_taught(stage, before) and not stage.method.continues:
+            other = demo.FEW_AT_ONCE if stage.train.batch == many.batch else many
+            stage = replace(stage, train=replace(other, steps=stage.train.steps))
+        found.append(stage)
+    return tuple(found)
 
 
 def _trainings(
@@ -187,7 +209,8 @@ def chosen(name: str, rows: Sequence[Row], figures: dict[Training, Figures]) -> 
     def valid(row: Row) -> float:
         return statistics.mean(valid_share(figures[model]["choosing"]) for model in row.models)
 
-    return max((row for row in rows if row.entrant == name), key=valid)
+    own = (row for row in rows if row.entrant == name and not row.otherwise)
+    return max(own, key=valid)
 
 
 def told(row: Row, figures: dict[Training, Figures]) -> dict[str, Any]:
@@ -204,7 +227,8 @@ def told(row: Row, figures: dict[Training, Figures]) -> dict[str, Any]:
             }
             | of_teacher
         )
-    return {"entrant": row.entrant, "share": row.share, "seeds": seeds}
+    batch = row.models[0].experiment.train.batch
+    return {"entrant": row.entrant, "share": row.share, "batch": batch, "seeds": seeds}
 
 
 def reference() -> dict[str, Any]:
@@ -220,7 +244,8 @@ def shown(rows: Sequence[Row], best: dict[str, Row], figures: dict[Training, Fig
     lines = []
     for row in rows:
         mark = " (chosen)" * (best.get(row.entrant) is row)
-        share = f", {row.share:.0%} distilled{mark}" * bool(row.share)
+        batch = row.models[0].experiment.train.batch
+        share = f", {row.share:.0%} distilled by {batch} texts a step{mark}" * bool(row.share)
         lines.append([f"{row.entrant}{share}", *_cells(row.models, figures)])
         if mark:
             teacher = row.teachers[0].experiment.name

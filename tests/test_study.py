@@ -52,7 +52,7 @@ def test_what_cannot_write_so_fast_counts_as_wrong() -> None:
 
 def test_every_row_costs_the_same() -> None:
     rows = study.planned(COMPUTE, (0, 1))
-    assert len({(row.entrant, row.share) for row in rows}) == len(rows)
+    assert len({(row.entrant, row.share, row.otherwise) for row in rows}) == len(rows)
     assert {row.share for row in rows if row.entrant in study.ENTRANTS} == set(study.SHARES)
     for row in rows:
         for seed, chain in enumerate(row.chains):
