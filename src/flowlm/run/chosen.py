@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowlm.errors import Refusal
+from flowlm.errors import Refusal, meant
 from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_teacher
 from flowlm.experiment.kinds import Kinds, by_word
 from flowlm.hub.transfer import locate
@@ -57,7 +56,7 @@ def changed(part: Part, options: Options, within: str = "") -> Part:
         head, _, rest = name.partition(".")
         if head not in known:
             raise Refusal(
-                f"There is no option {within}{head}{_meant(head, known)}: choose one of "
+                f"There is no option {within}{head}{meant(head, known)}: choose one of "
                 f"{', '.join(known)}."
             )
         if rest:
@@ -84,7 +83,7 @@ def _named(name: object) -> Experiment:
             f"`flowlm train {name}`."
         )
     said = repr(name) if isinstance(name, str) else f"of the type {type(name).__name__}"
-    near = _meant(name, RECIPES) if isinstance(name, str) else ""
+    near = meant(name, RECIPES) if isinstance(name, str) else ""
     raise Refusal(f"There is no recipe {said}{near}: flowlm.recipes.RECIPES holds them by name.")
 
 
@@ -95,12 +94,6 @@ def _of_kind(field: str, value: object) -> object:
     known = by_word(KINDS[field])
     if value not in known:
         raise Refusal(
-            f"There is no {field} {value!r}{_meant(value, known)}: choose one of "
-            f"{', '.join(known)}."
+            f"There is no {field} {value!r}{meant(value, known)}: choose one of {', '.join(known)}."
         )
     return known[value]()
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
