@@ -80,7 +80,7 @@ def noise_of(
     rng = Streams.of(seed, count=len(tokens), device=model.device)
     grid = torch.linspace(float(start), 0, steps + 1, device=model.device)
     x = denoiser.noisy(tokens.to(model.device), grid[0].expand(len(tokens), 1), rng)
-    for i in range(steps):
+    for i in range(steps):  # written out: `Heun` moves by jumps, which only lead towards text
         now, then = (tau.expand(len(tokens), 1) for tau in grid[i : i + 2])
         t, t_next = denoiser.clock.t(now), denoiser.clock.t(then)
         slope = velocity(denoiser.space.mean(denoiser.at(x, now)), x, t)
