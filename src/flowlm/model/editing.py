@@ -15,7 +15,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Point, Tokens
 from flowlm.errors import Refusal
 from flowlm.model.amounts import TEXTS, amounts
-from flowlm.model.arguments import given_tokens
+from flowlm.model.arguments import prompt_ids
 from flowlm.model.language_model import LanguageModel
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.point import Denoiser, PointSampler
@@ -135,7 +135,7 @@ def encoded(model: LanguageModel, text: Editable) -> Tokens:
     """A text, or tokens (n, l), as ids (n, l) that the model can read."""
     if not isinstance(text, str):
         rows = len(text) if isinstance(text, Tensor) and text.ndim else 1
-        ids = given_tokens(text, rows, model.length, model.network.vocab)
+        ids = prompt_ids(text, rows, model.length, model.network.vocab)
         if bool((ids < 0).any()):
             raise Refusal("A text to edit has all of its tokens: leave no -1 in it.")
         return ids
