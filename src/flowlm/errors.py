@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 
 class Refusal(Exception):
@@ -29,3 +31,9 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else type(error).__name__
     return re.sub(r"[.!?]+(?=\s|$)", ";", said).rstrip("; ")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """` (did you mean ...?)` if a known word is close, as a part of a sentence."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -262,12 +262,10 @@ def test_one_step_is_the_best_of_as_many_texts(demo: LanguageModel) -> None:
     way = LookAhead(reward=lambda tokens: (tokens == 14).sum(1), candidates=5)
     found = demo.sample(4, sampler=way)
     denoiser = demo.experiment.method.denoiser(demo.network)
-    rng, prompt = Streams.of(0, count=4), torch.full((4, 18), core.FREE)
-    zero, one = torch.zeros(4, 1), torch.ones(4, 1)
+    rng, zero, one = Streams.of(0, count=4), torch.zeros(4, 1), torch.ones(4, 1)
     with torch.no_grad():
-        texts = torch.stack(
-            [denoiser.two_time(denoiser.start(prompt, rng), zero, one).argmax() for _ in range(5)]
-        )
+        noises = (denoiser.start(18, rng, None) for _ in range(5))
+        texts = torch.stack([denoiser.two_time(x, zero, one).argmax() for x in noises])
     best = (texts == 14).sum(-1).argmax(0)
     assert torch.equal(found, texts[best, torch.arange(4)])
     assert torch.equal(demo.sample(2, 3, sampler=way), demo.sample(4, 3, sampler=way)[:2])

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowlm.chunked.prediction import HeadPrediction
-from flowlm.core.distribution import Reduction, Target, TokenDistribution
+from flowlm.core.distribution import Reduction, Target, TokenDistribution, passed
 from flowlm.core.types import Patch
 
 
@@ -102,9 +102,6 @@ def draw_copies(prediction: TokenDistribution, u: Float[Tensor, "b l N"]) -> Int
     """N tokens of every row, where its cumulative distribution passes u in [0, 1), float64."""
 
     def drawn(logp: Float[Tensor, "n m v"], patch: Patch) -> Int[Tensor, "n m N"]:
-        cumulative = logp.double().softmax(-1).cumsum(-1)
-        wanted = u[patch] * cumulative[..., -1:]
-        tokens = torch.searchsorted(cumulative, wanted, right=True)
-        return tokens.clamp(max=logp.shape[-1] - 1)
+        return passed(logp.double().softmax(-1), u[patch])
 
     return prediction.reduce(drawn)

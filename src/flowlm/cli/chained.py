@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowlm.cli.options import Train, TrainChain
@@ -11,6 +11,7 @@ from flowlm.cli.parse import kind_of, parsed, with_kinds
 from flowlm.errors import Refusal
 from flowlm.experiment import SAMPLERS, Experiment
 from flowlm.experiment.chain import Stages, is_taught, run_names
+from flowlm.experiment.dotted import has
 from flowlm.recipes import CHAINS
 
 OWN = ("--out", "--dry-run", "--accelerator", "--devices", "--help", "-h")
@@ -125,20 +126,7 @@ def _fits(stage: Experiment, word: Word) -> bool:
 
 def _has(stage: Experiment, option: str) -> bool:
     """Whether an option names a setting of a stage, its teacher aside."""
-    part: object = stage
-    if option == "--method.teacher":
+    path, _, last = option.removeprefix("--").replace("-", "_").rpartition(".")
+    if not path or option == "--method.teacher":
         return False
-    *path, last = option.removeprefix("--").replace("-", "_").split(".")
-    for name in (*path, last):
-        settings = _settings(part)
-        if name == last and name not in settings:
-            name = name.removeprefix("no_")
-        if name not in settings:
-            return False
-        part = settings[name]
-    return bool(path)
-
-
-def _settings(part: object) -> dict[str, object]:
-    """The fields of a dataclass by name; of anything else none."""
-    return vars(part) if is_dataclass(part) else {}
+    return any(has(stage, f"{path}.{name}") for name in (last, last.removeprefix("no_")))

@@ -9,7 +9,6 @@ from pathlib import Path
 from flowlm.cli import options
 from flowlm.cli.completion import Completion, script
 from flowlm.cli.parse import (
-    meant,
     parsed,
     require_amounts,
     sampler,
@@ -19,7 +18,7 @@ from flowlm.cli.preparing import Prepare, prepare
 from flowlm.cli.sampling import sample
 from flowlm.cli.serving import Serve, serve
 from flowlm.cli.training import train
-from flowlm.errors import Refusal
+from flowlm.errors import Refusal, meant
 from flowlm.hub.names import last_run
 from flowlm.judges.finding import find_judge
 from flowlm.machine.device import device_name

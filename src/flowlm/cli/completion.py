@@ -18,6 +18,8 @@ import tyro
 from flowlm.recipes import CHAINS, RECIPES
 
 SHELLS = ("bash", "zsh", "fish")
+PATTERN = '"{0}"|"{0} "*'
+"""Words alone, and with others behind them, as bash and zsh match them."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,7 @@ def _options(
 
 
 def _bash(words: Mapping[str, list[str]]) -> str:
-    cases = "".join(
-        f'    {_either(before)}) words="{" ".join(after)}" ;;\n' for before, after in words.items()
-    )
+    cases = _cases('    {}) words="{}" ;;\n', PATTERN, words)
     return (
         '_flowlm() {\n  local words=""\n  case "${COMP_WORDS[*]:1:COMP_CWORD-1}" in\n'
         f'{cases}  esac\n  COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))\n'
@@ -75,9 +75,7 @@ def _bash(words: Mapping[str, list[str]]) -> str:
 
 
 def _zsh(words: Mapping[str, list[str]]) -> str:
-    cases = "".join(
-        f"    {_either(before)}) found=({' '.join(after)}) ;;\n" for before, after in words.items()
-    )
+    cases = _cases("    {}) found=({}) ;;\n", PATTERN, words)
     return (
         '#compdef flowlm\n_flowlm() {\n  local -a found\n  case "${(j: :)words[2,CURRENT-1]}" in\n'
         f"{cases}  esac\n  compadd -- $found || _files\n}}\n"
@@ -87,10 +85,7 @@ def _zsh(words: Mapping[str, list[str]]) -> str:
 
 
 def _fish(words: Mapping[str, list[str]]) -> str:
-    cases = "".join(
-        f"    case {_either(before, ' ')}\n      printf '%s\\n' {' '.join(after)}\n"
-        for before, after in words.items()
-    )
+    cases = _cases("    case {}\n      printf '%s\\n' {}\n", "'{0}' '{0} *'", words)
     return (
         "function __flowlm_words\n  set -l before (commandline -opc)\n"
         f'  switch (string join -- " " $before[2..-1])\n{cases}  end\nend\n'
@@ -98,13 +93,12 @@ def _fish(words: Mapping[str, list[str]]) -> str:
     )
 
 
-def _either(before: str, between: str = "|") -> str:
-    """Patterns of words alone, and with others behind them."""
-    if not before:
-        return '""'
-    if between == "|":
-        return f'"{before}"|"{before} "*'
-    return f"'{before}'{between}'{before} *'"
+def _cases(case: str, pattern: str, words: Mapping[str, list[str]]) -> str:
+    """A case for every entry, in a shell's own writing: of a pattern and the words it leads to."""
+    return "".join(
+        case.format(pattern.format(before) if before else '""', " ".join(after))
+        for before, after in words.items()
+    )
 
 
 _SCRIPTS = {"bash": _bash, "zsh": _zsh, "fish": _fish}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import io
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 import tyro
 
 from flowlm.cli.options import Evaluate, Sample, Train, Way
-from flowlm.errors import Refusal, reason
+from flowlm.errors import Refusal, meant, reason
 from flowlm.experiment import (
     INPUTS,
     RULES,
@@ -188,16 +187,9 @@ def kind_of(kinds: Kinds[Kind], option: str, name: str) -> type[Kind]:
     known = by_word(kinds)
     if name not in known:
         raise Refusal(
-            f"There is no {option} {name}{meant(name, list(known))}: choose one of "
-            f"{', '.join(known)}."
+            f"There is no {option} {name}{meant(name, known)}: choose one of {', '.join(known)}."
         )
     return known[name]
-
-
-def meant(word: str, known: Sequence[str]) -> str:
-    """` (did you mean ...?)` if a known word is close."""
-    close = difflib.get_close_matches(word, known, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:

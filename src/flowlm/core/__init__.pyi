@@ -8,6 +8,7 @@ from .distribution import Target as Target
 from .distribution import TokenDistribution as TokenDistribution
 from .distribution import draw_tokens as draw_tokens
 from .distribution import nucleus as nucleus
+from .distribution import passed as passed
 from .flow import beta as beta
 from .flow import beta_slope as beta_slope
 from .flow import bridge_kappa as bridge_kappa

@@ -167,25 +167,25 @@ def row_argmax(logp: Probs, patch: Patch) -> Int[Tensor, "n m"]:
 
 
 def draw_tokens(
-    logits: Float[Tensor, "*rows v"],
-    u: Float[Tensor, "*rows"],
-    temperature: float = 1.0,
+    logits: Float[Tensor, "*rows v"], u: Float[Tensor, "*rows"], temperature: float = 1.0,
     top_p: float = 1.0,
-) -> Int[Tensor, "*rows"]:
-    """The token at which the cumulative distribution of each row passes u in [0, 1).
+) -> Int[Tensor, "*rows"]:  # fmt: skip
+    """The token where each row's cumulative distribution, cut to its `nucleus`, passes u in [0, 1).
 
     In float64: float32 cuts the tail of a large vocabulary and so cools the samples (perplexity
-    126 -> 31 for a discrete baseline). `top_p` keeps the smallest set of likeliest tokens whose
-    mass reaches it. Temperature 0, like the smallest above it, takes the likeliest token.
+    126 -> 31 for a discrete baseline). At temperature 0, or just above it, it is the likeliest.
     """
     if temperature == 0:
         return logits.argmax(-1)
     p = torch.softmax(_cooled(logits, temperature), -1)
-    cumulative = nucleus(p, top_p).cumsum(-1)
+    return passed(nucleus(p, top_p), u.double()[..., None]).squeeze(-1)
+
+
+def passed(p: Float[Tensor, "*rows v"], u: Float[Tensor, "*rows N"]) -> Int[Tensor, "*rows N"]:
+    """N tokens of each row, where its cumulative sum passes shares u in [0, 1) of the whole."""
+    sums = p.cumsum(-1)
     # Dividing u's scale in, not the rows, keeps the last token with mass reachable exactly.
-    wanted = u.double()[..., None] * cumulative[..., -1:]
-    tokens = torch.searchsorted(cumulative, wanted, right=True).squeeze(-1)
-    return tokens.clamp(max=logits.shape[-1] - 1)
+    return torch.searchsorted(sums, u * sums[..., -1:], right=True).clamp(max=p.shape[-1] - 1)
 
 
 def nucleus(p: Float[Tensor, "*rows v"], top_p: float) -> Float[Tensor, "*rows v"]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from flowlm import chunked, core, nn
 from flowlm.methods.method import Likelihood, Method
 from flowlm.methods.strata import integral
+from flowlm.methods.uniform_state import replaced_trunk
 from flowlm.nn.size import Size
 from flowlm.sampling.masking import bound_weight, mask
 from flowlm.sampling.replace import replaced
@@ -106,8 +107,8 @@ class SEDDUniform(ScoreEntropy):
     samplers: ClassVar[type[Sampler]] = TweedieUniform
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
-        """A trunk over v tokens that reads the time, which noisy tokens do not show."""
-        return nn.DiT(size, nn.Lookup(vocab, size.width), vocab, length, times=1)
+        """The trunk of uniform-state diffusion."""
+        return replaced_trunk(size, vocab, length)
 
     def rate(
         self, model: nn.DiT, tokens: core.Tokens, t: core.Time, rng: core.Streams

@@ -29,11 +29,8 @@ class UniformDiffusion(Method):
     samplers: ClassVar[type[Sampler]] = Replace
 
     def network(self, size: Size, vocab: int, length: int, teacher: nn.DiT | None = None) -> nn.DiT:
-        """A trunk over v tokens that reads the time, which noisy tokens do not show.
-
-        A student starts from its teacher's weights.
-        """
-        model = nn.DiT(size, nn.Lookup(vocab, size.width), vocab, length, times=1)
+        """The trunk for replaced tokens; a student starts from its teacher's weights."""
+        model = replaced_trunk(size, vocab, length)
         if teacher is not None:
             model.load_state_dict(teacher.state_dict())
         return model
@@ -78,6 +75,11 @@ class UniformState(BoundDiffusion):
 
     label: ClassVar[str] = "Uniform-state diffusion"
     about: ClassVar[str] = "A uniform-state diffusion language model, a baseline."
+
+
+def replaced_trunk(size: Size, vocab: int, length: int) -> nn.DiT:
+    """A trunk over v tokens that reads the time, which replaced tokens do not show."""
+    return nn.DiT(size, nn.Lookup(vocab, size.width), vocab, length, times=1)
 
 
 def uniform_bound(

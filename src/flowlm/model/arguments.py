@@ -12,7 +12,7 @@ from flowlm.core.types import FREE, Tokens
 from flowlm.errors import Refusal
 
 
-def given_tokens(prompt: object, n: int, length: int, vocab: int) -> Tokens:
+def prompt_ids(prompt: object, n: int, length: int, vocab: int) -> Tokens:
     """A prompt as int64 ids (n, l), `FREE` where the model is to write."""
     if not _plain(prompt) or prompt.is_floating_point() or prompt.is_complex():
         raise Refusal(f"The prompt must be a tensor of whole numbers, and it is {_kind(prompt)}.")
@@ -29,7 +29,7 @@ def given_tokens(prompt: object, n: int, length: int, vocab: int) -> Tokens:
     return ids
 
 
-def given_ids(tokens: object, vocab: int) -> Tokens:
+def text_ids(tokens: object, vocab: int) -> Tokens:
     """Whole texts as int64 ids (n, l)."""
     if not _plain(tokens) or tokens.is_floating_point() or tokens.is_complex():
         raise Refusal(f"Tokens must be a tensor of whole numbers, not {_kind(tokens)}.")

@@ -9,7 +9,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import FREE, Tokens
 from flowlm.errors import Refusal
 from flowlm.model.amounts import amounts
-from flowlm.model.arguments import given_tokens
+from flowlm.model.arguments import prompt_ids
 from flowlm.model.batch_size import BUDGET, max_batch_size
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.prompts import require_read
@@ -43,7 +43,7 @@ def drafted(
     length, vocab, device = teacher.length, teacher.network.vocab, teacher.device
     given = torch.full((n, length), FREE)
     if prompt is not None:
-        given = given_tokens(prompt, n, length, vocab)
+        given = prompt_ids(prompt, n, length, vocab)
         require_read(teacher.experiment.method, given)
     map_of = drafter.experiment.method.denoiser(drafter.network)
     next_token = teacher.experiment.method.denoiser(teacher.network)

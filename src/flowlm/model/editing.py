@@ -15,7 +15,7 @@ from flowlm.core.rng import Streams
 from flowlm.core.types import Point, Tokens
 from flowlm.errors import Refusal
 from flowlm.model.amounts import TEXTS, amounts
-from flowlm.model.arguments import given_tokens
+from flowlm.model.arguments import prompt_ids
 from flowlm.model.language_model import LanguageModel
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.point import Denoiser, PointSampler
@@ -80,7 +80,7 @@ def noise_of(
     rng = Streams.of(seed, count=len(tokens), device=model.device)
     grid = torch.linspace(float(start), 0, steps + 1, device=model.device)
     x = denoiser.noisy(tokens.to(model.device), grid[0].expand(len(tokens), 1), rng)
-    for i in range(steps):
+    for i in range(steps):  # written out: `Heun` moves by jumps, which only lead towards text
         now, then = (tau.expand(len(tokens), 1) for tau in grid[i : i + 2])
         t, t_next = denoiser.clock.t(now), denoiser.clock.t(then)
         slope = velocity(denoiser.space.mean(denoiser.at(x, now)), x, t)
@@ -135,7 +135,7 @@ def encoded(model: LanguageModel, text: Editable) -> Tokens:
     """A text, or tokens (n, l), as ids (n, l) that the model can read."""
     if not isinstance(text, str):
         rows = len(text) if isinstance(text, Tensor) and text.ndim else 1
-        ids = given_tokens(text, rows, model.length, model.network.vocab)
+        ids = prompt_ids(text, rows, model.length, model.network.vocab)
         if bool((ids < 0).any()):
             raise Refusal("A text to edit has all of its tokens: leave no -1 in it.")
         return ids

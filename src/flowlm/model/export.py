@@ -18,6 +18,9 @@ from flowlm.model.front_matter import require_license
 from flowlm.model.weights import Weights, write_weights
 from flowlm.nn.dit import DiT
 
+FLOWS = ("Flow", "FlowMap")
+"""Methods that a page or a graph can hold, by name."""
+
 
 def write_model(
     directory: Path,
@@ -62,6 +65,23 @@ def without_places(experiment: Experiment) -> Experiment:
     if isinstance(data, Text):
         data = replace(data, path=_placeless(data.path), tokenizer=_placeless(data.tokenizer))
     return replace(experiment, method=method, data=data, init=_placeless(experiment.init))
+
+
+def require_flow(method: Mapping[str, Any], what: str, inputs: Mapping[str, str], of: str) -> None:
+    """Refuse a method, as an experiment.json holds it, that is no flow or has none of the inputs.
+
+    `what` begins the sentence, such as `A page runs`; `of` names the inputs in it.
+    """
+    if method["kind"] not in FLOWS:
+        raise Refusal(
+            f"{what} flows and flow maps, and this model is a {method['kind']}: serve it with "
+            "flowlm serve."
+        )
+    if method["input"]["kind"] not in inputs:
+        raise Refusal(
+            f"{what} models whose input is {of}, and this one has {method['input']['kind']}: serve "
+            "it with flowlm serve."
+        )
 
 
 def _placeless(name: str | None) -> str | None:

@@ -17,12 +17,11 @@ from flowlm.core.clock import INTERVALS
 from flowlm.errors import Refusal
 from flowlm.experiment import to_json
 from flowlm.files import new_binary
-from flowlm.model.export import without_places
+from flowlm.model.export import require_flow, without_places
 from flowlm.model.graph import Graph
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
 
-METHODS = ("Flow", "FlowMap")
 INPUTS = {
     "PosteriorInput": "posterior", "BayesInput": "bayes", "LinearInput": "linear",
     "ProjectedInput": "projected",
@@ -101,16 +100,7 @@ def facts_of(model: LanguageModel) -> dict[str, str]:
 def require_graph(model: LanguageModel) -> None:
     """Refuse a model that has no such graph."""
     method = json.loads(to_json(model.experiment))["method"]
-    if method["kind"] not in METHODS:
-        raise Refusal(
-            f"ONNX files are of flows and flow maps, and this model is a {method['kind']}: serve "
-            "it with flowlm serve."
-        )
-    if method["input"]["kind"] not in INPUTS:
-        raise Refusal(
-            f"ONNX files are of models whose input is one of {', '.join(INPUTS.values())}, and "
-            f"this one has {method['input']['kind']}: serve it with flowlm serve."
-        )
+    require_flow(method, "ONNX files are of", INPUTS, f"one of {', '.join(INPUTS.values())}")
     size = 4 * sum(parameter.numel() for parameter in model.network.parameters())
     if size > LARGEST:
         raise Refusal(

@@ -14,12 +14,12 @@ from flowlm.errors import Refusal
 from flowlm.experiment import to_json
 from flowlm.files import new_file
 from flowlm.hub.names import SHIPPED
+from flowlm.model.export import require_flow
 from flowlm.model.language_model import LanguageModel
 from flowlm.model.loading import load
 from flowlm.model.weights import Weights
 from flowlm.page.alone import page_alone
 
-METHODS = ("Flow", "FlowMap")
 INPUTS = {"PosteriorInput": "posterior", "BayesInput": "bayes"}
 SAMPLERS = ("Jumps", "Euler")
 SETTINGS = ("temperature", "gamma")
@@ -73,17 +73,8 @@ def facts_of(model: LanguageModel, name: str) -> str:
 
 def require_runs(told: dict[str, Any], model: LanguageModel) -> None:
     """Refuse a model that the engine does not run; `told` is its experiment as JSON."""
-    method, sampler = told["method"], told["sampler"]["kind"]
-    if method["kind"] not in METHODS:
-        raise Refusal(
-            f"A page runs flows and flow maps, and this model is a {method['kind']}: serve it with "
-            "flowlm serve."
-        )
-    if method["input"]["kind"] not in INPUTS:
-        raise Refusal(
-            f"A page runs models whose input is {' or '.join(INPUTS.values())}, and this one has "
-            f"{method['input']['kind']}: serve it with flowlm serve."
-        )
+    require_flow(told["method"], "A page runs", INPUTS, " or ".join(INPUTS.values()))
+    sampler = told["sampler"]["kind"]
     if sampler not in SAMPLERS:
         raise Refusal(
             f"A page writes with the samplers {' and '.join(SAMPLERS)}, and this model with "

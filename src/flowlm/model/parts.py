@@ -14,7 +14,7 @@ from flowlm.errors import Refusal
 from flowlm.experiment import Experiment, Text
 from flowlm.experiment.experiment import LENGTH
 from flowlm.model.amounts import BYTES, amounts
-from flowlm.model.arguments import given_ids
+from flowlm.model.arguments import text_ids
 from flowlm.model.batch_size import max_batch_size
 from flowlm.model.prompts import Page, Prompt, how_many, prompted, require_read, rows
 from flowlm.model.scores import Scores, score
@@ -81,7 +81,7 @@ class Parts:
     def decode(self, tokens: object) -> list[str]:
         """The text of every row of ids."""
         tokenizer = self.require_tokenizer("its tokens stand for no text")
-        ids = given_ids(tokens, self.network.vocab)
+        ids = text_ids(tokens, self.network.vocab)
         return [tokenizer.decode(row) for row in ids.tolist()]
 
     def score(self, texts: Sequence[str], draws: int, seed: int, memory: int) -> Scores:

@@ -21,7 +21,7 @@ from flowlm.data.tokenizer import Tokenizer
 from flowlm.data.unknown import Unknown
 from flowlm.errors import Refusal
 from flowlm.methods.method import Method
-from flowlm.model.arguments import given_tokens
+from flowlm.model.arguments import prompt_ids
 
 Prompt = str | Sequence[str] | Tensor
 """Text that all texts begin with; one for each; or tokens (n, l), FREE where the model writes."""
@@ -204,7 +204,7 @@ def rows(
 def prompted(prompt: object, n: int, length: int, vocab: int, page: Callable[[], Page]) -> Tokens:
     """Any prompt as tokens (n, l), FREE where the model is to write."""
     if isinstance(prompt, Tensor):
-        return given_tokens(prompt, n, length, vocab)
+        return prompt_ids(prompt, n, length, vocab)
     return rows(prompt, n, page, Page.context, "Prompt")
 
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
 
-from flowlm.errors import Refusal
-from flowlm.experiment import INPUTS, RULES, SAMPLERS, Experiment, inherit_from_teacher
-from flowlm.experiment.kinds import Kinds, by_word
+from flowlm.errors import Refusal, meant
+from flowlm.experiment import Experiment, inherit_from_teacher
+from flowlm.experiment.dotted import Options, changed
 from flowlm.hub.transfer import locate
 from flowlm.model.finding import experiment_of
 from flowlm.recipes import CHAINS, RECIPES
-
-Part = TypeVar("Part")
-Options = Mapping[str, Any]
-"""Values by dotted names: {"train.steps": 200, "data.path": "book.txt", "sampler": "heun"}."""
-
-KINDS: dict[str, Kinds[Any]] = {"sampler": SAMPLERS, "input": INPUTS, "rule": RULES}
-"""Parts that may be named by the word of the command line."""
 
 
 def recipe(name: str | Experiment, options: Options | None = None) -> Experiment:
@@ -43,37 +33,6 @@ def recipe(name: str | Experiment, options: Options | None = None) -> Experiment
     return changed(experiment, options)
 
 
-def changed(part: Part, options: Options, within: str = "") -> Part:
-    """A frozen dataclass with other values in its fields, and in those of its parts.
-
-    All at once: values that go together are checked together.
-    """
-    assert is_dataclass(part)
-    assert not isinstance(part, type)
-    known = [field.name for field in fields(part)]
-    new: dict[str, Any] = {}
-    deeper: dict[str, dict[str, Any]] = {}
-    for name, value in options.items():
-        head, _, rest = name.partition(".")
-        if head not in known:
-            raise Refusal(
-                f"There is no option {within}{head}{_meant(head, known)}: choose one of "
-                f"{', '.join(known)}."
-            )
-        if rest:
-            deeper.setdefault(head, {})[rest] = value
-        else:
-            new[head] = _of_kind(head, value)
-    for head, inner in deeper.items():
-        value = new.get(head, vars(part)[head])
-        if not is_dataclass(value):
-            raise Refusal(
-                f"{within}{head} is one value, without {next(iter(inner))}: set it alone."
-            )
-        new[head] = changed(value, inner, f"{within}{head}.")
-    return replace(part, **new)
-
-
 def _named(name: object) -> Experiment:
     if isinstance(name, str) and name in RECIPES:
         return RECIPES[name]()
@@ -84,23 +43,5 @@ def _named(name: object) -> Experiment:
             f"`flowlm train {name}`."
         )
     said = repr(name) if isinstance(name, str) else f"of the type {type(name).__name__}"
-    near = _meant(name, RECIPES) if isinstance(name, str) else ""
+    near = meant(name, RECIPES) if isinstance(name, str) else ""
     raise Refusal(f"There is no recipe {said}{near}: flowlm.recipes.RECIPES holds them by name.")
-
-
-def _of_kind(field: str, value: object) -> object:
-    """The part that a word stands for, in its field; anything else as it is."""
-    if field not in KINDS or not isinstance(value, str):
-        return value
-    known = by_word(KINDS[field])
-    if value not in known:
-        raise Refusal(
-            f"There is no {field} {value!r}{_meant(value, known)}: choose one of "
-            f"{', '.join(known)}."
-        )
-    return known[value]()
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -11,7 +11,7 @@ from flowlm.checks import whole
 from flowlm.errors import Refusal
 from flowlm.sampling.jump import Jumps
 from flowlm.sampling.point import Denoiser
-from flowlm.sampling.sampler import Frame, with_prompt
+from flowlm.sampling.sampler import Frame, prompt_or_none, with_prompt
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -52,10 +52,10 @@ class LookAhead(Jumps):
         self, denoiser: Denoiser, prompt: core.Tokens, steps: int, rng: core.Streams
     ) -> Iterator[Frame]:
         """From the best of several noises, with the given tokens in their place."""
-        starts = (denoiser.start(prompt, rng) for _ in range(self.candidates))
+        known, length = prompt_or_none(prompt), prompt.shape[1]
+        starts = (denoiser.start(length, rng, known) for _ in range(self.candidates))
         grid = denoiser.clock.grid(steps, prompt.device)
-        given = prompt if bool((prompt != core.FREE).any()) else None
-        return self._search(denoiser, starts, grid, rng, given)
+        return self._search(denoiser, starts, grid, rng, known)
 
     def walk(
         self,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flowlm import chunked, core
 from flowlm.errors import Refusal
-from flowlm.sampling.sampler import Frame, Sampler, with_prompt
+from flowlm.sampling.sampler import Frame, Sampler, prompt_or_none, with_prompt
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -41,12 +41,12 @@ class Denoiser:
         noise = self.space.noise(rng, tokens.shape[1])
         return core.interpolate(noise, self.space.clean(tokens), self.clock.t(tau))
 
-    def start(self, prompt: core.Tokens, rng: core.Streams) -> core.Point:
+    def start(self, length: int, rng: core.Streams, prompt: core.Tokens | None) -> core.Point:
         """Fresh noise, with the given tokens of a prompt in their place."""
-        x, given = self.space.noise(rng, prompt.shape[1]), prompt != core.FREE
-        if not bool(given.any()):
+        x = self.space.noise(rng, length)
+        if prompt is None:
             return x
-        return self.space.clean(prompt.clamp(min=0)).where(given[..., None], x)
+        return self.space.clean(prompt.clamp(min=0)).where((prompt != core.FREE)[..., None], x)
 
 
 class PointSampler(Sampler, ABC):
@@ -64,10 +64,9 @@ class PointSampler(Sampler, ABC):
         self, denoiser: Denoiser, prompt: core.Tokens, steps: int, rng: core.Streams
     ) -> Iterator[Frame]:
         """From fresh noise, with the given tokens in their place."""
-        x, grid = denoiser.start(prompt, rng), denoiser.clock.grid(steps, prompt.device)
-        if bool((prompt != core.FREE).any()):
-            return self.walk(denoiser, x, grid, rng, prompt)
-        return self.walk(denoiser, x, grid, rng)
+        known = prompt_or_none(prompt)
+        x = denoiser.start(prompt.shape[1], rng, known)
+        return self.walk(denoiser, x, denoiser.clock.grid(steps, prompt.device), rng, known)
 
     def walk(
         self,

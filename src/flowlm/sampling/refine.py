@@ -87,7 +87,7 @@ class Refine(PointSampler):
     ) -> core.Point:
         """Committed tokens, and fresh noise elsewhere."""
         assert frame.decided is not None
-        return denoiser.start(frame.decided, rng)
+        return denoiser.start(x.shape[1], rng, frame.decided)
 
 
 def _surest(logp: core.Probs, patch: core.Patch) -> Float[Tensor, "n m"]:

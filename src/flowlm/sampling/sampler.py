@@ -98,6 +98,11 @@ class Sampler(ABC):
         return None
 
 
+def prompt_or_none(prompt: core.Tokens) -> core.Tokens | None:
+    """The prompt; None where it gives no token."""
+    return prompt if bool((prompt != core.FREE).any()) else None
+
+
 def with_prompt(tokens: core.Tokens, prompt: Int[Tensor, "b l"] | None) -> core.Tokens:
     """The tokens, with the given ones of a prompt in their place."""
     return tokens if prompt is None else tokens.where(prompt == core.FREE, prompt)
