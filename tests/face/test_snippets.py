@@ -20,7 +20,10 @@ ELSEWHERE = {
 }
 """Blocks that are not run here, by a part of them."""
 
-OTHER_TESTS = {"docs/extending.md": "tests/extending/test_extending.py writes each to its file"}
+OTHER_TESTS = {
+    "docs/extending.md": "tests/extending/test_extending.py writes each to its file",
+    "docs/onnx.md": "tests/page/test_onnx.py runs it on the files that it exports",
+}
 
 TINY = (
     '"train.batch": 2, "train.warmup": 1, "train.threads": 1, "data.length": 16, '
