@@ -13,6 +13,7 @@ from pages import PAGES, ROOT, flowlm_of, programs_of, shell_of, spans_of
 
 from flowlm.cli import HELP, main, options
 from flowlm.cli.parse import Writing, sampler, sampling_options
+from flowlm.cli.preparing import Prepare
 from flowlm.cli.serving import Serve
 from flowlm.errors import Refusal
 from flowlm.experiment import (
@@ -180,7 +181,7 @@ def options_of(kind: object, before: str) -> Iterator[str]:
 def every_option() -> set[str]:
     """All options of all commands: of commands, plans, sizes, and of every kind of every part."""
     of_commands = (
-        options.Demo, options.Prepare, options.Train, options.Sample, options.Evaluate,
+        options.Demo, Prepare, options.Train, options.Sample, options.Evaluate,
         options.Compare, options.Runs, options.Convert, options.Export, options.Publish, Serve,
     )  # fmt: skip
     parts: list[tuple[str, object]] = [("", kind) for kind in of_commands]

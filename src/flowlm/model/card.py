@@ -21,7 +21,7 @@ def model_card(
     length: int,
     hub_id: str,
     report: Mapping[str, Any] | None,
-    license: str | None,
+    license: str | None = None,
 ) -> str:
     """Markdown with the hub's header. Figures are those of `report` (a report.json), or none."""
     method, name = experiment.method, hub_id.partition("/")[2]
